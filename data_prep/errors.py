@@ -1,0 +1,30 @@
+"""How Relaunch gives up: one line that says what, why and what to type next, and an exit code that means something.
+
+`Failure` is raised anywhere below the entry points; they print `relaunch: CODE what; fix` once and exit with the code.
+"""
+
+USAGE = 64  # the command or the config is wrong
+DATA = 65  # data or a checkpoint is missing or bad
+HARDWARE = 69  # the hardware asked for is not there
+DIVERGED = 70  # the loss is not finite
+STORAGE = 73  # a file could not be written
+PREEMPTED = 75  # stopped by a signal and saved: run me again
+HUNG = 76  # a collective did not finish in time
+LOCKED = 77  # another process owns this run
+STOPPED = 78  # stopped on request and saved: do not requeue
+
+
+class Failure(Exception):
+    """An expected end other than success. `what` names the mistake and its cause, `fix` what to type or do next."""
+
+    def __init__(self, code: int, what: str, fix: str = ""):
+        super().__init__(what)
+        self.code, self.what, self.fix = code, what, fix
+
+    def __reduce__(self):
+        return Failure, (self.code, self.what, self.fix)  # travels between ranks
+
+    def line(self) -> str:
+        """The one line that users see, e.g. `relaunch: 64 unknown workload 'minst'; did you mean mnist?`."""
+        text = f"{self.what}; {self.fix}" if self.fix else self.what
+        return f"relaunch: {self.code} {' '.join(text.split())}"

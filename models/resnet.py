@@ -1,0 +1,27 @@
+"""ResNet-18 (He et al., 2015) as torchvision builds it, so that public weights load, with a stem for small images.
+
+    resnet18(classes=200, stem="small")(torch.zeros(1, 3, 64, 64)).shape    # [1, 200]
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+def resnet18(classes: int, channels: int = 3, stem: str = "imagenet") -> nn.Module:
+    """Logits [B,classes] of images [B,channels,H,W].
+
+    `stem`: "imagenet" is torchvision's 7x7 stride-2 convolution and max-pool (0.15 GMAC at 64 px); "small" is a 3x3
+    stride-1 convolution without pooling (2.22 GMAC), which small images need for accuracy. Names are the same in both.
+    """
+    from torchvision.models import resnet18 as build
+
+    model = build(weights=None, num_classes=classes)
+    if stem == "small":
+        model.conv1 = nn.Conv2d(channels, 64, 3, stride=1, padding=1, bias=False)
+        model.maxpool = nn.Identity()
+    elif channels != 3:
+        model.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
+    if model.conv1.weight.shape[1] != 3 or stem == "small":
+        nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+    return model

@@ -1,0 +1,58 @@
+"""The word-level Transformer language model of pytorch/examples (word_language_model), with its state-dict names.
+
+    TransformerLM(words=1000, emsize=200, nhead=2, nhid=200, nlayers=2)(torch.zeros(35, 20, dtype=torch.long)).shape
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class PositionalEncoding(nn.Module):
+    """Adds sines and cosines of the position (Vaswani et al., 2017) to embeddings [T,B,E]."""
+
+    def __init__(self, emsize: int, dropout: float, longest: int = 5000):
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        angle = torch.arange(longest)[:, None] * torch.exp(torch.arange(0, emsize, 2) * (-math.log(10000.0) / emsize))
+        pe = torch.zeros(longest, 1, emsize)  # contiguous from the start: DDP broadcasts it
+        pe[:, 0, 0::2] = torch.sin(angle)
+        pe[:, 0, 1::2] = torch.cos(angle)[:, : emsize // 2]
+        self.register_buffer("pe", pe)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(x + self.pe[: len(x)])
+
+
+class TransformerLM(nn.Module):
+    """Next-word logits [T,B,words] of word ids [T,B]; position t sees words 0..t only.
+
+    `tied` shares the output layer's weight with the embedding (Press & Wolf, 2016). Encoder layers are post-norm with a
+    final LayerNorm, as nn.Transformer builds them. Unlike pytorch/examples, whose encoder layers keep nn.Transformer's
+    0.1 whatever is asked, `dropout` holds everywhere.
+    """
+
+    def __init__(self, words: int, emsize: int, nhead: int, nhid: int, nlayers: int, dropout: float = 0.2, tied: bool = False):
+        super().__init__()
+        self.emsize = emsize
+        self.input_emb = nn.Embedding(words, emsize)
+        self.pos_encoder = PositionalEncoding(emsize, dropout)
+        layer = nn.TransformerEncoderLayer(emsize, nhead, nhid, dropout)
+        self.encoder = nn.TransformerEncoder(layer, nlayers, nn.LayerNorm(emsize), enable_nested_tensor=False)
+        self.decoder = nn.Linear(emsize, words)
+        for p in self.encoder.parameters():  # nn.Transformer's initialisation, which draws each layer afresh
+            if p.dim() > 1:
+                nn.init.xavier_uniform_(p)
+        nn.init.uniform_(self.input_emb.weight, -0.1, 0.1)
+        nn.init.uniform_(self.decoder.weight, -0.1, 0.1)
+        nn.init.zeros_(self.decoder.bias)
+        if tied:
+            self.decoder.weight = self.input_emb.weight
+
+    def forward(self, words: Tensor) -> Tensor:
+        mask = nn.Transformer.generate_square_subsequent_mask(len(words), device=words.device)
+        x = self.pos_encoder(self.input_emb(words) * math.sqrt(self.emsize))
+        return self.decoder(self.encoder(x, mask=mask, is_causal=True))

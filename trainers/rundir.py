@@ -1,0 +1,147 @@
+"""A run's folder: every path in it, atomic writes, its lock, and the command-line names that lead to it.
+
+    RunDir("runs/first").metrics
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import time
+from pathlib import Path
+
+from data_prep.errors import DATA, LOCKED, STORAGE, Failure
+
+
+class RunDir:
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.config = self.path / "config.json"
+        self.plan = self.path / "plan.json"
+        self.metrics = self.path / "metrics.jsonl"
+        self.tensorboard = self.path / "tensorboard"
+        self.checkpoints = self.path / "checkpoints"
+        self.predictions = self.path / "predictions"
+        self.status = self.path / "status.json"
+        self.stop = self.path / "STOP"
+        self._lock = None
+
+    def begun(self) -> bool:
+        return self.config.exists()
+
+    def checkpoint(self, step: int) -> Path:
+        return self.checkpoints / f"step-{step:09d}"
+
+    def lock(self, wait: float = 30.0) -> None:
+        """Own this run until the process ends. Failure 77 if another process still does after `wait` seconds."""
+        self._lock = open(self.path / ".lock", "w")
+        deadline = time.monotonic() + wait
+        while True:
+            try:
+                return fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise Failure(LOCKED, f"another process is training {self.path}", "wait for it, or choose another --run")
+                time.sleep(0.2)
+
+    def write_status(self, state: str, code: int | None = None, step: int | None = None, reason: str = "") -> None:
+        """`state`: running | done | stopped | preempted | failed; `code` is the exit code of DESIGN's table."""
+        write_atomic(self.status, dump_json({"state": state, "code": code, "step": step, "reason": reason,
+                                             "pid": os.getpid(), "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}))
+
+    def cut_metrics(self, step: int) -> None:
+        """Drop what was logged beyond `step`, and a last line that a kill cut short."""
+        if not self.metrics.exists():
+            return
+        kept = []
+        for line in self.metrics.read_text().splitlines():
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line + "\n")
+            except json.JSONDecodeError:
+                break
+        write_atomic(self.metrics, "".join(kept))
+
+
+ROOT = Path("runs")
+
+
+def create(name: str | None, workload: str) -> RunDir:
+    """Make the folder of a new run: `name` (a name under runs/, or a path), else runs/WORKLOAD-date-time[-n]."""
+    try:
+        if name:
+            path = locate(name)
+            path.mkdir(parents=True, exist_ok=True)
+            return RunDir(path)
+        base = ROOT / f"{workload}-{time.strftime('%Y%m%d-%H%M%S')}"
+        base.parent.mkdir(parents=True, exist_ok=True)
+        for n in range(1000):
+            path = base if n == 0 else base.with_name(f"{base.name}-{n}")
+            try:
+                path.mkdir()
+                return RunDir(path)
+            except FileExistsError:
+                continue
+        raise Failure(STORAGE, f"a thousand runs are named {base}", "give this one a name with --run")
+    except OSError as error:
+        raise Failure(STORAGE, f"cannot make the run's folder ({error})", "choose another place with --run PATH") from error
+
+
+def locate(name: str) -> Path:
+    """A run's folder: a bare NAME lies under runs/, anything with a slash is a path."""
+    return Path(name) if "/" in name or name in (".", "..") else ROOT / name
+
+
+def find(source: str) -> tuple[Path, str | None]:
+    """What RUN, RUN@best, RUN@STEP or a path names: (existing file or folder, selector). Failure 65 if nothing is there."""
+    name, selector = source, None
+    if match := re.fullmatch(r"(.+)@(best|\d+)", source):
+        name, selector = match.groups()
+    for path in (Path(name), locate(name)):
+        if path.exists():
+            return path, selector
+    known = sorted(p.parent.name for p in ROOT.glob("*/config.json"))[-5:]
+    raise Failure(DATA, f"no run or checkpoint {name!r}", f"runs here: {', '.join(known)}" if known else "nothing is under runs/ yet")
+
+
+def read_json(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise Failure(DATA, f"cannot read {path} ({error})") from error
+
+
+def dump_json(value) -> str:
+    return json.dumps(value, indent=2, allow_nan=False) + "\n"
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Replace a file whole: a reader, or a crash, sees the old content or the new, never a part."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(part, "wb") as f:
+            f.write(content.encode() if isinstance(content, str) else content)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(part, path)
+        sync_folder(path.parent)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def sync_folder(path: Path) -> None:
+    """Make renames in a folder survive a power cut."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def remove(path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True)
+
+

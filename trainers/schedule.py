@@ -1,0 +1,39 @@
+"""The learning rate as a pure function of the step, and the one predicate for "when"."""
+
+from __future__ import annotations
+
+import math
+
+from trainers.config import RunConfig
+
+
+def learning_rate(config: RunConfig, step: int, steps_per_epoch: int, total_steps: int) -> float:
+    """The rate of the optimizer step that comes after `step` attempted ones (step = 0 for the first).
+
+    `one-cycle` is torch's OneCycleLR with its defaults (Smith & Topin, 2018): up over 30 % of the run from lr/25,
+    then down to lr/250,000, both along a cosine. `step` multiplies by gamma every step_size epochs (StepLR).
+    """
+    if config.schedule == "one-cycle":
+        return one_cycle(config.lr, step, total_steps)
+    rate = config.lr
+    if config.schedule == "step":
+        rate *= config.gamma ** (step // steps_per_epoch // config.step_size)
+    elif config.schedule == "cosine":
+        done = (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps)
+        rate *= 0.5 * (1 + math.cos(math.pi * max(0.0, done)))
+    return rate * min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else rate
+
+
+def one_cycle(peak: float, step: int, total: int, up: float = 0.3, div: float = 25.0, final_div: float = 1e4) -> float:
+    def along(start, end, share):
+        return end + (start - end) / 2 * (1 + math.cos(math.pi * share))
+
+    top = up * total - 1
+    if step <= top:
+        return along(peak / div, peak, step / top if top > 0 else 1.0)
+    return along(peak, peak / div / final_div, (step - top) / max(total - 1 - top, 1e-9))
+
+
+def due(step: int, every: int, total: int) -> bool:
+    """Whether something that happens every `every` steps, and at the end, happens after `step` steps."""
+    return step == total or step % every == 0

@@ -1,0 +1,24 @@
+"""Handwritten digits with the CNN of pytorch/examples."""
+
+from __future__ import annotations
+
+from trainers.workloads import ImageOptions, Workload
+
+
+def model(config, packed):
+    from models.cnn import MnistNet
+
+    return MnistNet(channels=len(packed.mean), classes=len(packed.classes))
+
+
+WORKLOAD = Workload(
+    name="mnist",
+    about="a small CNN on MNIST's handwritten digits (pytorch/examples)",
+    kind="images",
+    data="mnist",
+    archs=("cnn",),
+    options=ImageOptions,
+    model=model,
+    # pytorch/examples' mnist/main.py: Adadelta 1.0, x0.7 each epoch, batch 64, 14 epochs
+    defaults=dict(epochs=14, batch_size=64, optimizer="adadelta", lr=1.0, schedule="step", gamma=0.7, momentum=0.0),
+)

@@ -1,0 +1,26 @@
+"""Word-level language modelling with the Transformer of pytorch/examples."""
+
+from __future__ import annotations
+
+from trainers.workloads import TextOptions, Workload
+
+
+def model(config, packed):
+    from models.transformer import TransformerLM
+
+    o = config.options
+    return TransformerLM(len(packed.vocab()), o.emsize, o.nhead, o.nhid, o.nlayers, o.dropout, o.tied)
+
+
+WORKLOAD = Workload(
+    name="wikitext2",
+    about="a word-level Transformer language model on WikiText-2 (pytorch/examples)",
+    kind="text",
+    data="wikitext2",
+    archs=("transformer",),
+    options=TextOptions,
+    model=model,
+    # pytorch/examples' settings but for the rate: theirs (20) does not train a Transformer, 5 does
+    defaults=dict(epochs=10, batch_size=20, eval_batch_size=10, optimizer="sgd", lr=5.0, schedule="step", gamma=0.7,
+                  momentum=0.0, clip=0.25, log_interval=200),
+)
