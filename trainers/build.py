@@ -1,0 +1,97 @@
+"""A model and its optimizer from a config, and their states as named tensors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from data_prep.errors import DATA, USAGE, Failure
+from data_prep.packed import Packed
+from trainers import order, workloads
+from trainers.config import RunConfig
+from trainers.images import Images
+from trainers.text import Text
+
+TASKS = {"images": Images, "text": Text}
+
+
+def make_task(config: RunConfig, packed: Packed, device: torch.device, rank: int = 0, world: int = 1):
+    """The workload's batches, loss and scores on this data. Failure 64 where they do not fit each other."""
+    kind = workloads.load(config.workload).kind
+    if packed.kind != kind:
+        raise Failure(USAGE, f"{config.workload} trains on {kind}, and {packed.name} holds {packed.kind}", "choose another --data")
+    if config.batch_size % (world * config.grad_accum_steps):
+        raise Failure(USAGE, f"--batch-size {config.batch_size} does not divide by {world} processes x "
+                      f"{config.grad_accum_steps} accumulation steps", "choose a multiple")
+    return TASKS[kind](config, packed, device, rank, world)
+
+
+def make_model(config: RunConfig, packed: Packed) -> nn.Module:
+    """The workload's model on the CPU, its initial weights drawn from the config's seed."""
+    torch.manual_seed(order.key("init", config.seed))
+    try:
+        model = workloads.load(config.workload).model(config, packed)
+        if packed.kind == "images":  # sizes that the architecture cannot take show here, not in the first step
+            model.eval()
+            with torch.no_grad():
+                model(torch.zeros(1, len(packed.mean), *packed.images("train").shape[1:3]))
+    except RuntimeError as error:
+        shape = "x".join(map(str, packed.images("train").shape[1:]))
+        raise Failure(USAGE, f"{config.arch} does not take the {shape} images of {packed.name} ({error})",
+                      "choose another --arch, or pack the data with another --size") from error
+    return model
+
+
+def make_optimizer(config: RunConfig, model: nn.Module) -> torch.optim.Optimizer:
+    p, lr, decay = model.parameters(), config.lr, config.weight_decay
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(p, lr, momentum=config.momentum, weight_decay=decay, fused=True)
+    if config.optimizer == "adadelta":
+        return torch.optim.Adadelta(p, lr, weight_decay=decay)
+    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer](p, lr, weight_decay=decay, fused=True)
+
+
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """Copies of parameters and buffers on the CPU, contiguous; a tied tensor once, under its first name."""
+    copies, seen = {}, set()
+    for name, tensor in model.state_dict().items():
+        if tensor.data_ptr() in seen and tensor.numel():
+            continue
+        seen.add(tensor.data_ptr())
+        copies[name] = tensor.detach().to("cpu", copy=True).contiguous()
+    return copies
+
+
+def load_weights(model: nn.Module, weights: dict[str, Tensor], origin: str) -> None:
+    """Strict, but for the second names of tied tensors. Failure 65 names the first thing that does not fit."""
+    own, tied = model.state_dict(), {}
+    for name, tensor in own.items():
+        tied.setdefault(tensor.data_ptr(), []).append(name)
+    filled = dict(weights)
+    for names in tied.values():
+        given = next((weights[n] for n in names if n in weights), None)
+        if given is not None:
+            filled.update({n: given for n in names if n not in filled})
+    missing, extra = [n for n in own if n not in filled], [n for n in filled if n not in own]
+    shapes = [n for n in own if n in filled and own[n].shape != filled[n].shape]
+    if missing or extra or shapes:
+        what = (f"lacks {missing[0]}" if missing else f"has {extra[0]}, which the model lacks" if extra else
+                f"has {shapes[0]} of shape {list(filled[shapes[0]].shape)} instead of {list(own[shapes[0]].shape)}")
+        raise Failure(DATA, f"{origin} does not fit this model: it {what}", "give the --workload, --arch and --data it was trained with")
+    model.load_state_dict(filled)
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
+    """Copies of the optimizer's state on the CPU, as `parameter/entry`."""
+    names = [name for name, _ in model.named_parameters()]
+    return {f"{names[i]}/{entry}": torch.as_tensor(value).detach().to("cpu", copy=True).contiguous()
+            for i, entries in optimizer.state_dict()["state"].items() for entry, value in entries.items() if value is not None}
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    index = {name: i for i, (name, _) in enumerate(model.named_parameters())}
+    state: dict[int, dict] = {}
+    for key, tensor in tensors.items():
+        name, entry = key.rsplit("/", 1)
+        state.setdefault(index[name], {})[entry] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,79 @@
+"""A worker process's life: signals set a flag, a dead parent is a signal, and every expected end is one line and a code.
+
+    sys.exit(process.main(run))    # prints `relaunch: CODE what; fix` once, on rank 0
+
+Imported before torch, so that a signal during the slow imports is not lost.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+from data_prep.errors import Failure
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+PR_SET_PDEATHSIG = 1
+
+_asked: signal.Signals | None = None
+_interrupted_at = 0.0
+
+
+def _on_signal(number, frame):
+    global _asked, _interrupted_at
+    now = time.monotonic()
+    if number == signal.SIGINT:
+        if _interrupted_at and now - _interrupted_at >= 2:  # a person who insists; launchers repeat theirs at once
+            os._exit(130)
+        _interrupted_at = _interrupted_at or now
+    _asked = _asked or signal.Signals(number)
+
+
+def asked_to_stop() -> signal.Signals | None:
+    """The first stop signal that came, if any."""
+    return _asked
+
+
+def listen() -> None:
+    """Turn SIGTERM, SIGINT, SIGUSR1, SIGUSR2 and the parent's death into a request to save and leave."""
+    for s in SIGNALS:
+        signal.signal(s, _on_signal)
+    parent = os.getppid()
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it died before the kernel was asked
+            _on_signal(signal.SIGTERM, None)
+
+
+def rank() -> int:
+    return int(os.environ.get("RANK", 0))
+
+
+def main(run: Callable[[list[str]], tuple[int, str | None]]) -> int:
+    """Run an entry point that returns (code, run folder) or raises Failure; returns the process's exit code.
+
+    Under `relaunch` the code goes into the file RELAUNCH_OUTCOME and the process ends with 0, so that the engine
+    between the two adds no traceback of its own.
+    """
+    listen()
+    folder = None
+    try:
+        code, folder = run(sys.argv[1:])
+    except Failure as failure:
+        code = failure.code
+        if rank() == 0:
+            print(failure.line(), file=sys.stderr, flush=True)
+    for s in SIGNALS:  # the run is over: a late signal must not turn its end into another
+        signal.signal(s, signal.SIG_IGN)
+    outcome = os.environ.get("RELAUNCH_OUTCOME")
+    if outcome and (rank() == 0 or not os.path.getsize(outcome)):
+        with open(outcome, "w") as f:
+            json.dump({"code": code, "run": folder}, f)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return 0 if outcome else code
