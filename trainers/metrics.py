@@ -1,0 +1,100 @@
+"""What a run leaves to look at: metrics.jsonl, and the same numbers, its model and its data in TensorBoard.
+
+    tensorboard --logdir runs --host 127.0.0.1
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from data_prep.packed import Packed
+from trainers.config import RunConfig
+from trainers.rundir import RunDir
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.utils.tensorboard import SummaryWriter
+
+COORDINATES = ("step", "samples", "epoch", "split")  # of a record; everything else is a curve
+
+
+class Metrics:
+    """The one writer of a run's metrics (rank 0). A resumed run continues the curves after `resumed_step`."""
+
+    def __init__(self, run: RunDir, resumed_step: int):
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.file = open(run.metrics, "a")
+        # two writers with the same tags share a chart; readers drop what a killed run had logged from purge_step on
+        self.writers = {split: SummaryWriter(str(run.tensorboard / split), purge_step=resumed_step + 1) for split in ("train", "val")}
+        self.complained = set()
+
+    def log(self, record: dict) -> None:
+        """Append {"step", "samples", "epoch", "split": "train" | "val", and numbers} as one line, and draw the numbers."""
+        finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
+        writer = self.writers[record["split"]]
+
+        def draw():
+            for tag, value in record.items():
+                if tag not in COORDINATES and value is not None:
+                    writer.add_scalar(tag, value, record["step"])
+            writer.flush()
+
+        self.attempt("metrics.jsonl", lambda: print(json.dumps(finite, allow_nan=False), file=self.file, flush=True))
+        self.attempt("TensorBoard", draw)
+
+    def attempt(self, what: str, write: Callable) -> None:
+        """A disk that is full must not end a training: one alarm for each file. Lines stay buffered until they fit."""
+        try:
+            write()
+        except OSError as error:
+            if what not in self.complained:
+                print(f"relaunch: cannot write {what} ({error}); training goes on", file=sys.stderr, flush=True)
+            self.complained.add(what)
+
+    def describe(self, config: RunConfig, task, model: nn.Module, packed: Packed) -> None:
+        """Once, when a run begins: its settings, layers, graph and first images. Leaves model and generators as they were."""
+        import torch
+
+        from trainers import summary
+
+        settings = config.to_json()
+        settings |= settings.pop("options")
+        self.text("config", 0, "\n".join(f"{name} {value}" for name, value in settings.items()))
+        twin = copy.deepcopy(model).cpu().eval()
+        twin.__dict__.pop("forward", None)  # the engine's, which casts
+        example = summary.example(config, packed)
+
+        def first_images(writer: SummaryWriter):
+            x = task.batch(0, 0)[0][:32].cpu()
+            mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (packed.mean, packed.std))
+            writer.add_images("training images", (x * std + mean).clamp(0, 1), 0)
+
+        parts = {"layers": lambda writer: self.text("layers", 0, summary.table(twin, example)),
+                 "graph": lambda writer: writer.add_graph(twin, example)}
+        if packed.kind == "images":
+            parts["images"] = first_images
+        fast = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)  # tracing does not follow it
+        with torch.random.fork_rng(devices=[]):
+            for name, part in parts.items():
+                try:
+                    part(self.writers["train"])
+                except Exception as error:  # a model that cannot be drawn still trains
+                    print(f"relaunch: no {name} in TensorBoard ({' '.join(str(error).split())[:200]})", file=sys.stderr, flush=True)
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+    def text(self, tag: str, step: int, text: str) -> None:
+        """Show `text` as it is, in fixed width."""
+        block = "".join(f"    {line}\n" for line in text.splitlines())  # Markdown's code block
+        self.attempt("TensorBoard", lambda: self.writers["train"].add_text(tag, block, step))
+
+    def close(self) -> None:
+        self.attempt("metrics.jsonl", self.file.close)
+        for writer in self.writers.values():
+            self.attempt("TensorBoard", writer.close)
