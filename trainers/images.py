@@ -28,7 +28,6 @@ class Images:
     def __init__(self, config: RunConfig, packed: Packed, device: torch.device, rank: int, world: int):
         self.config, self.packed, self.device, self.rank, self.world = config, packed, device, rank, world
         self.images, self.labels = self.load("train")
-        self.samples = config.batch_size  # per step
         self.steps_per_epoch = len(self.images) // config.batch_size
         if self.steps_per_epoch == 0:
             raise Failure(USAGE, f"--batch-size {config.batch_size} is more than the {len(self.images)} training images",
@@ -45,6 +44,10 @@ class Images:
         if self.device.type == "cuda" and images.nbytes < RESIDENT * torch.cuda.mem_get_info(self.device)[0]:
             images = images.to(self.device)
         return images, labels.to(images.device)
+
+    def samples_done(self, step: int) -> int:
+        """Images trained on in the first `step` steps, over all ranks."""
+        return step * self.config.batch_size
 
     def start_epoch(self, epoch: int) -> None:
         """Draw the epoch's order and every sample's augmentation: functions of (seed, epoch, id) alone."""

@@ -37,7 +37,11 @@ class Text:
         columns = tokens[: length * config.batch_size].reshape(config.batch_size, length).astype(np.int64)
         self.stream = torch.from_numpy(np.ascontiguousarray(columns.T)).to(device)  # [length, columns]
         self.steps_per_epoch = -(-(length - 1) // self.bptt)
-        self.samples = config.batch_size * self.bptt  # words per step; the last step of an epoch may have fewer
+
+    def samples_done(self, step: int) -> int:
+        """Words predicted in the first `step` steps, over all ranks."""
+        epoch, i = divmod(step, self.steps_per_epoch)
+        return (epoch * (len(self.stream) - 1) + i * self.bptt) * self.config.batch_size
 
     def batch(self, step: int, micro: int) -> tuple[Tensor, Tensor]:
         """(words, next words), both int64 [bptt, B]: this rank's consecutive columns. The stream is never shuffled."""

@@ -1,0 +1,161 @@
+"""Train a workload in this process, as the engine starts it.
+
+    accelerate launch --config_file accelerate_configs/cpu.yaml -m trainers.train mnist --data digits --epochs 2
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import sys
+
+from data_prep.errors import DATA, LOCKED, USAGE, Failure
+from trainers import process, rundir
+from trainers.config import FREE, LENGTH, Job, RunConfig, merge_resumed, parse
+from trainers.rundir import RunDir
+
+
+def run(argv: list[str]) -> tuple[int, str | None]:
+    job = parse(argv)
+    launch = job.launch
+    if launch.evaluate:
+        from trainers.evaluate import evaluate
+
+        if not launch.resume or launch.resume == "auto":
+            raise Failure(USAGE, "--evaluate needs a checkpoint", "add --resume RUN|CHECKPOINT|FILE")
+        changes = {k: getattr(job.config, k) for k in ("data", "eval_batch_size", "threads") if k in job.given}
+        return evaluate(launch, job.config, changes)
+    for name in ("split", "out", "outputs"):
+        if getattr(launch, name):
+            raise Failure(USAGE, f"--{name} goes with --evaluate")
+    existing, config = place(job)
+    return train(job, existing, config)
+
+
+def place(job: Job) -> tuple[RunDir | None, RunConfig]:
+    """The run to continue (None: a new one is made) and its config. Reads only."""
+    resume, name = job.launch.resume, job.launch.run
+    run = RunDir(rundir.locate(name)) if name else None
+    if resume and resume != "auto" and run and rundir.find(resume)[0].resolve() == run.path.resolve():
+        resume = "auto"
+    if resume == "auto" and not run:
+        raise Failure(USAGE, "--resume auto needs to know which run", "add --run NAME")
+    if run and run.begun():
+        if resume != "auto":
+            raise Failure(USAGE, f"{run.path} already holds a run", "add --resume auto to continue it, or choose another --run")
+        return run, merge_resumed(RunConfig.from_json(rundir.read_json(run.config)), job)
+    if run and run.path.exists() and any(p.name not in (".lock", "STOP", "logs") for p in run.path.iterdir()):
+        raise Failure(USAGE, f"{run.path} exists and is not a run", "choose another --run")
+    return None, job.config
+
+
+def train(job: Job, existing: RunDir | None, config: RunConfig) -> tuple[int, str | None]:
+    from data_prep.packed import data_root, open_packed
+    from trainers import checkpoint
+    from trainers.build import load_weights, make_model, make_optimizer, make_task
+    from trainers.loop import Training, total_steps
+    from trainers.runtime import Runtime
+    from trainers.source import open_source
+
+    runtime = Runtime(config.threads, config.deterministic)
+    # everything that can be wrong is found here, before anything is written
+    packed = runtime.together(lambda: open_packed(config.data, data_root(job.launch.data_root)))
+    task = runtime.together(lambda: make_task(config, packed, runtime.device, runtime.rank, runtime.world))
+    runtime.together(lambda: packed.check_split(packed.eval_split))
+    model = runtime.together(lambda: make_model(config, packed))
+    if job.launch.resume not in (None, "auto") and not existing:
+        source = runtime.together(lambda: open_source(job.launch.resume))
+        runtime.together(lambda: load_weights(model, source.weights(), str(source.path)))
+
+    owned = []  # on rank 0
+
+    def claim():
+        """Own the run's folder; find where it stands."""
+        run = existing or rundir.create(job.launch.run, config.workload)
+        run.lock()
+        owned.append(run)
+        if not existing and run.begun():
+            raise Failure(LOCKED, f"another process has just begun {run.path}", "add --resume auto, or choose another --run")
+        checkpoint.recover(run)
+        newest = checkpoint.newest_valid(run) if existing else None
+        state = checkpoint.load(newest) if newest else None
+        if state and state.meta["data_hash"] != packed.hash:
+            raise Failure(USAGE if "data" in job.given else DATA, f"{packed.path} is not the data that {run.path} was trained on",
+                          "give the same --data, or start a new --run")
+        return run.path, state
+
+    path, state = runtime.decide(claim)
+    run = owned[0] if owned else RunDir(path)
+    if state:
+        runtime.set_threads(state.meta["threads"])
+    total = total_steps(config, task.steps_per_epoch)
+    if state and (state.meta["step"], state.meta["evaluated"]) >= (total, total):
+        if runtime.main:
+            print(f"{path}: finished already, at step {state.meta['step']}/{total}", flush=True)
+        runtime.close()
+        return 0, str(path)
+    model.to(runtime.device)
+    metrics = None
+    if runtime.main:
+        from trainers.metrics import Metrics
+
+        rundir.write_atomic(run.config, rundir.dump_json(config.to_json()))
+        rundir.write_atomic(run.plan, rundir.dump_json(plan(job, runtime, packed, task, total)))
+        run.write_status("running", step=state.meta["step"] if state else 0)
+        run.cut_metrics(state.meta["step"] if state else 0)
+        metrics = Metrics(run, state.meta["step"] if state else 0)
+        if not state:
+            metrics.describe(config, task, model, packed)
+    identity = {"config_hash": config_hash(config), "data_hash": packed.hash}
+    training = Training(config, identity, runtime, task, model, make_optimizer(config, model), run, metrics, job.launch.stop_after)
+    try:
+        if state:
+            training.restore(state)
+        training.say(headline(training, packed, state))
+        code = training.train()
+    except Failure as failure:
+        if runtime.main:
+            run.write_status("failed", failure.code, training.step, failure.what)
+        raise
+    finally:
+        if metrics:
+            metrics.close()
+    runtime.close()
+    return code, str(path)
+
+
+def headline(training, packed, state) -> str:
+    r, c = training.runtime, training.config
+    where = f"{r.world} process{'es' * (r.world > 1)} on {r.device.type}, {r.precision if r.precision != 'no' else 'fp32'}, {r.threads} thread{'s' * (r.threads > 1)} each"
+    lines = [f"{training.run.path}: {c.workload} {c.arch} on {packed.name}, {where}",
+             f"batch {c.batch_size} = {r.world} x {c.grad_accum_steps} x {c.batch_size // r.world // c.grad_accum_steps}, "
+             f"{training.task.steps_per_epoch} steps an epoch, {training.total} in all"]
+    if state:
+        lines.append(f"resumed from step {state.meta['step']}")
+        was = state.meta["world"], state.meta["precision"]
+        if was != (r.world, r.precision):
+            lines.append(f"it was saved by {was[0]} processes in {was[1]}: the same samples follow, sums may round differently")
+    return "\n".join(lines)
+
+
+def plan(job: Job, runtime, packed, task, total: int) -> dict:
+    """What was launched, for plan.json."""
+    import accelerate
+    import torch
+
+    gpu = torch.cuda.get_device_name() if runtime.device.type == "cuda" else platform.processor() or platform.machine()
+    return {"command": ["trainers.train", *job.argv], "config": os.environ.get("RELAUNCH_CONFIG"), "world": runtime.world,
+            "device": runtime.device.type, "device_name": gpu, "precision": runtime.precision, "threads": runtime.threads,
+            "host": platform.node(), "data": str(packed.path), "data_hash": packed.hash, "steps_per_epoch": task.steps_per_epoch,
+            "total_steps": total, "versions": {"python": platform.python_version(), "torch": torch.__version__, "accelerate": accelerate.__version__}}
+
+
+def config_hash(config: RunConfig) -> str:
+    """Of everything in a config that decides what is trained."""
+    kept = {k: v for k, v in config.to_json().items() if k not in FREE | LENGTH}
+    return hashlib.sha256(rundir.dump_json(kept).encode()).hexdigest()
+
+
+if __name__ == "__main__":
+    sys.exit(process.main(run))
