@@ -1,0 +1,24 @@
+"""scikit-learn's handwritten digits: 1,797 real 8x8 scans, enlarged to MNIST's 28x28. No download.
+
+    python -m data_prep.prep digits
+
+From the UCI "Optical Recognition of Handwritten Digits" test set. Every fifth sample is the test split (360).
+"""
+import numpy as np
+
+TITLE = "scikit-learn's digits"
+
+
+def pack(writer) -> dict:
+    from PIL import Image
+    from sklearn import __version__
+    from sklearn.datasets import load_digits
+    digits = load_digits()
+    pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)  # 17 grey levels, 16 is ink, as in MNIST white on black
+    large = np.stack([np.asarray(Image.fromarray(image).resize((28, 28), Image.Resampling.BICUBIC)) for image in pixels])
+    writer.classes = [str(digit) for digit in range(10)]
+    test = np.arange(len(large)) % 5 == 0
+    for split, chosen in {"train": ~test, "test": test}.items():
+        images = large[chosen][..., None]
+        writer.images(split, digits.target[chosen], (28, 28, 1), [(range(len(images)), images)])
+    return {"package": f"scikit-learn {__version__}"}
