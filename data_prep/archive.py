@@ -89,8 +89,8 @@ class Source:
         if unpacked > max(RATIO_FROM, MAX_RATIO * self.path.stat().st_size):
             self._refuse(f"it unpacks to more than {MAX_RATIO} times its size, which no data set does")
 
-    def _refuse(self, why: str):
-        raise Failure(DATA, f"{self.name} is refused: {why}", "get the archive from its official place")
+    def _refuse(self, why: str, fix: str = "get the archive from its official place"):
+        raise Failure(DATA, f"{self.name} is refused: {why}", fix)
 
     @contextmanager
     def _reading(self):
@@ -174,8 +174,14 @@ class Tar(Source):
     def _open(self):
         magic = self.path.open("rb").read(6)
         opener = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}.get(magic[:2], open)
-        with opener(self.path, "rb") as stream, tarfile.open(mode="r:", fileobj=_Metered(stream, self._check_ratio)) as archive:
+        with opener(self.path, "rb") as stream, self._tar(stream) as archive:
             yield archive
+
+    def _tar(self, stream):
+        try:
+            return tarfile.open(mode="r:", fileobj=_Metered(stream, self._check_ratio))
+        except tarfile.ReadError:
+            self._refuse("it is a single compressed file, not an archive", "pass the folder that holds all files")
 
 
 class _Metered(io.RawIOBase):

@@ -16,8 +16,6 @@ def download(urls: list[str], md5: str, target: Path, show: bool) -> None:
     if target.exists():
         return  # only a checked download gets this name
     part = target.with_name(target.name + ".part")
-    with storage(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
     reasons = []
     for url in urls:
         try:
@@ -51,6 +49,7 @@ def _fetch(url: str, part: Path, show: bool) -> None:
             have = 0
         length = int(answer.headers.get("Content-Length") or 0)
         with storage(part):
+            part.parent.mkdir(parents=True, exist_ok=True)
             file = open(part, "ab" if have else "wb")
         with file, Progress(part.stem, have + length or None, "B", show) as progress:
             progress.add(have)

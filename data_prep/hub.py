@@ -40,8 +40,8 @@ class Hub:
         if self.is_text:
             self.columns = {"text": columns.get("text", "text")}
         else:
-            self.columns = {"image": columns.get("image", *images[:1] or ["image"]) if "image" not in columns else columns["image"],
-                            "label": columns.get("label", labels[0] if labels else "label")}
+            self.columns = {"image": columns.get("image") or (images or ["image"])[0],
+                            "label": columns.get("label") or (labels or ["label"])[0]}
         for split, rows in self.splits.items():
             for role, column in self.columns.items():
                 if column not in rows.features:
@@ -95,7 +95,9 @@ class Hub:
 
 def _load(source: str) -> dict:
     import datasets
+    from huggingface_hub.utils import logging
     datasets.disable_progress_bars()
+    logging.set_verbosity_error()  # its retries without a network are not for users to read
     name = source.removeprefix("hub:")
     try:
         if source.startswith("hub:"):

@@ -157,16 +157,28 @@ def exclusive(root: Path, name: str):
     """One process at a time prepares ROOT/NAME. The kernel lets go of the lock when its holder dies."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise Failure(USAGE, f"'{name}' is not a name for a data set", "use letters, digits, '.', '_' and '-'")
-    with storage(root):
+    path = root / f".{name}.lock"
+    with storage(path):
         root.mkdir(parents=True, exist_ok=True)
-        lock = open(root / f".{name}.lock", "w")
-    with lock:
+    while True:
+        with storage(path):
+            lock = open(path, "w")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             print(f"another process is preparing {root / name}; waiting for it", file=sys.stderr, flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        try:
+            if os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+                break
+        except FileNotFoundError:
+            pass
+        lock.close()  # its last holder removed it: only a lock on the file that is there now counts
+    with lock:
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 @contextmanager

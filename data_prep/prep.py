@@ -4,15 +4,15 @@
     python -m data_prep.prep cifar10 --source cifar-10-python.tar.gz --out data
 """
 import argparse
-import json
-import os
 import shlex
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from data_prep import archive, packed
+from data_prep import archive, hub, packed
 from data_prep.download import download
 from data_prep.errors import DATA, PREEMPTED, USAGE, Failure
 from data_prep.packed import Packed, open_packed
@@ -38,45 +38,55 @@ def prepare(name: str, source: str | None = None, recipe: str | None = None, roo
     if recipe in packed.EMBEDDED and source:
         raise Failure(USAGE, f"{recipe} comes with installed packages", "leave --source away")
     if source is None and recipe not in (*OFFICIAL, *packed.EMBEDDED):
-        raise Failure(USAGE, f"where is the data of '{name}'?", "add --source with an archive, a folder or hub:ID")
+        raise Failure(USAGE, f"'{name}' is not a data set that can be downloaded ({', '.join(OFFICIAL)})",
+                      "add --source with an archive, a folder or hub:ID")
     if source and not source.startswith("hub:") and not Path(source).exists():
         raise Failure(DATA, f"there is no {source}", "check the path after --source")
+    if as_folders and recipe not in (None, "tiny_imagenet"):
+        raise Failure(USAGE, "--as-folders works with tiny_imagenet only", "leave it away")
+    if target.exists() and not source and not as_folders:
+        return open_packed(target, root)
     with packed.exclusive(root, name):
-        if target.exists() and not source and not as_folders:
+        if target.exists() and recipe in packed.EMBEDDED:  # another process has packed it while we waited
             return open_packed(target, root)
         job = _job(recipe, source, root, size, columns or {}, progress)
         if target.exists():
-            found = open_packed(target, root)
-            if (found.meta["source"].get("sha256"), found.meta["options"]) != (job.source.get("sha256"), job.options):
-                raise Failure(USAGE, f"{target} was prepared from another source or with other options ({found.meta['source'].get('file')})",
+            found = open_packed(target, root).meta
+            if (found["source"].get("sha256"), found["options"]) != (job.source["sha256"], job.options):
+                raise Failure(USAGE, f"{target} was prepared from another source or with other options",
                               "remove it first or pick another name")
         else:
             with packed.new_folder(target) as folder:
                 writer = packed.Writer(folder, progress)
-                facts = job.pack(writer)
-                writer.finish(name, job.recipe, job.source or facts, job.options)
-        if as_folders:
-            _folders(job, target.with_name(f"{name}-folders"), progress)
+                about = job.pack(writer)
+                writer.finish(name, job.recipe, job.source or about, job.options)
+        folders = target.with_name(f"{name}-folders")
+        if as_folders and not folders.exists():
+            with packed.new_folder(folders) as folder:
+                job.write_folders(folder)
         return open_packed(target, root)
 
 
+@dataclass
 class _Job:
     """What to pack and how: chosen before anything is written."""
 
-    def __init__(self, recipe: str, source: dict, pack, options: dict, reader=None, roles=None):
-        self.recipe, self.source, self.pack, self.options = recipe, source, pack, options
-        self.reader, self.roles = reader, roles
+    recipe: str
+    source: dict  # for meta.json; empty for the embedded sets, whose `pack` returns it
+    options: dict
+    pack: Callable[[packed.Writer], dict | None]
+    write_folders: Callable[[Path], None] | None = None
 
 
 def _job(recipe: str | None, source: str | None, root: Path, size: int | None, columns: dict, show: bool) -> _Job:
     options = {key: value for key, value in {"size": size, "columns": columns}.items() if value}
     if recipe in packed.EMBEDDED:
-        _refuse_options(recipe, options)
-        return _Job(recipe, {}, import_module(f"data_prep.{recipe}").pack, {})
-    from data_prep import hub
+        _allow(options, recipe)
+        return _Job(recipe, {}, {}, import_module(f"data_prep.{recipe}").pack)
     if source and (recipe == "hub" or source.startswith("hub:") or recipe is None and hub.is_local(Path(source))):
         loaded = hub.Hub(source, columns)
-        return _Job("hub", loaded.digest(), lambda writer: loaded.pack(writer, size), options)
+        _allow(options, "texts" if loaded.is_text else "hub", "columns", *[] if loaded.is_text else ["size"])
+        return _Job("hub", loaded.digest(), options, lambda writer: loaded.pack(writer, size))
     if source is None:
         module, folder = import_module(f"data_prep.{recipe}"), root / ".downloads" / recipe
         for file, urls in module.URLS.items():
@@ -85,12 +95,15 @@ def _job(recipe: str | None, source: str | None, root: Path, size: int | None, c
     reader = archive.open_source(Path(source))
     recipe, roles = _recognise(recipe, reader, source)
     module = import_module(f"data_prep.{recipe}")
-    if recipe == "folder" and not columns:
-        pack = lambda writer: module.pack(reader, roles, writer, size)
-    else:
-        _refuse_options(recipe, options)
-        pack = lambda writer: module.pack(reader, roles, writer)
-    return _Job(recipe, reader.digest(roles, getattr(module, "PUBLISHED", {})), pack, options, reader, roles)
+    _allow(options, recipe, *["size"] if recipe == "folder" else [])
+    return _Job(recipe, reader.digest(roles, getattr(module, "PUBLISHED", {})), options,
+                lambda writer: module.pack(reader, roles, writer, **options),
+                lambda folder: module.write_folders(reader, roles, folder, show))
+
+
+def _allow(options: dict, recipe: str, *allowed: str) -> None:
+    if bad := set(options) - set(allowed):
+        raise Failure(USAGE, f"--{bad.pop()} does not work with {recipe}", "leave it away")
 
 
 def _recognise(recipe: str | None, reader: archive.Source, source) -> tuple[str, dict]:
@@ -108,20 +121,6 @@ def _recognise(recipe: str | None, reader: archive.Source, source) -> tuple[str,
         raise Failure(DATA, f"{reader.name} is not {module.TITLE}: it looks like {import_module(f'data_prep.{looks}').TITLE}",
                       f"run: relaunch prep {looks if looks in OFFICIAL else f'NAME --as {looks}'} --source {shlex.quote(str(source))}")
     raise Failure(DATA, f"{reader.name} is not {module.TITLE}: it lacks {module.NEEDS}", "check what --source points to")
-
-
-def _refuse_options(recipe: str, options: dict) -> None:
-    if options:
-        raise Failure(USAGE, f"--{next(iter(options))} does not work with {recipe}", "leave it away")
-
-
-def _folders(job: _Job, target: Path, show: bool) -> None:
-    if job.recipe != "tiny_imagenet":
-        raise Failure(USAGE, "--as-folders works with tiny_imagenet only", "leave it away")
-    if not target.exists():
-        from data_prep.tiny_imagenet import write_folders
-        with packed.new_folder(target) as folder:
-            write_folders(job.reader, job.roles, folder, show)
 
 
 def describe(data: Packed) -> str:
@@ -189,7 +188,7 @@ def main(argv: list[str] | None = None) -> int:
         note = "was already there" if existed else f"{time.perf_counter() - started:.1f} s"
         print(f"{describe(data)} ({note})")
         if data.meta["source"].get("as_published") is False and not existed:
-            print(f"note: {data.meta['source']['file']} is not byte for byte the published one; its contents are complete")
+            print(f"note: {data.meta['source']['file']} is not byte for byte the published one; its contents are well formed")
         return 0
     except Failure as failure:
         print(failure.line(), file=sys.stderr)

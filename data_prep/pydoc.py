@@ -2,7 +2,7 @@
 
     python -m data_prep.prep pydoc
 
-The text differs a little between Python versions. Of every ten topics one is val and one is test.
+The text differs a little between Python versions. About 80 % of the words are train, 10 % val, 10 % test, by topic.
 """
 import re
 import sys
@@ -16,8 +16,9 @@ TITLE = "Python's documentation topics"
 def pack(writer) -> dict:
     from pydoc_data.topics import topics
     splits: dict[str, list[list[str]]] = {"train": [], "val": [], "test": []}
-    for number, topic in enumerate(sorted(topics)):
-        split = {8: "val", 9: "test"}.get(number % 10, "train")
+    share = {"train": 8, "val": 1, "test": 1}
+    for topic in sorted(topics, key=lambda topic: (-len(topics[topic]), topic)):  # large ones first: even shares
+        split = min(splits, key=lambda split: sum(map(len, splits[split])) / share[split])  # the one furthest behind
         # a word, or a run of one sign: the rows of * and - under headings are one token
         lines = ([match[0] for match in re.finditer(r"\w+|([^\w\s])\1*", line)] for line in topics[topic].splitlines())
         splits[split] += [words for words in lines if words]

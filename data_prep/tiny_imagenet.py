@@ -26,10 +26,10 @@ def find(source: Source) -> dict | None:
         return None
     prefix, roles = marker.removesuffix(TEXTS[2]), {}
     for name in source.sizes:
-        inner = name.removeprefix(prefix)
+        inner = name.removeprefix(prefix) if name.startswith(prefix) else ""
         parts = inner.split("/")
         if inner in TEXTS:
-            roles[prefix + inner] = ("text", inner)
+            roles[name] = ("text", inner)
         elif parts[0] in ("train", "val") and is_image(name):
             roles[name] = (parts[0], parts[1] if parts[0] == "train" else None)
     return roles if sum(role == "text" for role, _ in roles.values()) == 3 else None
