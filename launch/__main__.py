@@ -1,0 +1,58 @@
+"""The command line: `relaunch VERB …`, the same as `python -m launch VERB …`. Never imports torch.
+
+    relaunch train mnist --epochs 1
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from data_prep.errors import USAGE, Failure
+from trainers.workloads import nearest
+
+VERBS = {
+    "prep": "make a packed data set from an archive, a folder or a Hugging Face data set",
+    "train": "train a workload, or go on with a run",
+    "evaluate": "score a run or a checkpoint and write its predictions",
+    "diff": "say which predictions changed between two runs, checkpoints or prediction files",
+    "export": "write a run's weights for other programs",
+    "generate": "write text with a trained language model",
+    "summary": "list a model's layers, parameters and FLOPs",
+}
+
+
+def usage() -> str:
+    lines = ["usage: relaunch VERB …", ""] + [f"  {verb:10} {about}" for verb, about in VERBS.items()]
+    return "\n".join(lines + ["", "relaunch VERB --help says more. First steps: relaunch train mnist --data digits --epochs 1"])
+
+
+def run(argv: list[str]) -> int:
+    """Carry out one command line; returns the exit code, or raises Failure."""
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if argv else USAGE
+    verb, rest = argv[0], argv[1:]
+    if verb not in VERBS:
+        near = nearest(verb, list(VERBS))
+        raise Failure(USAGE, f"unknown verb {verb!r}", f"did you mean {near}?" if near else f"use {', '.join(VERBS)}")
+    if verb == "prep":
+        from data_prep import prep
+        return prep.main(rest)
+    if verb in ("train", "evaluate"):
+        from launch import start
+        return start.main(verb, rest)
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", f"trainers.{verb}", *rest])  # these need torch: hand the process over
+
+
+def main() -> int:
+    try:
+        return run(sys.argv[1:])
+    except Failure as failure:
+        print(failure.line(), file=sys.stderr)
+        return failure.code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""What this machine has: the facts that a plan is checked against. Plans are pure functions of them; tests invent some.
+
+    facts.gather().gpus    # 0
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    gpus: int = 0  # that a process started here would see
+    gpus_installed: int = 0  # whatever CUDA_VISIBLE_DEVICES says
+    gpu_names: tuple[str, ...] = ()
+    cores: int = 1  # physical, and usable by us
+
+
+def gather() -> Facts:
+    names = installed_gpus()
+    return Facts(gpus=visible(len(names), os.environ.get("CUDA_VISIBLE_DEVICES")), gpus_installed=len(names),
+                 gpu_names=names, cores=physical_cores())
+
+
+def visible(installed: int, setting: str | None) -> int:
+    """GPUs left by CUDA_VISIBLE_DEVICES. CUDA stops reading the list at the first entry that names no device."""
+    if setting is None:
+        return installed
+    count = 0
+    for entry in setting.replace(" ", "").split(","):
+        by_number = re.fullmatch(r"\d+", entry) and int(entry) < installed
+        if not installed or not (by_number or entry.startswith(("GPU-", "MIG-"))):
+            break
+        count += 1
+    return count
+
+
+def installed_gpus(root: Path = Path("/")) -> tuple[str, ...]:
+    """Names of the NVIDIA GPUs of this machine or container: from the driver's files, else from nvidia-smi."""
+    files = sorted((root / "proc/driver/nvidia/gpus").glob("*/information"))
+    nodes = [p for p in (root / "dev").glob("nvidia*") if re.fullmatch(r"nvidia\d+", p.name)]
+    if files and nodes:  # a container may see files of GPUs whose device nodes it was not given
+        found = [re.search(r"Model:\s*(.+)", f.read_text()) for f in files]
+        return tuple(m.group(1).strip() if m else "NVIDIA GPU" for m in found)[:len(nodes)]
+    if shutil.which("nvidia-smi"):  # Windows' Linux has no such files
+        try:
+            listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20).stdout
+        except (OSError, subprocess.TimeoutExpired):
+            return ()
+        return tuple(re.findall(r"^GPU \d+: (.+?) \(UUID", listed, re.MULTILINE))
+    return ()
+
+
+def physical_cores() -> int:
+    """Cores that we may use, hyper-threads counted once."""
+    if not hasattr(os, "sched_getaffinity"):  # not Linux
+        return os.cpu_count() or 1
+    siblings = set()
+    for cpu in os.sched_getaffinity(0):
+        try:
+            siblings.add(Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text())
+        except OSError:
+            siblings.add(str(cpu))
+    return len(siblings)

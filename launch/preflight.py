@@ -1,0 +1,87 @@
+"""What is asked against what is there: every start passes here before anything is written.
+
+    preflight.check(plan)    # raises the first Failure; problems(plan) lists all
+"""
+
+from __future__ import annotations
+
+import socket
+
+from data_prep.errors import HARDWARE, USAGE, Failure
+from launch.plan import Plan
+
+
+def check(plan: Plan) -> None:
+    for problem in problems(plan):
+        raise problem
+
+
+def problems(plan: Plan) -> list[Failure]:
+    """Everything that stands against this plan, most basic first. A pure function, but for names of machines."""
+    return [p for p in (machines(plan), devices(plan), precision(plan), batch(plan)) if p]
+
+
+def machines(plan: Plan) -> Failure | None:
+    engine = plan.engine
+    if engine.processes % engine.machines:
+        return Failure(USAGE, f"{engine.processes} processes cannot be shared evenly by {engine.machines} machines",
+                       "num_processes counts all machines together: make it a multiple")
+    if engine.machine_rank >= engine.machines:
+        return Failure(USAGE, f"machine_rank {engine.machine_rank} does not exist among {engine.machines} machines",
+                       f"ranks go from 0 to {engine.machines - 1}")
+    if engine.machines == 1:
+        return None
+    fix = "say --main-process-ip HOST on every machine: the name or address of the first"
+    if not engine.address:
+        return Failure(USAGE, f"{engine.name} is for {engine.machines} machines and does not say where the first is", fix)
+    try:
+        socket.getaddrinfo(engine.address, engine.port)
+    except OSError:
+        return Failure(USAGE, f"no machine is called {engine.address!r} here", fix)
+    return None
+
+
+def devices(plan: Plan) -> Failure | None:
+    engine, facts = plan.engine, plan.facts
+    if engine.use_cpu:
+        return None
+    seen, chosen = facts.gpus, engine.gpu_ids.replace(" ", "").split(",")
+    if engine.gpu_ids != "all":  # the engine sets CUDA_VISIBLE_DEVICES to these, whatever it was
+        absent = [i for i in chosen if i.isdigit() and int(i) >= facts.gpus_installed]
+        if absent and facts.gpus_installed:
+            return Failure(HARDWARE, f"{engine.name} names GPU {absent[0]} of a machine whose GPUs are numbered 0 to "
+                           f"{facts.gpus_installed - 1}", "correct gpu_ids in it, or write gpu_ids: all")
+        seen = len(chosen) - len(absent)
+    if plan.local <= seen:
+        return None
+    here = f"this machine has {facts.gpus_installed or 'none'}"
+    if seen < facts.gpus_installed:
+        here = f"{'gpu_ids' if engine.gpu_ids != 'all' else 'CUDA_VISIBLE_DEVICES'} shows {seen} of this machine's {facts.gpus_installed}"
+    need = "a GPU" if plan.local == 1 else f"{plan.local} GPUs on each machine" if engine.machines > 1 else f"{plan.local} GPUs"
+    return Failure(HARDWARE, f"{engine.name} needs {need} and {here}", suited(seen, plan.local))
+
+
+def suited(gpus: int, wanted: int) -> str:
+    if gpus == 0:
+        return "use --config cpu" if wanted == 1 else "use --config cpu, or cpu2 with --num-processes N to try several on the CPU"
+    return "use --config 1gpu" if gpus == 1 else f"use --num-processes {gpus}"
+
+
+def precision(plan: Plan) -> Failure | None:
+    if plan.engine.precision == "fp16" and plan.engine.use_cpu:
+        return Failure(HARDWARE, "fp16 needs a GPU (on a CPU the engine would train in fp32 and call it fp16)",
+                       "leave --mixed-precision out, or use bf16")
+    return None
+
+
+def batch(plan: Plan) -> Failure | None:
+    if plan.config is None:
+        return None
+    config, processes = plan.config, plan.engine.processes
+    share = processes * config.grad_accum_steps
+    if config.batch_size % share == 0:
+        return None
+    parts = f"{processes} processes" + (f" x {config.grad_accum_steps} micro-batches" if config.grad_accum_steps > 1 else "")
+    near = max(share, round(config.batch_size / share) * share)
+    return Failure(USAGE, f"--batch-size {config.batch_size} (over all processes) does not divide by {parts}",
+                   f"use --batch-size {near}, for example")

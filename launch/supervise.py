@@ -1,0 +1,129 @@
+"""A started group of processes from its first to its last: signals go in, one exit code comes out, nothing stays behind.
+
+    supervise.run(command, environment, direct=True)    # End(code=75, run="runs/first")
+
+Signals are passed to the training processes themselves, never to an engine in between, which would answer with a
+traceback, a code of its own and, after a while, SIGKILL. The training processes save at their next step, write their
+outcome into the file named by RELAUNCH_OUTCOME, and leave together.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_prep.errors import PREEMPTED
+from launch import processes
+
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+INSISTS = 2.0  # s after which a second Ctrl-C is a person who insists, and not a terminal that repeats
+DEAF = 60.0  # s for a process to learn to listen before it is told to stop all the same: imports take seconds
+SAVING = 120.0  # s for processes whose engine died to save and leave
+TICK = 0.05  # s between looks at the group
+
+
+@dataclass(frozen=True)
+class End:
+    """How a group ended: the code to leave with, the run's folder if it got so far; `what` if nobody has said it yet."""
+
+    code: int
+    run: str | None = None
+    what: str = ""
+    fix: str = ""
+
+
+class Asked:
+    """The stop signals that came. A context, within which they are noted and do nothing else."""
+
+    def __init__(self):
+        self.first: signal.Signals | None = None
+        self.insisted = False
+        self._interrupted: float | None = None
+
+    def _note(self, number, frame):
+        now = time.monotonic()
+        if number == signal.SIGINT:
+            self.insisted |= self._interrupted is not None and now - self._interrupted >= INSISTS
+            self._interrupted = self._interrupted or now
+        self.first = self.first or signal.Signals(number)
+
+    def __enter__(self):
+        self._before = {s: signal.signal(s, self._note) for s in STOPPING}
+        return self
+
+    def __exit__(self, *error):
+        for s, handler in self._before.items():
+            signal.signal(s, handler)
+
+
+def run(command, environment: dict[str, str], direct: bool) -> End:
+    """Start `command` and stay with it to the end. `direct`: it is the training process itself, not an engine."""
+    with Asked() as asked, tempfile.TemporaryDirectory(prefix="relaunch-") as folder:
+        outcome = Path(folder) / "outcome.json"
+        outcome.touch()
+        processes.adopt_orphans()
+        child = start(command, environment | {"RELAUNCH_OUTCOME": str(outcome)})
+        watch(child, asked, outcome, direct)
+        processes.sweep(SAVING, hurry=lambda: asked.insisted)
+        return judge(child.returncode, outcome.read_text(), asked.first, asked.insisted)
+
+
+def start(command, environment: dict[str, str]) -> subprocess.Popen:
+    """In its own process group, so that a terminal's Ctrl-C comes through us, once; told to stop if we die."""
+    parent = os.getpid()
+
+    def in_child():
+        for s in (signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(s, signal.SIG_IGN)  # a scheduler signals everybody: an engine has no handler and would die
+        processes.die_with_parent(parent)
+
+    return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, process_group=0, preexec_fn=in_child)
+
+
+def watch(child: subprocess.Popen, asked: Asked, outcome: Path, direct: bool) -> None:
+    """Wait for the end, and pass a stop on to each training process as soon as it listens."""
+    told, since = set(), None
+    while True:
+        try:
+            child.wait(timeout=TICK)
+            return
+        except subprocess.TimeoutExpired:
+            pass
+        if asked.insisted:
+            child.kill()
+        elif asked.first and not outcome.stat().st_size:
+            since = since or time.monotonic()
+            workers = [child.pid] if direct else processes.children(child.pid)
+            if not workers and child.pid not in told:  # an engine that has started nobody yet
+                told.add(child.pid)
+                processes.tell(child.pid, signal.SIGTERM)
+            for pid in set(workers) - told:
+                if processes.listens(pid, signal.SIGTERM) or time.monotonic() - since > DEAF:
+                    told.add(pid)
+                    processes.tell(pid, signal.SIGTERM)
+
+
+def judge(status: int, outcome: str, asked: signal.Signals | None, insisted: bool) -> End:
+    """What an ended group means. `status` as subprocess gives it, `outcome` what the workers wrote. Pure."""
+    try:
+        said = json.loads(outcome)
+        return End(said["code"], said.get("run"))
+    except (ValueError, KeyError):
+        pass
+    if insisted:
+        return End(128 + signal.SIGINT, what="left at once, as asked twice", fix="what came after the last checkpoint is lost")
+    if asked and status == -signal.SIGTERM:
+        return End(PREEMPTED, what=f"stopped by {asked.name} before the first step: there was nothing to save",
+                   fix="run the same command again")
+    resume = "type the same command with --resume auto to go on from its last checkpoint"
+    if status < 0:
+        name = signal.Signals(-status).name
+        memory = " (often: no memory left)" if -status == signal.SIGKILL else ""
+        return End(128 - status, what=f"killed by {name}{memory}", fix=resume)
+    return End(1, what=f"crashed (exit code {status}); the lines above say why", fix=resume)
