@@ -22,7 +22,7 @@ RESIDENT = 0.25  # share of a GPU's free memory that the whole uint8 set may tak
 class Images:
     """What the loop and the evaluation ask of a workload, for images. Steps count from 0, over all epochs."""
 
-    stats = ("loss", "top1", "top5")  # sums that `loss` returns, before the number of samples
+    sums = 4
     best = "top1"
 
     def __init__(self, config: RunConfig, packed: Packed, device: torch.device, rank: int, world: int):
@@ -32,7 +32,7 @@ class Images:
         if self.steps_per_epoch == 0:
             raise Failure(USAGE, f"--batch-size {config.batch_size} is more than the {len(self.images)} training images",
                           "choose a smaller one")
-        shape = (1, 1, 1, len(packed.mean))
+        shape = (1, len(packed.mean), 1, 1)
         self.scale = 1 / (255 * torch.tensor(packed.std, device=device).view(shape))
         self.shift = -torch.tensor(packed.mean, device=device).view(shape) * 255 * self.scale
         self.epoch = -1
@@ -104,11 +104,11 @@ class Images:
 
     def normalise(self, x: Tensor) -> Tensor:
         """uint8 [B,H,W,C] to float32 [B,C,H,W] with the training set's mean 0 and deviation 1."""
-        x = torch.addcmul(self.shift, x.to(self.device, non_blocking=True).float(), self.scale)
-        return x.permute(0, 3, 1, 2).contiguous()
+        x = x.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+        return x.to(torch.float32, memory_format=torch.contiguous_format).mul_(self.scale).add_(self.shift)
 
-    def loss(self, model, batch) -> tuple[Tensor, Tensor]:
-        """(mean loss, sums [loss, top-1, top-5, samples] in float64) of a micro-batch."""
+    def loss(self, model, batch) -> tuple[Tensor, tuple]:
+        """The mean loss of a micro-batch, and what `add` needs of it later: (loss, logits, labels)."""
         x, labels, *mix = batch
         smoothing = self.config.options.label_smoothing
         logits = model(x)
@@ -118,15 +118,23 @@ class Images:
             loss = (each + (1 - share) * F.cross_entropy(logits, other, reduction="none", label_smoothing=smoothing)).mean()
         else:
             loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
-        with torch.no_grad():
-            above = (logits > logits.gather(1, labels[:, None])).sum(1)  # classes scored above the right one
-            n = len(labels)
-            sums = torch.stack([loss.detach().double() * n, (above < 1).sum(), (above < 5).sum(), loss.new_tensor(n)])
-        return loss, sums
+        return loss, (loss.detach(), logits.detach(), labels)
+
+    @staticmethod
+    def add(sums: list[float], seen: list[tuple]) -> None:
+        """Add micro-batches to the sums [loss, top-1, top-5, images], one by one: where they are cut changes no bit."""
+        losses, logits, labels = zip(*seen)
+        logits, labels_ = torch.cat(logits), torch.cat(labels)
+        above = (logits > logits.gather(1, labels_[:, None])).sum(1)  # classes scored above the right one
+        for loss, n in zip(torch.stack(losses).tolist(), map(len, labels)):
+            sums[0] += loss * n
+        sums[1] += int((above < 1).sum())
+        sums[2] += int((above < 5).sum())
+        sums[3] += len(labels_)
 
     @staticmethod
     def metrics(sums: list[float]) -> dict[str, float]:
-        """Mean loss (nats) and top-1, top-5 (percent) from summed statistics."""
+        """Mean loss (nats) and top-1, top-5 (percent) from sums."""
         loss, top1, top5, n = sums
         return {"loss": loss / n, "top1": 100 * top1 / n, "top5": 100 * top5 / n}
 

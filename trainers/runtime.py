@@ -102,10 +102,9 @@ class Runtime:
         dist.all_reduce(value, dist.ReduceOp.MAX, group=self._group)
         return int(value)
 
-    def sum(self, values: torch.Tensor) -> list[float]:
-        """The sum over ranks of a small float64 tensor, in the order of the ranks."""
-        parts = self.gather(values.tolist())
-        parts = self.broadcast(parts)
+    def sum(self, values: list[float]) -> list[float]:
+        """The sum over ranks, in the order of the ranks."""
+        parts = self.broadcast(self.gather(values))
         return [sum(column) for column in zip(*parts)]
 
     def gather(self, value) -> list | None:

@@ -23,7 +23,7 @@ from trainers.images import scored_rows
 class Text:
     """What the loop and the evaluation ask of a workload, for text (see trainers.images.Images)."""
 
-    stats = ("loss",)
+    sums = 2
     best = "nll"
 
     def __init__(self, config: RunConfig, packed: Packed, device: torch.device, rank: int, world: int):
@@ -50,16 +50,23 @@ class Text:
         end = min(i + self.bptt, len(self.stream) - 1)
         return self.stream[i:end, part], self.stream[i + 1 : end + 1, part]
 
-    def loss(self, model, batch) -> tuple[Tensor, Tensor]:
-        """(mean nll, sums [nll, words] in float64) of a micro-batch."""
+    def loss(self, model, batch) -> tuple[Tensor, tuple]:
+        """The mean nll of a micro-batch, and what `add` needs of it later: (nll, words)."""
         words, targets = batch
         loss = F.cross_entropy(model(words).flatten(0, 1), targets.flatten())
-        n = targets.numel()
-        return loss, torch.stack([loss.detach().double() * n, loss.new_tensor(n, dtype=torch.float64)])
+        return loss, (loss.detach(), targets.numel())
+
+    @staticmethod
+    def add(sums: list[float], seen: list[tuple]) -> None:
+        """Add micro-batches to the sums [nll, words], one by one: where they are cut changes no bit."""
+        losses, words = zip(*seen)
+        for loss, n in zip(torch.stack(losses).tolist(), words):
+            sums[0] += loss * n
+            sums[1] += n
 
     @staticmethod
     def metrics(sums: list[float]) -> dict[str, float]:
-        """nll (nats a word) and perplexity from summed statistics."""
+        """nll (nats a word) and perplexity from sums."""
         return perplexity(sums[0] / sums[1])
 
     # evaluation ----------------------------------------------------------------------------------------------------

@@ -1,0 +1,108 @@
+"""What our loop costs over a bare PyTorch loop: same model, batch, optimizer, threads and samples, in one process.
+
+    python benchmarks/overhead.py [--rounds 15] [--threads 1]
+
+The bare loop indexes normalised float tensors in RAM in a fixed order and does nothing else: no seeds, no metrics, no
+logging, no signals. Ours is trainers.loop as users run it, on packed bytes. They alternate in blocks of equal work; the
+figure is the median over blocks of the ratio of neighbours. Bounds: 1.25 at batch 4, 1.05 at batch 64.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from data_prep.packed import Writer, open_packed
+from trainers.build import make_model, make_optimizer, make_task
+from trainers.config import parse
+from trainers.loop import Training
+from trainers.rundir import RunDir
+from trainers.runtime import Runtime
+
+SAMPLES = 20_000
+
+
+def pack(folder: Path) -> None:
+    """A set of random 32x32 RGB images: their content does not change the time."""
+    folder.mkdir()
+    writer, random = Writer(folder), np.random.default_rng(0)
+    writer.classes = [str(i) for i in range(10)]
+    for split, count in (("train", SAMPLES), ("test", 100)):
+        images = random.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+        writer.images(split, random.integers(0, 10, count), (32, 32, 3), [(range(count), images)])
+    writer.finish("random", "folder", {}, {})
+
+
+def ours(config, packed, runtime, folder: Path) -> Training:
+    task = make_task(config, packed, runtime.device)
+    model = make_model(config, packed)
+    return Training(config, {}, runtime, task, model, make_optimizer(config, model), RunDir(folder), None, None)
+
+
+def bare(config, packed):
+    """A function that does n steps."""
+    model = make_model(config, packed)
+    optimizer = make_optimizer(config, model)
+    x = torch.from_numpy(packed.images("train")).permute(0, 3, 1, 2).float().div(255).sub(0.5).div(0.25).contiguous()
+    labels, order, batch = torch.from_numpy(packed.labels("train")), torch.randperm(SAMPLES), config.batch_size
+    at = 0
+
+    def steps(n: int):
+        nonlocal at
+        for _ in range(n):
+            rows = order[at : at + batch]
+            at = (at + batch) % (SAMPLES - batch)
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(x[rows]), labels[rows])
+            loss.backward()
+            optimizer.step()
+
+    return steps
+
+
+def compare(batch: int, block: int, rounds: int, packed, runtime, folder: Path) -> tuple[float, float, float]:
+    """(median ratio, our us a step, bare us a step)"""
+    argv = ["cifar10", "--preset", "tutorial", "--batch-size", str(batch), "--max-steps", "1000000000", "--epochs", "1000000",
+            "--save-every", "1000000000", "--eval-every", "1000000"]
+    config = parse(argv).config
+    training, steps = ours(config, packed, runtime, folder), bare(config, packed)
+    training.save = lambda: None  # an epoch's end saves: that is the checkpoint's time, not the loop's
+
+    def turns(n: int):
+        for _ in range(n):
+            training.turn()
+
+    times = {turns: [], steps: []}
+    for i in range(rounds + 1):
+        for run in (turns, steps) if i % 2 else (steps, turns):
+            start = time.perf_counter()
+            run(block)
+            times[run].append((time.perf_counter() - start) / block * 1e6)
+    a, b = times[turns][1:], times[steps][1:]  # the first block warms up
+    return statistics.median(x / y for x, y in zip(a, b)), statistics.median(a), statistics.median(b)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    runtime = Runtime(args.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        pack(Path(folder) / "random")
+        packed = open_packed("random", folder)
+        print(f"tutorial net, {args.threads} thread(s), torch {torch.__version__}, median of {args.rounds} pairs of blocks")
+        for batch, block, bound in ((4, 1000, 1.25), (64, 150, 1.05)):
+            ratio, mine, floor = compare(batch, block, args.rounds, packed, runtime, Path(folder))
+            print(f"batch {batch:3}: ours {mine:7.0f} us a step, bare {floor:7.0f} us, ratio {ratio:.3f} (bound {bound})", flush=True)
+
+
+if __name__ == "__main__":
+    main()
