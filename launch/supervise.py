@@ -113,9 +113,11 @@ def judge(status: int, outcome: str, asked: signal.Signals | None, insisted: boo
     """What an ended group means. `status` as subprocess gives it, `outcome` what the workers wrote. Pure."""
     try:
         said = json.loads(outcome)
+    except ValueError:
+        said = {}
+    # a worker that crashed makes the engine signal the others: what they take for a stop is a crash
+    if said and not (said["code"] == PREEMPTED and status > 0 and not asked):
         return End(said["code"], said.get("run"))
-    except (ValueError, KeyError):
-        pass
     if insisted:
         return End(128 + signal.SIGINT, what="left at once, as asked twice", fix="what came after the last checkpoint is lost")
     if asked and status == -signal.SIGTERM:

@@ -158,6 +158,8 @@ def test_gpus_of_a_container(tmp_path):
 @pytest.mark.parametrize("status, outcome, asked, code, says", [
     (0, '{"code": 75, "run": "runs/a"}', None, 75, ""),
     (1, '{"code": 0, "run": "runs/a"}', None, 0, ""),  # the engine fell over after the work was done
+    (1, '{"code": 75, "run": "runs/a"}', signal.SIGTERM, 75, ""), (-9, '{"code": 75, "run": "runs/a"}', None, 75, ""),
+    (1, '{"code": 75, "run": "runs/a"}', None, 1, "exit code 1"),  # one crashed, and the engine stopped the others
     (-15, "", signal.SIGINT, 75, "before the first step"),
     (-9, "", None, 137, "SIGKILL"), (-11, "", None, 139, "SIGSEGV"), (-9, "", signal.SIGTERM, 137, "SIGKILL"),
     (1, "", None, 1, "exit code 1"), (0, '{"co', None, 1, "exit code 0"), (1, "", signal.SIGTERM, 1, "exit code 1"),
