@@ -9,6 +9,7 @@ import copy
 import json
 import math
 import sys
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -81,7 +82,7 @@ class Metrics:
             parts["images"] = first_images
         fast = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)  # tracing does not follow it
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings(action="ignore"):  # what tracing warns of is not for users
             for name, part in parts.items():
                 try:
                     part(self.writers["train"])

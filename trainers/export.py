@@ -1,0 +1,88 @@
+"""The weights of a checkpoint without the rest, for other programs: NAME.safetensors and NAME.pth, a plain state dict.
+
+    python -m trainers.export runs/first@best
+
+The names are torchvision's (ResNet) and pytorch/examples' (mnist, word_language_model), so that
+`Net().load_state_dict(torch.load("NAME.pth"))` works there. ResNet's `--stem small` has another conv1: see models/resnet.py.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+from data_prep.errors import STORAGE, USAGE, Failure
+from trainers import process, rundir, workloads
+from trainers.config import Parser, RunConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def tied(config: RunConfig) -> dict[str, str]:
+    """Second name -> first name of each tensor that the model has under two; a checkpoint keeps the first only."""
+    import torch
+
+    # what is tied depends on no size, so that the data need not be here
+    sizes = SimpleNamespace(classes=range(2), mean=[0.5] * 3, vocab=lambda: range(2))
+    with torch.device("meta"):
+        model = workloads.load(config.workload).model(config, sizes)
+    first: dict[Tensor, str] = {}
+    names = {name: first.setdefault(p, name) for name, p in model.named_parameters(remove_duplicate=False)}
+    return {name: origin for name, origin in names.items() if name != origin}
+
+
+def parser() -> Parser:
+    p = Parser(prog="relaunch export", description=(
+        "Write the weights of a checkpoint, without optimizer and state, as NAME.safetensors and NAME.pth.\n\n"
+        "  relaunch export first@best\n"
+        "  relaunch export model_best.pth.tar --out weights"))
+    p.add_argument("source", metavar="RUN|CHECKPOINT|FILE", help="RUN, RUN@best, RUN@STEP, a checkpoint's folder or a weights file")
+    p.add_argument("--out", help="folder for the two files (default: RUN/export)")
+    return p
+
+
+def run(argv: list[str]) -> tuple[int, str | None]:
+    args = parser().parse_args(argv)
+    import torch
+    from safetensors.torch import save
+    from trainers.source import open_source
+
+    source = open_source(args.source)
+    if not args.out and not source.run:
+        raise Failure(USAGE, f"{source.path} lies in no run, so there is no place for its weights", "add --out FOLDER")
+    out = Path(args.out) if args.out else source.run.path / "export"
+    weights = {name: tensor.contiguous() for name, tensor in source.weights().items()}
+    if source.config:
+        weights |= {name: weights[origin] for name, origin in tied(source.config).items()}
+        stem = f"{source.config.workload}-{source.config.arch}-{source.step:09d}"
+    else:
+        stem = source.path.name.split(".")[0]
+    plain = io.BytesIO()
+    torch.save(weights, plain)
+    files = {"safetensors": save({name: tensor.clone() for name, tensor in weights.items()}),  # it takes no tensor twice
+             "pth": plain.getvalue()}
+    before = [source.path] if source.path.is_file() else source.path.iterdir()
+    print(f"{source.path}: {size(sum(f.stat().st_size for f in before))} with all that it holds")
+    for suffix, content in files.items():
+        path = out / f"{stem}.{suffix}"
+        if path.resolve() == source.path.resolve():
+            raise Failure(USAGE, f"{path} would overwrite what it is made from", "choose another --out")
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            rundir.write_atomic(path, content)
+        except OSError as error:
+            raise Failure(STORAGE, f"cannot write {path} ({error})", "add --out FOLDER") from error
+        print(f"{path}: {size(len(content))}, {len(weights)} tensors")
+    return 0, None
+
+
+def size(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB"
+
+
+if __name__ == "__main__":
+    sys.exit(process.main(run))
