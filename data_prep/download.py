@@ -50,13 +50,15 @@ def _fetch(url: str, part: Path, show: bool) -> None:
         length = int(answer.headers.get("Content-Length") or 0)
         with storage(part):
             part.parent.mkdir(parents=True, exist_ok=True)
-            file = open(part, "ab" if have else "wb")
+            file = open(part, "ab" if have else "wb", buffering=0)  # closing must not fail on a full disk
         with file, Progress(part.stem, have + length or None, "B", show) as progress:
             progress.add(have)
             received = 0
             while chunk := answer.read(1 << 20):
                 with storage(part):
-                    file.write(chunk)
+                    written = 0
+                    while written < len(chunk):
+                        written += file.write(chunk[written:])
                 received += len(chunk)
                 progress.add(len(chunk))
         if length and received != length:

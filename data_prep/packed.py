@@ -233,20 +233,15 @@ class Writer:
             raise Failure(DATA, f"split '{split}' has a label outside 0..{len(self.classes) - 1}", "check the source")
         self._save(f"{split}/labels.npy", labels)
         path, stride, seen = self.folder / split / "images.npy", int(np.prod(shape)), 0
-        with storage(path):
-            file = open(path, "wb")
-        with file:
+        with storage(path), open(path, "wb") as file:  # plain writes, not a map: on a full disk a map dies of SIGBUS
             header = {"descr": "|u1", "fortran_order": False, "shape": (len(labels), *shape)}
             np.lib.format.write_array_header_1_0(file, header)
             start = file.tell()
             for rows, pixels in batches:
-                with storage(path):  # plain writes, not a map: on a full disk a map dies of SIGBUS
-                    for row, image in zip(rows, pixels):
-                        file.seek(start + int(row) * stride)
-                        file.write(image.tobytes())
+                for row, image in zip(rows, pixels):
+                    file.seek(start + int(row) * stride)
+                    file.write(image.tobytes())
                 seen += len(pixels)
-            with storage(path):
-                file.flush()
         if seen != len(labels):
             raise Failure(DATA, f"split '{split}' has {len(labels):,} labels but {seen:,} images", "check the source")
         self._record(f"{split}/images.npy", "uint8", [len(labels), *shape])

@@ -22,7 +22,7 @@ ARCHIVES = (*OFFICIAL, "folder", "text")  # read through archive.py; looked for 
 RECIPES = (*ARCHIVES, "hub", *packed.EMBEDDED)
 
 
-def prepare(name: str, source: str | None = None, recipe: str | None = None, root: str | Path | None = None,
+def prepare(name: str, source: str | Path | None = None, recipe: str | None = None, root: str | Path | None = None,
             size: int | None = None, columns: dict[str, str] | None = None, as_folders: bool = False,
             progress: bool = True) -> Packed:
     """Packs `source` into ROOT/NAME and opens it; a set that is there from the same source is left alone.
@@ -31,17 +31,17 @@ def prepare(name: str, source: str | None = None, recipe: str | None = None, roo
     several times at once and to kill at any time. Failure 64 (usage), 65 (source), 73 (storage).
     """
     root = packed.data_root(str(root) if root else None)
-    target = root / name
+    target, source = root / name, None if source is None else str(source)
     recipe = recipe or (name if name in RECIPES else None)
     if recipe not in (None, *RECIPES):
         raise Failure(USAGE, f"unknown recipe '{recipe}'", f"use one of: {', '.join(RECIPES)}")
-    if recipe in packed.EMBEDDED and source:
+    if recipe in packed.EMBEDDED and source is not None:
         raise Failure(USAGE, f"{recipe} comes with installed packages", "leave --source away")
     if source is None and recipe not in (*OFFICIAL, *packed.EMBEDDED):
         raise Failure(USAGE, f"'{name}' is not a data set that can be downloaded ({', '.join(OFFICIAL)})",
                       "add --source with an archive, a folder or hub:ID")
-    if source and not source.startswith("hub:") and not Path(source).exists():
-        raise Failure(DATA, f"there is no {source}", "check the path after --source")
+    if source is not None and not source.startswith("hub:") and not (source and Path(source).exists()):
+        raise Failure(DATA, f"there is no {source or 'source of an empty name'}", "check the path after --source")
     if as_folders and recipe not in (None, "tiny_imagenet"):
         raise Failure(USAGE, "--as-folders works with tiny_imagenet only", "leave it away")
     if target.exists() and not source and not as_folders:
