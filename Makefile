@@ -1,0 +1,40 @@
+# On a fresh machine with Python 3.11+, pip and git:  make demo   make test
+# The first of them makes .venv and installs into it; another interpreter:  make demo PYTHON=python3.12
+
+PYTHON ?= python3
+VENV := .venv
+READY := $(VENV)/.installed
+
+help:
+	@echo "make demo      train, interrupt, resume, evaluate and diff on data that comes along (3 minutes)"
+	@echo "make test      the tests (10 minutes)"
+	@echo "make test-all  also the slow ones and those that start a cluster"
+	@echo "make install   only make $(VENV) and install into it"
+
+demo: $(READY)
+	@bash docs/demo.sh
+
+test: $(READY)
+	$(VENV)/bin/python -m pytest
+
+test-all: $(READY)
+	$(VENV)/bin/python -m pytest -m ""
+
+install: $(READY)
+
+# written last, so that an installation that was interrupted is taken up again
+$(READY): pyproject.toml constraints.txt
+	@$(VENV)/bin/python -m pip --version >/dev/null 2>&1 || $(MAKE) --no-print-directory new-venv
+	@echo "Installing into $(VENV): once, some minutes, and several GB, because PyTorch brings its CUDA libraries."
+	$(VENV)/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+# some systems split off what `venv` needs for pip: there the interpreter's own pip puts one in
+new-venv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "relaunch: 64 $(PYTHON) is Python %d.%d; \
+	install 3.11 or newer, or: make PYTHON=python3.11 ..." % sys.version_info[:2])'
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || { $(PYTHON) -m venv --clear --without-pip $(VENV) && \
+	$(PYTHON) -m pip --python $(VENV)/bin/python install --quiet pip; }
+
+.PHONY: help demo test test-all install new-venv
