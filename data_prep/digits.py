@@ -2,7 +2,7 @@
 
     python -m data_prep.prep digits
 
-From the UCI "Optical Recognition of Handwritten Digits" test set. Every fifth sample is the test split (360).
+From the UCI "Optical Recognition of Handwritten Digits" test set. Every fifth sample of each digit is test (360).
 """
 import numpy as np
 
@@ -17,7 +17,8 @@ def pack(writer) -> dict:
     pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)  # 17 grey levels, 16 is ink, as in MNIST white on black
     large = np.stack([np.asarray(Image.fromarray(image).resize((28, 28), Image.Resampling.BICUBIC)) for image in pixels])
     writer.classes = [str(digit) for digit in range(10)]
-    test = np.arange(len(large)) % 5 == 0
+    test = np.zeros(len(large), bool)
+    test[np.argsort(digits.target, kind="stable")[::5]] = True
     for split, chosen in {"train": ~test, "test": test}.items():
         images = large[chosen][..., None]
         writer.images(split, digits.target[chosen], (28, 28, 1), [(range(len(images)), images)])

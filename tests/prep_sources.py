@@ -81,7 +81,7 @@ def picture(mode="RGB", size=(64, 64), format="PNG", value=None) -> bytes:
 def zip_of(path: Path, files: dict) -> Path:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in files.items():
-            archive.writestr(zipfile.ZipInfo(name), content)
+            archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)  # no times: equal bytes
     return path
 
 
