@@ -35,6 +35,7 @@ def make_model(config: RunConfig, packed: Packed) -> nn.Module:
             model.eval()
             with torch.no_grad():
                 model(torch.zeros(1, len(packed.mean), *packed.images("train").shape[1:3]))
+            model.train()
     except RuntimeError as error:
         shape = "x".join(map(str, packed.images("train").shape[1:]))
         raise Failure(USAGE, f"{config.arch} does not take the {shape} images of {packed.name} ({error})",
