@@ -43,12 +43,15 @@ class Hub:
             self.columns = {"image": columns.get("image") or (images or ["image"])[0],
                             "label": columns.get("label") or (labels or ["label"])[0]}
         for split, rows in self.splits.items():
-            for role, column in self.columns.items():
-                if column not in rows.features:
-                    raise Failure(USAGE, f"{self.name} has no column '{column}' in {split}, it has: {', '.join(rows.features)}",
-                                  "add --columns image=…,label=… or --columns text=…")
-            rows = rows.select_columns(list(self.columns.values()))
-            self.splits[split] = rows if self.is_text else rows.cast_column(self.columns["image"], datasets.Image(decode=False))
+            if missing := [column for column in self.columns.values() if column not in rows.features]:
+                raise Failure(USAGE, f"{self.name} has no column '{missing[0]}' in {split}, it has: {', '.join(rows.features)}",
+                              "add --columns image=…,label=… or --columns text=…")
+            self.splits[split] = rows = rows.select_columns(sorted(set(self.columns.values())))
+            if not self.is_text:
+                try:
+                    self.splits[split] = rows.cast_column(self.columns["image"], datasets.Image(decode=False))
+                except (TypeError, ValueError, NotImplementedError):
+                    raise Failure(USAGE, f"{self.name}: column '{self.columns['image']}' holds no images", "choose another with --columns image=…") from None
 
     def digest(self) -> dict:
         """The SHA-256 of the chosen columns' content: a Hub id alone says nothing of what it holds today."""
@@ -64,14 +67,15 @@ class Hub:
         if self.is_text:
             return write_lines(writer, {split: (line for text, in self._rows(split) for line in text.splitlines() or [""])
                                         for split in ("train", "val", "test") if split in self.splits})
-        column = self.splits["train"].features[self.columns["label"]]
-        names = getattr(column, "names", None)  # of a ClassLabel
-        labels = {split: rows[self.columns["label"]][:] for split, rows in self.splits.items()}
-        known = sorted({label for values in labels.values() for label in values}) if names is None else range(len(names))
+        names = getattr(self.splits["train"].features[self.columns["label"]], "names", None)  # of a ClassLabel
+        labels = {split: list(rows[self.columns["label"]]) for split, rows in self.splits.items()}
+        if not all(isinstance(label, (int, str)) for values in labels.values() for label in values):
+            raise Failure(DATA, f"{self.name}: column '{self.columns['label']}' has rows that are neither integer nor text", "choose another with --columns label=…")
+        known = list(range(len(names))) if names else sorted(set().union(*labels.values()))
         writer.classes = names or [str(value) for value in known]
         index = {value: number for number, value in enumerate(known)}
         for split, values in labels.items():
-            if bad := {value for value in values if value not in index}:
+            if bad := set(values) - set(known):  # the Hub writes -1 where a test split has no labels
                 raise Failure(DATA, f"{self.name}: split {split} has unlabelled rows (label {bad.pop()})", "remove that split or those rows")
 
         def stream(split):
@@ -86,11 +90,15 @@ class Hub:
     def _rows(self, split: str):
         """Tuples of the chosen columns, images as encoded bytes."""
         for row in self.splits[split]:
-            values = [row[column] for column in self.columns.values()]
-            if not self.is_text:
-                image = values[0] or {}
-                values[0] = image.get("bytes") or (Path(image["path"]).read_bytes() if image.get("path") else b"")
-            yield tuple(values)
+            if self.is_text:
+                yield (str(row[self.columns["text"]] or ""),)
+                continue
+            image = row[self.columns["image"]] or {}
+            try:
+                content = image.get("bytes") or Path(image.get("path") or "").read_bytes()
+            except OSError:
+                raise Failure(DATA, f"{self.name}: an image of split {split} is missing ({image.get('path')})", "check --columns image=…") from None
+            yield content, row[self.columns["label"]]
 
 
 def _load(source: str) -> dict:

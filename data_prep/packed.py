@@ -23,6 +23,7 @@ import numpy as np
 from data_prep.errors import DATA, STORAGE, USAGE, Failure
 
 SCHEMA = 1
+OFFICIAL = ("mnist", "cifar10", "tiny_imagenet", "wikitext2")  # can be downloaded
 EMBEDDED = ("digits", "pydoc")  # come with installed packages, so they are packed on first use
 
 
@@ -86,13 +87,14 @@ def open_packed(name_or_path: str | Path, root: str | Path) -> Packed:
     The embedded sets are packed under `root` on first use. Failure(65) when the set is missing or incomplete.
     """
     text, root = str(name_or_path), Path(root)
-    plain = os.sep not in text and text not in (".", "..")
-    path = root / text if plain and not (not (root / text).is_dir() and Path(text, "meta.json").is_file()) else Path(text)
+    path = root / text
+    if os.sep in text or text in (".", "..") or not path.is_dir() and Path(text, "meta.json").is_file():
+        path = Path(text)
     if text in EMBEDDED and not path.exists():
         from data_prep.prep import prepare
         return prepare(text, root=root, progress=False)
     name = path.name
-    source = "" if name in ("mnist", "cifar10", "tiny_imagenet", "wikitext2", *EMBEDDED) else " --source PATH"
+    source = "" if name in OFFICIAL + EMBEDDED else " --source PATH"
     again = f"run: relaunch prep {shlex.quote(name)}{source} --out {shlex.quote(str(path.parent))}"
     if not path.is_dir():
         raise Failure(DATA, f"no packed data set '{name}' in {path.parent}", again)

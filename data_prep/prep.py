@@ -15,11 +15,10 @@ from pathlib import Path
 from data_prep import archive, hub, packed
 from data_prep.download import download
 from data_prep.errors import DATA, PREEMPTED, USAGE, Failure
-from data_prep.packed import Packed, open_packed
+from data_prep.packed import EMBEDDED, OFFICIAL, Packed, open_packed
 
-OFFICIAL = ("mnist", "cifar10", "tiny_imagenet", "wikitext2")  # can be downloaded
 ARCHIVES = (*OFFICIAL, "folder", "text")  # read through archive.py; looked for in this order
-RECIPES = (*ARCHIVES, "hub", *packed.EMBEDDED)
+RECIPES = (*ARCHIVES, "hub", *EMBEDDED)
 
 
 def prepare(name: str, source: str | Path | None = None, recipe: str | None = None, root: str | Path | None = None,
@@ -35,9 +34,9 @@ def prepare(name: str, source: str | Path | None = None, recipe: str | None = No
     recipe = recipe or (name if name in RECIPES else None)
     if recipe not in (None, *RECIPES):
         raise Failure(USAGE, f"unknown recipe '{recipe}'", f"use one of: {', '.join(RECIPES)}")
-    if recipe in packed.EMBEDDED and source is not None:
+    if recipe in EMBEDDED and source is not None:
         raise Failure(USAGE, f"{recipe} comes with installed packages", "leave --source away")
-    if source is None and recipe not in (*OFFICIAL, *packed.EMBEDDED):
+    if source is None and recipe not in (*OFFICIAL, *EMBEDDED):
         raise Failure(USAGE, f"'{name}' is not a data set that can be downloaded ({', '.join(OFFICIAL)})",
                       "add --source with an archive, a folder or hub:ID")
     if source is not None and not source.startswith("hub:") and not (source and Path(source).exists()):
@@ -47,7 +46,7 @@ def prepare(name: str, source: str | Path | None = None, recipe: str | None = No
     if target.exists() and not source and not as_folders:
         return open_packed(target, root)
     with packed.exclusive(root, name):
-        if target.exists() and recipe in packed.EMBEDDED:  # another process has packed it while we waited
+        if target.exists() and recipe in EMBEDDED:  # another process has packed it while we waited
             return open_packed(target, root)
         job = _job(recipe, source, root, size, columns or {}, progress)
         if target.exists():
@@ -80,7 +79,7 @@ class _Job:
 
 def _job(recipe: str | None, source: str | None, root: Path, size: int | None, columns: dict, show: bool) -> _Job:
     options = {key: value for key, value in {"size": size, "columns": columns}.items() if value}
-    if recipe in packed.EMBEDDED:
+    if recipe in EMBEDDED:
         _allow(options, recipe)
         return _Job(recipe, {}, {}, import_module(f"data_prep.{recipe}").pack)
     if source and (recipe == "hub" or source.startswith("hub:") or recipe is None and hub.is_local(Path(source))):

@@ -230,3 +230,25 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys, arguments, code, s
 def test_help_is_light_and_has_examples():
     done = subprocess.run(prep("--help"), cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and "relaunch prep cifar10 --source" in done.stdout
+
+
+@pytest.mark.parametrize("columns, code, says", [
+    ({"image": "kind", "label": "kind"}, 65, "is missing"),
+    ({"image": "number", "label": "kind"}, 64, "holds no images"),
+    ({"image": "photo", "label": "photo"}, 65, "neither integer nor text"),
+    ({"image": "photo", "label": "gaps"}, 65, "neither integer nor text"),
+    ({"image": "photo", "label": "marks"}, 65, "unlabelled rows (label -1)"),
+])
+def test_columns_of_the_wrong_kind(tmp_path, monkeypatch, columns, code, says):
+    import datasets
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
+    features = datasets.Features({"photo": datasets.Image(), "kind": datasets.Value("string"), "number": datasets.Value("int64"),
+                                  "gaps": datasets.Value("string"), "marks": datasets.ClassLabel(names=["a", "b"])})
+    rows = {"photo": [{"bytes": picture(), "path": None}] * 2, "kind": ["x", "y"], "number": [1, 2], "gaps": ["x", None], "marks": [0, -1]}
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "rows.parquet")
+    assert says in refused(tmp_path, "mine", tmp_path / "rows.parquet", code, columns=columns)
+
+
+def test_a_damaged_parquet_is_one_line(tmp_path):
+    (tmp_path / "rows.parquet").write_bytes(b"PAR1 not really")
+    assert "datasets cannot load" in refused(tmp_path, "mine", tmp_path / "rows.parquet")
