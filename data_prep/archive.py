@@ -33,6 +33,7 @@ class Source:
     def __init__(self, path: Path):
         self.path, self.name = path, path.resolve().name
         self.sizes: dict[str, int] = {}
+        self.total = 0  # bytes of all files
         with self._reading():
             for name, size in self._list():
                 self._add(name, size)
@@ -48,9 +49,6 @@ class Source:
         """Yields (name, content) of each named file, in the source's order."""
         with self._reading():
             yield from self._stream(set(names))
-
-    def read(self, name: str) -> bytes:
-        return next(self.stream([name]))[1]
 
     def digest(self, names: Iterable[str], published: dict[str, str]) -> dict:
         """What meta.json says of the source: its SHA-256 (of a folder: of the names and hashes of the files
@@ -79,7 +77,7 @@ class Source:
         if str(path) in self.sizes:
             self._refuse(f"it holds {name!r} twice")
         self.sizes[str(path)] = size
-        self.total = getattr(self, "total", 0) + size
+        self.total += size
         if size > MAX_FILE or self.total > MAX_TOTAL or len(self.sizes) > MAX_FILES:
             self._refuse("it unpacks to more files or bytes than any known data set")
         if self.path.is_file():
@@ -172,8 +170,7 @@ class Tar(Source):
 
     @contextmanager
     def _open(self):
-        magic = self.path.open("rb").read(6)
-        opener = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}.get(magic[:2], open)
+        opener = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}.get(_start(self.path)[:2], open)
         with opener(self.path, "rb") as stream, self._tar(stream) as archive:
             yield archive
 
@@ -210,6 +207,11 @@ class _Metered(io.RawIOBase):
         return True
 
 
+def _start(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(262)  # as far as a tar's mark
+
+
 def open_source(path: Path) -> Source:
     """A reader for a folder, zip or tar. Failure(65) when there is nothing there, or it is something else."""
     if path.is_dir():
@@ -217,7 +219,7 @@ def open_source(path: Path) -> Source:
     if not path.is_file():
         raise Failure(DATA, f"there is no {path}", "check the path after --source")
     try:
-        start = path.open("rb").read(262)
+        start = _start(path)
     except OSError as error:
         raise Failure(DATA, f"{path} cannot be read: {error.strerror}", "check its permissions") from None
     if start[:2] == b"PK":
@@ -237,7 +239,9 @@ def gunzip(name: str, content: bytes) -> bytes:
             if len(data) <= limit:
                 stream.read(1)  # the CRC is checked at the end
     except BROKEN as error:
-        raise Failure(DATA, f"{name} cannot be read, it is truncated or damaged ({error})", "copy or download it again") from None
+        raise Failure(DATA, f"{name} cannot be read, it is truncated or damaged ({error})",
+                      "copy or download it again") from None
     if len(data) > limit:
-        raise Failure(DATA, f"{name} is refused: it unpacks to more than {MAX_RATIO} times its size", "get it from its official place")
+        raise Failure(DATA, f"{name} is refused: it unpacks to more than {MAX_RATIO} times its size",
+                      "get it from its official place")
     return data

@@ -15,7 +15,7 @@ from data_prep.progress import Progress
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 BATCH = 256  # images in flight; 256 photographs of 12 megapixels are 9 GB decoded, so they are cropped in the worker
-MAX_PIXELS = 100_000_000  # a small file can claim to be a huge image
+MAX_PIXELS, MAX_ASPECT = 100_000_000, 100  # a small file can claim to be a huge image, or become one when resized
 
 
 def is_image(name: str) -> bool:
@@ -61,7 +61,8 @@ def decode(stream: Iterator, shape: tuple[int, int, int], total: int, what: str,
 
 
 def _mapped(work, stream: Iterator) -> Iterator[list[tuple]]:
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()) as pool:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    with ThreadPoolExecutor(cores) as pool:
         while batch := list(islice(stream, BATCH)):
             results = pool.map(work, [content for _, _, content in batch])
             yield [(row, name, result) for (row, name, _), result in zip(batch, results)]
@@ -70,8 +71,8 @@ def _mapped(work, stream: Iterator) -> Iterator[list[tuple]]:
 def _open(content: bytes):
     from PIL import Image
     image = Image.open(io.BytesIO(content))
-    if image.width * image.height > MAX_PIXELS:
-        raise ValueError("too many pixels")
+    if image.width * image.height > MAX_PIXELS or max(image.size) > MAX_ASPECT * min(image.size):
+        raise ValueError("no photograph is that large or that thin")
     return image
 
 
@@ -91,7 +92,8 @@ def _pixels(content: bytes, height: int, width: int, channels: int):
         return None
     if image.size != (width, height):
         scale = max(width / image.width, height / image.height)
-        image = image.resize((max(width, int(image.width * scale)), max(height, int(image.height * scale))), Image.Resampling.BILINEAR)
+        scaled = max(width, int(image.width * scale)), max(height, int(image.height * scale))
+        image = image.resize(scaled, Image.Resampling.BILINEAR)
         left, top = round((image.width - width) / 2), round((image.height - height) / 2)
         image = image.crop((left, top, left + width, top + height))
     return np.asarray(image, dtype=np.uint8).reshape(height, width, channels)

@@ -162,20 +162,19 @@ def exclusive(root: Path, name: str):
     path = root / f".{name}.lock"
     with storage(path):
         root.mkdir(parents=True, exist_ok=True)
-    while True:
-        with storage(path):
+        while True:
             lock = open(path, "w")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"another process is preparing {root / name}; waiting for it", file=sys.stderr, flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
-            if os.path.samestat(os.fstat(lock.fileno()), path.stat()):
-                break
-        except FileNotFoundError:
-            pass
-        lock.close()  # its last holder removed it: only a lock on the file that is there now counts
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"another process is preparing {root / name}; waiting for it", file=sys.stderr, flush=True)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                if os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+                    break
+            except FileNotFoundError:
+                pass
+            lock.close()  # its last holder removed it: only a lock on the file that is there now counts
     with lock:
         try:
             yield
