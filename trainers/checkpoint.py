@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SCHEMA = 1
+FACTS = ("step", "samples", "world", "global_batch", "config_hash", "data_hash")  # of state.json, in the manifest too
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
 
 
@@ -66,8 +67,7 @@ def save(run: RunDir, state: State, keep: int, protect: set[int] = frozenset()) 
         files = {}
         for name, content in zip(FILES, contents):
             files[name] = {"bytes": len(content), "sha256": write(part / name, content)}
-        manifest = {"schema": SCHEMA, **{k: state.meta[k] for k in ("step", "samples", "world", "config_hash", "data_hash")},
-                    "global_batch": state.meta["global_batch"], "files": files}
+        manifest = {"schema": SCHEMA, **{k: state.meta[k] for k in FACTS}, "files": files}
         write(part / "MANIFEST.json", rundir.dump_json(manifest).encode())
         rundir.sync_folder(part)
         if target.exists():  # the same step again, after an evaluation that the stop had cut short
@@ -77,7 +77,7 @@ def save(run: RunDir, state: State, keep: int, protect: set[int] = frozenset()) 
     finally:
         rundir.remove(part)
     rundir.remove(aside(target))
-    prune(run, keep, protect | {(state.meta["best"] or {}).get("step", -1)})
+    prune(run, state.meta["step"], keep, protect | {(state.meta["best"] or {}).get("step", -1)})
     return target
 
 
@@ -110,8 +110,9 @@ def recover(run: RunDir) -> None:
         rundir.remove(part)
 
 
-def prune(run: RunDir, keep: int, protect: set[int]) -> None:
-    for path in checkpoints(run)[:-keep]:
+def prune(run: RunDir, newest: int, keep: int, protect: set[int]) -> None:
+    """Of the checkpoints up to step `newest`, which has just been committed: later ones are those that a resume found damaged."""
+    for path in [p for p in checkpoints(run) if step_of(p) <= newest][:-keep]:
         if step_of(path) not in protect:
             rundir.remove(path)
 
@@ -129,6 +130,9 @@ def verify(path: Path) -> dict:
             with open(path / name, "rb") as f:
                 if hashlib.file_digest(f, "sha256").hexdigest() != facts["sha256"]:
                     raise Failure(DATA, f"{path / name} is damaged (its SHA-256 differs from the manifest's)")
+        meta = json.loads((path / "state.json").read_text())
+        if sorted(manifest["files"]) != sorted(FILES) or any(manifest[k] != meta[k] for k in FACTS):
+            raise Failure(DATA, f"{path / 'MANIFEST.json'} is damaged (it differs from state.json)")
         return manifest
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Failure(DATA, f"{path} is not a whole checkpoint ({error})") from error
