@@ -16,7 +16,7 @@ import typing
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
-from data_prep.errors import USAGE, Failure
+from data_prep.errors import DATA, USAGE, Failure
 from trainers import workloads
 from trainers.workloads import setting
 
@@ -52,9 +52,7 @@ class RunConfig:
     options: typing.Any = field(metadata={"help": "the workload's own settings"})
 
     def __post_init__(self):
-        for f in fields(self):
-            if f.name not in ("options", "workload"):
-                check(f.name, typing.get_type_hints(type(self))[f.name], getattr(self, f.name))
+        check_all(type(self), {name: value for name, value in vars(self).items() if name not in ("options", "workload")})
         for name in ("epochs", "max_steps", "batch_size", "eval_batch_size", "grad_accum_steps", "step_size", "threads",
                      "keep", "eval_every", "log_interval", "save_every"):
             value = getattr(self, name)
@@ -76,12 +74,16 @@ class RunConfig:
 
     @staticmethod
     def from_json(values: dict) -> RunConfig:
-        """Strict: unknown or missing fields are Failure 65 (the file was written by another version, or by hand)."""
+        """Strict: unknown, missing or wrong fields are Failure 65 (the file was written by another version, or by hand)."""
         try:
-            options = workloads.load(values["workload"]).options(**values["options"])
-            return RunConfig(**{**values, "options": options})
-        except (TypeError, KeyError) as error:
-            raise Failure(65, f"config.json does not fit this version of Relaunch ({error})",
+            work = workloads.load(values["workload"])
+            for given, cls in ((values, RunConfig), (values["options"], work.options)):
+                if differing := {f.name for f in fields(cls)} ^ set(given):
+                    raise KeyError(", ".join(sorted(differing)))
+            check_all(work.options, values["options"])
+            return RunConfig(**{**values, "options": work.options(**values["options"])})
+        except (TypeError, KeyError, Failure) as error:
+            raise Failure(DATA, f"config.json does not fit this version of Relaunch ({error})",
                           "resume it with the version that wrote it") from error
 
 
@@ -159,6 +161,12 @@ def check(name: str, hint, value):
         raise Failure(USAGE, f"{flag(name)} {value!r} is not {'a finite number' if kind is float else kind.__name__}")
 
 
+def check_all(cls, values: dict):
+    hints = typing.get_type_hints(cls)
+    for name, value in values.items():
+        check(name, hints[name], value)
+
+
 def add_fields(parser: argparse.ArgumentParser, cls, defaults: dict, title: str):
     """One flag per field of a dataclass. Nothing is set unless typed, so that what was typed is known."""
     group, hints = parser.add_argument_group(title), typing.get_type_hints(cls)
@@ -222,9 +230,7 @@ def build(work, values: dict) -> RunConfig:
     merged = {"data": work.data, "arch": work.archs[0], **work.defaults, **values}
     own = {f.name: merged[f.name] for f in fields(work.options) if f.name in merged}
     common = {f.name: merged[f.name] for f in fields(RunConfig) if f.name in merged and f.name not in ("workload", "options")}
-    hints = typing.get_type_hints(work.options)
-    for name, value in own.items():
-        check(name, hints[name], value)
+    check_all(work.options, own)
     return RunConfig(workload=work.name, options=work.options(**own), **common)
 
 
@@ -233,7 +239,7 @@ def merge_resumed(old: RunConfig, job: Job) -> RunConfig:
     new, changed, options = job.config, {}, {f.name for f in fields(old.options)}
     if new.workload != old.workload:
         raise Failure(USAGE, f"this run trains {old.workload}, not {new.workload}", "choose another --run")
-    for name in sorted(job.given - {"data"}):  # data is compared by its hash, where it is opened
+    for name in sorted(job.given - {"data"}):  # data may have moved: it is compared by its hash, where it is opened
         was, now = (getattr(c.options if name in options else c, name) for c in (old, new))
         if was == now:
             continue
@@ -243,4 +249,6 @@ def merge_resumed(old: RunConfig, job: Job) -> RunConfig:
         if name not in FREE | LENGTH:
             raise Failure(USAGE, f"{flag(name)} {now} differs from this run's {was}", "leave it out, or start a new --run")
         changed[name] = now
+    if "data" in job.given:
+        changed["data"] = new.data
     return dataclasses.replace(old, **changed)
