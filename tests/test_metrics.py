@@ -45,7 +45,7 @@ def test_a_resumed_run_continues_the_curves(tmp_path):
         killed.log(record(step, loss=float(step)))
     killed.log(record(4, "val", loss=44.0))
     killed.log(record(7, "val", loss=77.0))
-    run.cut_metrics(4)
+    run.cut_metrics(4, 4)
     resumed = Metrics(run, 4)
     resumed.log(record(5, loss=50.0))
     resumed.log(record(6, "val", loss=60.0))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
@@ -41,6 +43,16 @@ def make_model(config: RunConfig, packed: Packed) -> nn.Module:
         raise Failure(USAGE, f"{config.arch} does not take the {shape} images of {packed.name} ({error})",
                       "choose another --arch, or pack the data with another --size") from error
     return model
+
+
+def check_micro_batch(config: RunConfig, model: nn.Module, packed: Packed, world: int = 1) -> None:
+    """Failure 64 where BatchNorm would have one number to normalise, which it refuses in training."""
+    if packed.kind == "images" and config.batch_size == world * config.grad_accum_steps:
+        try:
+            with torch.no_grad():
+                copy.deepcopy(model).train()(torch.zeros(1, len(packed.mean), *packed.images("train").shape[1:3]))
+        except ValueError as error:
+            raise Failure(USAGE, f"{config.arch} cannot train on one image at a time ({error})", "choose a larger --batch-size") from error
 
 
 def make_optimizer(config: RunConfig, model: nn.Module) -> torch.optim.Optimizer:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from data_prep.errors import PREEMPTED, USAGE, Failure
+from data_prep.errors import DATA, PREEMPTED, USAGE, Failure
 from trainers import process
 from trainers.config import Launch, Parser, RunConfig, parse
 
@@ -19,7 +19,7 @@ def score_split(runtime, task, module, split: str, outputs: bool = False, stop: 
     """Rows of the whole split in the order of their ids on rank 0, {} on the others, None if `stop` ended it early.
 
     Batch k goes to rank k mod world and nothing is padded, so that the rows are the same on any world size.
-    `module` is the bare model; rank 0's buffers are the truth.
+    `module` is the bare model; rank 0's buffers are the truth. `stop` is asked between batches and answers alike on all ranks.
     """
     import numpy as np
     import torch
@@ -29,7 +29,7 @@ def score_split(runtime, task, module, split: str, outputs: bool = False, stop: 
     batches, parts = task.open_split(split), []
     with torch.no_grad(), runtime.accelerator.autocast():
         for first in range(0, batches, runtime.world):
-            if runtime.agree(stop()):
+            if stop():
                 module.train()
                 return None
             if first + runtime.rank < batches:
@@ -87,8 +87,12 @@ def evaluate(launch: Launch, config: RunConfig | None, changes: dict) -> tuple[i
     from trainers.source import config_for, open_source
 
     source = open_source(launch.resume)
+    if config and source.config and config.workload != source.config.workload:
+        raise Failure(USAGE, f"{source.name} was trained as {source.config.workload}, not {config.workload}", "name its own workload")
     config = dataclasses.replace(config_for(source, config), **changes)
     packed = open_packed(config.data, data_root(launch.data_root))
+    if source.meta and "data" not in changes and packed.hash != source.meta["data_hash"]:
+        raise Failure(DATA, f"{packed.path} is not the data that {source.name} was trained on", "name the data to score with --data")
     split = launch.split or packed.eval_split
     packed.check_split(split)
     if launch.outputs and packed.kind != "images":
@@ -101,7 +105,8 @@ def evaluate(launch: Launch, config: RunConfig | None, changes: dict) -> tuple[i
     task = runtime.together(lambda: make_task(dataclasses.replace(config, batch_size=runtime.world, grad_accum_steps=1),
                                               packed, runtime.device, runtime.rank, runtime.world))
     runtime.together(lambda: load_weights(model, source.weights(), str(source.path)))
-    rows = score_split(runtime, task, model.to(runtime.device), split, launch.outputs, lambda: int(process.asked_to_stop() is not None))
+    rows = score_split(runtime, task, model.to(runtime.device), split, launch.outputs,
+                       lambda: runtime.agree(int(process.asked_to_stop() is not None)))
     if rows is None:
         raise Failure(PREEMPTED, "stopped before the evaluation ended; nothing was written", "run it again")
     runtime.decide(lambda: report(source, config, packed, split, rows, task, out, runtime))
@@ -119,7 +124,7 @@ def report(source, config, packed, split, rows, task, out: Path, runtime) -> Non
                                      "precision": runtime.precision})
     shown = "  ".join(f"{name} {value:.4f}" if name in ("loss", "nll") else f"{name} {value:.2f}" + " %" * name.startswith("top")
                       for name, value in metrics.items())
-    print(f"{source.name} on {packed.name}/{split}, {len(rows['id']):,} predictions: {shown}\nwritten: {path}", flush=True)
+    process.tell(f"{source.name} on {packed.name}/{split}, {len(rows['id']):,} predictions: {shown}\nwritten: {path}")
 
 
 if __name__ == "__main__":

@@ -76,6 +76,11 @@ class Training:
         self.skipped += self.runtime.precision == "fp16" and self.optimizer.step_was_skipped
         self.step += 1
 
+    def agree_to_stop(self) -> int:
+        """Why all ranks stop here, if any was asked to."""
+        self.stop = self.stop or self.runtime.agree(self.asked())
+        return self.stop
+
     def asked(self) -> int:
         """Why this rank would stop after the step just taken. The STOP file is looked for once a second."""
         if process.asked_to_stop() or self.step == self.stop_after:
@@ -104,14 +109,17 @@ class Training:
         self.epoch_sums = [a + b for a, b in zip(self.epoch_sums, self.window)]
         sums = self.runtime.sum(self.window)
         self.window = self.zeros()
-        if not math.isfinite(sums[0]):
-            raise Failure(DIVERGED, f"the loss is not finite after step {self.step}", "lower --lr, or set --clip")
+        self.refuse_unless_finite(sums)
         elapsed = time.perf_counter() - self.clock
         done = self.task.samples_done(self.step) - self.task.samples_done(self.clocked_from)
         self.record("train", self.task.metrics(sums), {
             "lr": learning_rate(self.config, self.step - 1, self.task.steps_per_epoch, self.total),
             "samples_per_s": done / elapsed, "data_wait_share": self.waited / elapsed, "peak_memory_mb": peak_memory_mb(self.runtime.device)})
         self.restart_clock()
+
+    def refuse_unless_finite(self, sums, where: str = ""):
+        if not all(map(math.isfinite, sums)):
+            raise Failure(DIVERGED, f"the loss{where} is not finite after step {self.step}", "lower --lr, or set --clip")
 
     def record(self, split: str, values: dict, extra: dict | None = None):
         if self.metrics:
@@ -121,17 +129,16 @@ class Training:
 
     def say(self, text: str):
         if self.runtime.main:
-            tqdm.write(text, file=sys.stdout)
-            sys.stdout.flush()
+            process.tell(text, write=tqdm.write)
 
     def evaluate(self):
         """Score the evaluation split, and remember the best. A stop in between leaves it owed to the resumed run."""
         split = self.task.packed.eval_split
-        rows = score_split(self.runtime, self.task, self.module, split, stop=self.asked)
+        rows = score_split(self.runtime, self.task, self.module, split, stop=self.agree_to_stop)
         if rows is None:
-            self.stop = self.stop or BY_SIGNAL
             return
         values = self.runtime.broadcast(self.task.summarise(rows) if self.runtime.main else None)
+        self.refuse_unless_finite(values.values(), f" on {split}")
         self.evaluated = self.step
         value = values[self.task.best]
         if self.best is None or (value > self.best["value"] if self.task.best == "top1" else value < self.best["value"]):
@@ -155,6 +162,8 @@ class Training:
         final = self.stop or self.step == self.total
 
         def write():
+            for window, epoch_sums in open_sums:
+                self.refuse_unless_finite(window + epoch_sums)
             try:
                 checkpoint.save(self.run, State(weights_of(self.module), optimizer_state(self.optimizer, self.module),
                                                 self.meta(open_sums)), self.config.keep, self.protected)
@@ -163,7 +172,7 @@ class Training:
                 if final:
                     raise Failure(STORAGE, f"the last checkpoint could not be written ({error})",
                                   "free some space and run it again with --resume auto") from error
-                print(f"relaunch: ALARM: no checkpoint of step {self.step} ({error}); training goes on", file=sys.stderr, flush=True)
+                process.tell(f"relaunch: ALARM: no checkpoint of step {self.step} ({error}); training goes on", sys.stderr)
 
         self.runtime.decide(write)
 
@@ -196,8 +205,7 @@ class Training:
 
     def train(self) -> int:
         """Train to the end or to a stop; returns the exit code."""
-        self.stop = self.runtime.agree(self.asked())
-        if not self.stop and self.owes_evaluation():
+        if not self.agree_to_stop() and self.owes_evaluation():
             self.evaluate()
             self.save()
         self.bar = tqdm(total=self.total, initial=self.step, unit="step", disable=not (self.runtime.main and sys.stderr.isatty()))
@@ -211,7 +219,7 @@ class Training:
         c, spe = self.config, self.task.steps_per_epoch
         self.advance()
         self.bar.update()
-        self.stop = self.runtime.agree(self.asked())
+        self.agree_to_stop()
         if due(self.step, c.log_interval, self.total):
             self.log()
         elif len(self.seen) >= 128:  # bounds what is kept on the device
@@ -242,7 +250,7 @@ class Training:
             why = why.replace("and saved", "before the first step: nothing to save")
         if self.runtime.main:
             self.run.write_status(state, code, self.step, why)
-            if code == STOPPED:
+            if self.stop == BY_REQUEST:
                 self.run.stop.unlink(missing_ok=True)
         best = f"; best {self.best['metric']} {self.best['value']:.2f} at step {self.best['step']}" if self.best else ""
         self.say(f"{self.run.path}: {why}, step {self.step}/{self.total}{best}")

@@ -7,6 +7,7 @@ Imported before torch, so that a signal during the slow imports is not lost.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -50,6 +51,13 @@ def listen() -> None:
             _on_signal(signal.SIGTERM, None)
 
 
+def tell(text: str, to=None, write: Callable = print) -> None:
+    """Print a line (to stdout): a log on a full disk, or a reader that has gone, must not end a training."""
+    with contextlib.suppress(OSError):
+        write(text, file=to or sys.stdout)
+        (to or sys.stdout).flush()
+
+
 def rank() -> int:
     return int(os.environ.get("RANK", 0))
 
@@ -67,13 +75,16 @@ def main(run: Callable[[list[str]], tuple[int, str | None]]) -> int:
     except Failure as failure:
         code = failure.code
         if rank() == 0:
-            print(failure.line(), file=sys.stderr, flush=True)
+            tell(failure.line(), sys.stderr)
     for s in SIGNALS:  # the run is over: a late signal must not turn its end into another
         signal.signal(s, signal.SIG_IGN)
     outcome = os.environ.get("RELAUNCH_OUTCOME")
     if outcome and (rank() == 0 or not os.path.getsize(outcome)):
         with open(outcome, "w") as f:
             json.dump({"code": code, "run": folder}, f)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # the interpreter would try again at its end, and make it the exit code
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     return 0 if outcome else code

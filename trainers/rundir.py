@@ -10,7 +10,9 @@ import json
 import os
 import re
 import shutil
+import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 from data_prep.errors import DATA, LOCKED, STORAGE, Failure
@@ -49,17 +51,22 @@ class RunDir:
 
     def write_status(self, state: str, code: int | None = None, step: int | None = None, reason: str = "") -> None:
         """`state`: running | done | stopped | preempted | failed; `code` is the exit code of DESIGN's table."""
-        write_atomic(self.status, dump_json({"state": state, "code": code, "step": step, "reason": reason,
-                                             "pid": os.getpid(), "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}))
+        status = {"state": state, "code": code, "step": step, "reason": reason, "pid": os.getpid(),
+                  "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+        try:
+            write_atomic(self.status, dump_json(status))
+        except OSError as error:  # a full disk: what is reported must not depend on the report
+            print(f"relaunch: cannot write {self.status} ({error})", file=sys.stderr, flush=True)
 
-    def cut_metrics(self, step: int) -> None:
-        """Drop what was logged beyond `step`, and a last line that a kill cut short."""
+    def cut_metrics(self, step: int, evaluated: int) -> None:
+        """Drop what was logged beyond `step`, evaluations beyond `evaluated`, and a last line that a kill cut short."""
         if not self.metrics.exists():
             return
         kept = []
         for line in self.metrics.read_text().splitlines():
             try:
-                if json.loads(line)["step"] <= step:
+                record = json.loads(line)
+                if record["step"] <= (evaluated if record["split"] == "val" else step):
                     kept.append(line + "\n")
             except json.JSONDecodeError:
                 break
@@ -71,23 +78,29 @@ ROOT = Path("runs")
 
 def create(name: str | None, workload: str) -> RunDir:
     """Make the folder of a new run: `name` (a name under runs/, or a path), else runs/WORKLOAD-date-time[-n]."""
-    try:
-        if name:
-            path = locate(name)
-            path.mkdir(parents=True, exist_ok=True)
+    if name:
+        path = locate(name)
+        path.mkdir(parents=True, exist_ok=True)
+        return RunDir(path)
+    base = ROOT / f"{workload}-{time.strftime('%Y%m%d-%H%M%S')}"
+    base.parent.mkdir(parents=True, exist_ok=True)
+    for n in range(1000):
+        path = base if n == 0 else base.with_name(f"{base.name}-{n}")
+        try:
+            path.mkdir()
             return RunDir(path)
-        base = ROOT / f"{workload}-{time.strftime('%Y%m%d-%H%M%S')}"
-        base.parent.mkdir(parents=True, exist_ok=True)
-        for n in range(1000):
-            path = base if n == 0 else base.with_name(f"{base.name}-{n}")
-            try:
-                path.mkdir()
-                return RunDir(path)
-            except FileExistsError:
-                continue
-        raise Failure(STORAGE, f"a thousand runs are named {base}", "give this one a name with --run")
+        except FileExistsError:
+            continue
+    raise Failure(STORAGE, f"a thousand runs are named {base}", "give this one a name with --run")
+
+
+@contextmanager
+def storage():
+    """Failure 73 for a part of a run's folder that cannot be written."""
+    try:
+        yield
     except OSError as error:
-        raise Failure(STORAGE, f"cannot make the run's folder ({error})", "choose another place with --run PATH") from error
+        raise Failure(STORAGE, f"cannot write the run's folder ({error})", "free some space, or choose another place with --run PATH") from error
 
 
 def locate(name: str) -> Path:

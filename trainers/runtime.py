@@ -31,8 +31,8 @@ def check_hardware(env: dict, gpus: int, bf16: bool) -> bool:
     precision = env.get("ACCELERATE_MIXED_PRECISION", "no")
     cpu = use_cpu in ("true", "1") or shown == {"-1"}  # a worker that sees only -1 was asked for the CPU
     if "LOCAL_RANK" not in env and use_cpu and "MASTER_ADDR" in env:
-        raise Failure(HARDWARE, "several CPU processes were asked for and the engine started one (it does so for MULTI_CPU)",
-                      "use accelerate_configs/cpu2.yaml")
+        raise Failure(HARDWARE, "several processes were asked for and the engine started one (it does so for MULTI_CPU)",
+                      "use accelerate_configs/cpu2.yaml; if one was asked for, unset MASTER_ADDR")
     if not cpu and "LOCAL_RANK" in env and gpus < local:
         raise Failure(HARDWARE, f"{local} GPU processes were started on a machine with {gpus} GPU{'s' * (gpus != 1)}"
                       + (f" ({world} in all)" if world != local else ""), "use " + suited(gpus))

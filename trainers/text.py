@@ -73,6 +73,8 @@ class Text:
 
     def open_split(self, split: str) -> int:
         """Make `score` read this split, in windows of bptt words; returns its number of batches."""
+        if self.packed.splits[split] < 2:
+            raise Failure(USAGE, f"split {split} of {self.packed.name} has one word, so there is none to predict", "choose another split")
         self.scored = torch.from_numpy(self.packed.tokens(split).astype(np.int64))
         self.windows = (len(self.scored) - 1) // self.bptt  # whole ones
         rest = (len(self.scored) - 1) % self.bptt

@@ -45,7 +45,7 @@ def place(job: Job) -> tuple[RunDir | None, RunConfig]:
         if resume != "auto":
             raise Failure(USAGE, f"{run.path} already holds a run", "add --resume auto to continue it, or choose another --run")
         return run, merge_resumed(RunConfig.from_json(rundir.read_json(run.config)), job)
-    if run and run.path.exists() and any(p.name not in (".lock", "STOP", "logs") for p in run.path.iterdir()):
+    if run and run.path.exists() and any(not p.name.startswith(".") and p.name not in ("STOP", "logs") for p in run.path.iterdir()):
         raise Failure(USAGE, f"{run.path} exists and is not a run", "choose another --run")
     return None, job.config
 
@@ -53,7 +53,7 @@ def place(job: Job) -> tuple[RunDir | None, RunConfig]:
 def train(job: Job, existing: RunDir | None, config: RunConfig) -> tuple[int, str | None]:
     from data_prep.packed import data_root, open_packed
     from trainers import checkpoint
-    from trainers.build import load_weights, make_model, make_optimizer, make_task
+    from trainers.build import check_micro_batch, load_weights, make_model, make_optimizer, make_task
     from trainers.loop import Training, total_steps
     from trainers.runtime import Runtime
     from trainers.source import open_source
@@ -64,6 +64,7 @@ def train(job: Job, existing: RunDir | None, config: RunConfig) -> tuple[int, st
     task = runtime.together(lambda: make_task(config, packed, runtime.device, runtime.rank, runtime.world))
     runtime.together(lambda: packed.check_split(packed.eval_split))
     model = runtime.together(lambda: make_model(config, packed))
+    runtime.together(lambda: check_micro_batch(config, model, packed, runtime.world))
     if job.launch.resume not in (None, "auto") and not existing:
         source = runtime.together(lambda: open_source(job.launch.resume))
         runtime.together(lambda: load_weights(model, source.weights(), str(source.path)))
@@ -72,12 +73,13 @@ def train(job: Job, existing: RunDir | None, config: RunConfig) -> tuple[int, st
 
     def claim():
         """Own the run's folder; find where it stands."""
-        run = existing or rundir.create(job.launch.run, config.workload)
-        run.lock()
-        owned.append(run)
-        if not existing and run.begun():
-            raise Failure(LOCKED, f"another process has just begun {run.path}", "add --resume auto, or choose another --run")
-        checkpoint.recover(run)
+        with rundir.storage():
+            run = existing or rundir.create(job.launch.run, config.workload)
+            run.lock()
+            owned.append(run)
+            if not existing and run.begun():
+                raise Failure(LOCKED, f"another process has just begun {run.path}", "add --resume auto, or choose another --run")
+            checkpoint.recover(run)
         newest = checkpoint.newest_valid(run) if existing else None
         state = checkpoint.load(newest) if newest else None
         if state and state.meta["data_hash"] != packed.hash:
@@ -92,21 +94,28 @@ def train(job: Job, existing: RunDir | None, config: RunConfig) -> tuple[int, st
     total = total_steps(config, task.steps_per_epoch)
     if state and (state.meta["step"], state.meta["evaluated"]) >= (total, total):
         if runtime.main:
-            print(f"{path}: finished already, at step {state.meta['step']}/{total}", flush=True)
+            run.write_status("done", 0, state.meta["step"], "trained to the end")  # a kill may have come between the two
+            process.tell(f"{path}: finished already, at step {state.meta['step']}/{total}")
         runtime.close()
         return 0, str(path)
     model.to(runtime.device)
-    metrics = None
-    if runtime.main:
+    opened = []  # on rank 0
+
+    def begin():
         from trainers.metrics import Metrics
 
-        rundir.write_atomic(run.config, rundir.dump_json(config.to_json()))
-        rundir.write_atomic(run.plan, rundir.dump_json(plan(job, runtime, packed, task, total)))
-        run.write_status("running", step=state.meta["step"] if state else 0)
-        run.cut_metrics(state.meta["step"] if state else 0)
-        metrics = Metrics(run, state.meta["step"] if state else 0)
-        if not state:
-            metrics.describe(config, task, model, packed)
+        step, evaluated = (state.meta["step"], state.meta["evaluated"]) if state else (0, 0)
+        with rundir.storage():
+            rundir.write_atomic(run.config, rundir.dump_json(config.to_json()))
+            rundir.write_atomic(run.plan, rundir.dump_json(plan(job, runtime, packed, task, total)))
+            run.cut_metrics(step, evaluated)
+            run.write_status("running", step=step)
+            opened.append(Metrics(run, step))
+            if not state:
+                opened[0].describe(config, task, model, packed)
+
+    runtime.decide(begin)
+    metrics = opened[0] if opened else None
     identity = {"config_hash": config_hash(config), "data_hash": packed.hash}
     training = Training(config, identity, runtime, task, model, make_optimizer(config, model), run, metrics, job.launch.stop_after)
     try:
@@ -153,7 +162,7 @@ def plan(job: Job, runtime, packed, task, total: int) -> dict:
 
 def config_hash(config: RunConfig) -> str:
     """Of everything in a config that decides what is trained."""
-    kept = {k: v for k, v in config.to_json().items() if k not in FREE | LENGTH}
+    kept = {k: v for k, v in config.to_json().items() if k not in FREE | LENGTH | {"data"}}
     return hashlib.sha256(rundir.dump_json(kept).encode()).hexdigest()
 
 
