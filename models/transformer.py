@@ -52,7 +52,9 @@ class TransformerLM(nn.Module):
         if tied:
             self.decoder.weight = self.input_emb.weight
 
-    def forward(self, words: Tensor) -> Tensor:
+    def forward(self, words: Tensor, last: bool = False) -> Tensor:
+        """`last`: only the last position's logits, [1,B,words]; the output layer is most of the cost of a large vocabulary."""
         mask = nn.Transformer.generate_square_subsequent_mask(len(words), device=words.device)
         x = self.pos_encoder(self.input_emb(words) * math.sqrt(self.emsize))
-        return self.decoder(self.encoder(x, mask=mask, is_causal=True))
+        x = self.encoder(x, mask=mask, is_causal=True)
+        return self.decoder(x[-1:] if last else x)

@@ -69,6 +69,7 @@ def test_transformer_does_not_see_the_future(training):
     other[7] = (words[7] + 1) % 50
     with torch.no_grad():
         a, b = model(words), model(other)
+        assert torch.allclose(model(words, last=True), a[-1:], atol=1e-6)
     assert a.shape == (12, 3, 50) and torch.equal(a[:7], b[:7]) and not torch.isclose(a[7:], b[7:]).all(-1).any()
 
 

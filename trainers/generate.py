@@ -35,7 +35,7 @@ def sample_text(module: nn.Module, packed: Packed, words: int, temperature: floa
     module.eval()
     with torch.no_grad():
         for _ in range(words):
-            logits = module(torch.tensor(ids[-bptt:], device=device)[:, None])[-1, 0].double().cpu()
+            logits = module(torch.tensor(ids[-bptt:], device=device)[:, None], last=True)[-1, 0].double().cpu()
             p = ((logits - logits.max()) / temperature).softmax(0)
             ids.append(int(torch.multinomial(p, 1, generator=generator)))
     module.train(training)
@@ -63,6 +63,7 @@ def run(argv: list[str]) -> tuple[int, str | None]:
         raise Failure(USAGE, f"--temperature {args.temperature} is out of range", "it must be above 0; 0.8 is a good start")
     if args.words < 1:
         raise Failure(USAGE, f"--words {args.words} is too small", "it must be at least 1")
+    import torch
     from data_prep.packed import data_root, open_packed
     from trainers import workloads
     from trainers.build import load_weights, make_model
@@ -84,6 +85,7 @@ def run(argv: list[str]) -> tuple[int, str | None]:
         if "<unk>" not in vocab:
             raise Failure(USAGE, what, "leave it out of --prompt")
         print(f"relaunch: {what}; read as <unk>", file=sys.stderr)
+    torch.set_num_threads(1)  # a word is little work, and the text must not depend on the machine's cores
     model = make_model(source.config, packed)
     load_weights(model, source.weights(), str(source.path))
     print(sample_text(model, packed, args.words, args.temperature, args.seed, args.prompt, source.config.options.bptt))
