@@ -49,6 +49,13 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.label)
 
+    def data_path(self) -> Path | None:
+        """Where the packed set lay when they were made; None where the .json was not copied along."""
+        try:
+            return Path(json.loads(self.path.with_suffix(".json").read_text())["data_path"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
 
 def place(folder: Path, split: str, source) -> Path:
     """Where the predictions of a Source on a split lie; foreign weights without a step go by their hash."""
@@ -127,12 +134,6 @@ def read(path: str | Path) -> Predictions:
     except (OSError, pa.ArrowException, ValueError, KeyError, TypeError) as error:
         reason = "nothing in it says what it predicts" if isinstance(error, (KeyError, TypeError)) else error
         raise Failure(DATA, f"{path} is not a whole predictions file ({reason})", "write it again: relaunch evaluate") from error
-
-
-def launch_facts(path: Path) -> dict:
-    """The .json beside a predictions file; {} where it was not copied along."""
-    beside = path.with_suffix(".json")
-    return rundir.read_json(beside) if beside.exists() else {}
 
 
 @contextmanager

@@ -1,0 +1,254 @@
+"""Which predictions changed between two checkpoints, and whether that is more than chance.
+
+    python -m trainers.diff first@best second --split test
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_prep.errors import DATA, PREEMPTED, USAGE, Failure
+from data_prep.packed import Packed, data_root, open_packed
+from trainers import changes, passages, pictures, predictions, process, rundir
+from trainers.config import Parser, RunConfig, parse
+from trainers.predictions import Predictions
+from trainers.source import Source, config_for, open_source
+
+SHOWN_IMAGES = 40  # tiles of the picture: what one looks through in a minute
+
+
+def parser() -> Parser:
+    p = Parser(prog="relaunch diff", description=(
+        "Say which predictions changed from A to B, how many each way, and whether that is more than chance.\n"
+        "What has not been evaluated yet is evaluated first.\n\n"
+        "  relaunch diff first@best second             two runs, on the evaluation split\n"
+        "  relaunch diff first@1000 first@2000 --fail-under 99\n"
+        "  relaunch diff old.parquet new.parquet       two files that relaunch evaluate wrote\n"
+        "  relaunch diff first model.pth.tar --workload tiny_imagenet --arch resnet18"))
+    for name in ("A", "B"):
+        p.add_argument(name.lower(), metavar=name, help="RUN, RUN@best, RUN@STEP, a checkpoint's folder, a weights file or a predictions .parquet")
+    p.add_argument("--split", help="the split to compare on (default: that of a .parquet, else val, else test)")
+    p.add_argument("--data-root", help="where packed data is kept (default: $RELAUNCH_DATA, else data)")
+    p.add_argument("--out", help="folder of the results (default: diffs/A-vs-B)")
+    p.add_argument("--top", type=int, default=10, metavar="N", help="changed samples, classes and passages to show [10]")
+    p.add_argument("--fail-under", type=float, metavar="PERCENT", help="exit with 1 if fewer of the predictions agree")
+    p.add_argument("--workload", help="for a foreign file: the workload, after it its flags (--arch …)")
+    return p
+
+
+@dataclass
+class Side:
+    """A or B: predictions, or a source that is to be evaluated on `packed` first."""
+
+    name: str
+    predictions: Predictions | None = None
+    source: Source | None = None
+    packed: Packed | None = None
+
+    @property
+    def data(self) -> tuple[str, str]:
+        """(name, hash) of the data: a checkpoint's are those that it was trained on."""
+        if self.predictions:
+            return self.predictions.facts["data"], self.predictions.facts["data_hash"]
+        return self.packed.name, self.source.meta.get("data_hash", self.packed.hash)
+
+
+def run(argv: list[str]) -> tuple[int, str | None]:
+    args, rest = parser().parse_known_args(argv)
+    if rest and not args.workload:
+        raise Failure(USAGE, f"unknown argument {rest[0]!r}", "see relaunch diff --help")
+    if args.top < 1:
+        raise Failure(USAGE, f"--top {args.top} is too small", "it must be at least 1")
+    if args.fail_under is not None and not 0 <= args.fail_under <= 100:
+        raise Failure(USAGE, f"--fail-under {args.fail_under:g} is not a percentage", "it is between 0 and 100")
+    config = parse([args.workload, *rest], "relaunch diff … --workload").config if args.workload else None
+    foreign = ["--workload", args.workload, *rest] if args.workload else []
+    out = Path(args.out or default_out(args.a, args.b, args.split))
+
+    sides = [open_side(name, args.data_root, config) for name in (args.a, args.b)]
+    split = args.split or next((s.predictions.facts["split"] for s in sides if s.predictions), None) or sides[0].packed.eval_split
+    check(sides, split)
+    for side, folder in zip(sides, ("a", "b")):
+        if not side.predictions:
+            code = score(side, split, out / folder, args.data_root, foreign)
+            if code:
+                return code, None
+    a, b = (side.predictions for side in sides)
+    if not np.array_equal(a.label, b.label):
+        raise Failure(DATA, f"{a.path} and {b.path} do not have the same labels", "write them again: relaunch evaluate")
+
+    packed = find_packed(a, b, args.data_root)
+    names = names_of(packed, a, b)
+    numbers, changed = changes.compare(a, b, names)
+    result = {"schema": 1, **{letter: {"name": side.name, "predictions": str(p.path), **p.facts, **changes.quality(p)}
+                              for letter, side, p in zip("ab", sides, (a, b))}, **numbers}
+    process.tell("\n".join(["", *headline(sides, split), "", *changes.report(result, a, b, changed, names, args.top), ""]))
+    with predictions.storage(out):
+        out.mkdir(parents=True, exist_ok=True)
+        written = write(out, result, a, b, changed, packed, names, args.top)
+    process.tell(f"written: {', '.join(written)} in {out}")
+    if args.fail_under is not None and 100 * result["agree"] < args.fail_under * result["n"]:
+        raise Failure(1, f"{result['n'] - result['agree']:,} of {result['n']:,} predictions differ: "
+                      f"{result['agreement']:.2f} % agree, which is under --fail-under {args.fail_under:g}")
+    return 0, None
+
+
+# where predictions come from -----------------------------------------------------------------------------------------
+
+
+def default_out(a: str, b: str, split: str | None) -> Path:
+    """`diffs/first-best-vs-second`: the last parts of what was typed that say something."""
+    def short(name: str) -> str:
+        parts = [p for p in Path(name.removesuffix(".parquet")).parts if p not in ("/", ".", "..", "runs", "checkpoints", "predictions")]
+        return re.sub(r"[^\w.]+", "-", "-".join(parts[-2:])).strip("-.") or "here"
+
+    return Path("diffs") / (f"{short(a)}-vs-{short(b)}" + f"-{split}" * bool(split))
+
+
+def open_side(name: str, root: str | None, config: RunConfig | None) -> Side:
+    if name.endswith(".parquet"):
+        return Side(name, predictions.read(name))
+    source = open_source(name)
+    return Side(name, source=source, packed=open_packed(config_for(source, config).data, data_root(root)))
+
+
+def check(sides: list[Side], split: str) -> None:
+    """Refuse, before anything is evaluated, what cannot be compared sample by sample."""
+    a, b = sides
+    if a.data[1] != b.data[1]:
+        what = f"A is about {a.data[0]}, B about {b.data[0]}" if a.data[0] != b.data[0] else f"A and B are about two different sets named {a.data[0]}"
+        raise Failure(USAGE, what, "evaluate both on one set (relaunch evaluate SOURCE --data NAME) and compare the .parquet files")
+    for letter, side in zip("AB", sides):
+        if side.packed:
+            side.packed.check_split(split)
+        elif side.predictions.facts["split"] != split:
+            raise Failure(USAGE, f"{letter} is about the split {side.predictions.facts['split']}, not {split}",
+                          "compare predictions of one split")
+
+
+def score(side: Side, split: str, folder: Path, root: str | None, foreign: list[str]) -> int:
+    """Find the predictions of this very checkpoint, else evaluate it in a process of its own; returns its exit code.
+
+    They go into the checkpoint's run if that can be written to, else into `folder`.
+    """
+    source = side.source
+    homes = [folder]
+    if source.run:
+        homes.append(source.run.predictions)
+        if os.access(homes[1] if homes[1].exists() else source.run.path, os.W_OK):
+            homes.reverse()
+    for path in (predictions.place(home, split, source) for home in homes):
+        if source.config and path.exists():  # a foreign file's predictions depend on the flags given with it
+            try:
+                found = predictions.read(path)
+            except Failure as failure:
+                process.tell(f"{failure.what}: evaluating again", sys.stderr)
+                continue
+            if (found.facts["model_sha256"], found.facts["data_hash"], found.facts["split"]) == (source.sha256, side.data[1], split):
+                side.predictions = found
+                return 0
+    command = [sys.executable, "-m", "trainers.evaluate", str(source.path), "--split", split, "--out", str(homes[0])]
+    command += ["--data-root", root] if root else []
+    code = wait([*command, *([] if source.config else foreign)], side.name)
+    if code == 0:
+        side.predictions = predictions.read(predictions.place(homes[0], split, source))
+    return code
+
+
+def wait(command: list[str], name: str) -> int:
+    """Run an evaluation to its end, which a signal to us hastens; its exit code."""
+    process.tell(f"evaluating {name} …")
+    child = subprocess.Popen(command, env={k: v for k, v in os.environ.items() if k != "RELAUNCH_OUTCOME"})  # that file is for ours
+    while True:
+        try:
+            code = child.wait(0.2)
+            break
+        except subprocess.TimeoutExpired:
+            if process.asked_to_stop():
+                child.terminate()
+    if code < 0 and process.asked_to_stop():  # it died before it could listen
+        raise Failure(PREEMPTED, "stopped before the comparison", "run it again")
+    if code < 0:
+        raise Failure(128 - code, f"the evaluation of {name} was killed by signal {-code}", "see whether memory ran out")
+    return code
+
+
+def headline(sides: list[Side], split: str) -> list[str]:
+    steps = [side.predictions.facts["step"] for side in sides]
+    return [*(f"{letter}  {side.name}  ({'foreign weights' if step is None else f'step {step}'}, {side.predictions.path})"
+              for letter, side, step in zip("AB", sides, steps)),
+            f"on {sides[0].data[0]}/{split}, {len(sides[0].predictions):,} {'words' if sides[0].predictions.top5 is None else 'images'}"]
+
+
+def find_packed(a: Predictions, b: Predictions, root: str | None) -> Packed | None:
+    """The data that predictions are about: under the data root, or where it was when they were made."""
+    for path in (data_root(root) / a.facts["data"], a.data_path(), b.data_path()):
+        try:
+            packed = path and open_packed(path.resolve(), ".")
+        except Failure:
+            continue
+        if packed and packed.hash == a.facts["data_hash"]:
+            return packed
+    return None
+
+
+def names_of(packed: Packed | None, a: Predictions, b: Predictions) -> list[str]:
+    """What classes (text: words) are called; numbers where that is not known."""
+    names = [] if packed is None else packed.classes if packed.kind == "images" else packed.vocab()
+    return names + [str(i) for i in range(len(names), 1 + max(int(c.max()) for c in (a.label, a.pred, b.pred)))]
+
+
+# what is written -----------------------------------------------------------------------------------------------------
+
+
+def write(out: Path, result: dict, a: Predictions, b: Predictions, changed: np.ndarray, packed: Packed | None, names: list[str],
+          top: int) -> list[str]:
+    """Write diff.json, changed.parquet, and what there is to look at; returns their names."""
+    columns = {"id": changed, "label": a.label[changed], "confidence": changes.confidence(a, b)[changed]}
+    for letter, p in (("a", a), ("b", b)):
+        columns |= {f"{name}_{letter}": getattr(p, name)[changed] for name in ("pred", "confidence", "nll")}
+    table = io.BytesIO()
+    pq.write_table(pa.table(columns), table)
+    files = {"diff.json": rundir.dump_json(result), "changed.parquet": table.getvalue()}
+    kind, split = a.facts["kind"], a.facts["split"]
+    look = "changed.png" if kind == "images" else "passages.md"
+    if result["identical"] or (kind == "images" and not len(changed)):
+        pass
+    elif not packed:
+        process.tell(f"no {look}: the data set {a.facts['data']} (hash {a.facts['data_hash'][:12]}) is not here; add --data-root FOLDER")
+    else:
+        title = f"A: {result['a']['name']}   B: {result['b']['name']}   on {a.facts['data']}/{split}"
+        if kind == "images":
+            files[look] = picture(result, a, b, changed[:SHOWN_IMAGES], packed.images(split), names, title)
+        else:
+            files[look] = passages.markdown([names[i] for i in packed.tokens(split)], a.nll, b.nll, top, title)
+    if look not in files:
+        (out / look).unlink(missing_ok=True)  # an earlier comparison's
+    for name, content in files.items():
+        rundir.write_atomic(out / name, content)
+    return list(files)
+
+
+def picture(result: dict, a: Predictions, b: Predictions, shown: np.ndarray, images: np.ndarray, names: list[str], title: str) -> bytes:
+    """The PNG of the samples `shown`."""
+    total = len(result["changed"])
+    heading = [title, f"{total:,} of {result['n']:,} changed: {result['right_to_wrong']:,} right -> wrong, {result['wrong_to_right']:,} wrong -> right, "
+               f"{result['wrong_to_other_wrong']:,} wrong -> other wrong",
+               f"{'the most confident ' + str(len(shown)) if len(shown) < total else 'most confident first'}; above each image the truth, below it both verdicts"]
+    content = io.BytesIO()
+    pictures.sheet(images[shown], shown, a, b, names, heading).save(content, "PNG")
+    return content.getvalue()
+
+
+if __name__ == "__main__":
+    sys.exit(process.main(run))
