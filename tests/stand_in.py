@@ -34,7 +34,7 @@ def commit(path, command: str, packed: Packed, step: int = 12) -> tuple[RunDir, 
     model = make_model(config, packed)
     run.path.mkdir()
     write_atomic(run.config, dump_json(config.to_json()))
-    meta = {"step": step, "samples": 0, "world": 1, "threads": 1, "config_hash": "", "data_hash": packed.hash, "global_batch": config.batch_size,
-            "best": {"step": step}, "config": config.to_json()}
+    meta = {"step": step, "samples": 0, "world": 1, "threads": 1, "config_hash": "", "data_hash": packed.hash,
+            "global_batch": config.batch_size, "best": {"step": step}, "config": config.to_json()}
     checkpoint.save(run, State(weights_of(model), optimizer_state(make_optimizer(config, model), model), meta), keep=1)
     return run, config, model

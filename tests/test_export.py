@@ -91,6 +91,7 @@ def test_mnist_loads_into_pytorch_examples(exported):
     equal_outputs(model, Net(), files, torch.randn(5, 1, 28, 28), log_probabilities)
 
 
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor")
 @pytest.mark.parametrize("tied", ["", " --tied"])
 def test_transformer_loads_into_pytorch_examples(exported, tied):
     model, files, _ = exported("wikitext2 --emsize 32 --nhid 48 --nlayers 3 --nhead 4" + tied)

@@ -55,7 +55,8 @@ class Evil:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-@pytest.mark.parametrize("content", [Evil(), {"state_dict": WEIGHTS, "args": Evil()}, torch.nn.Linear(2, 2)], ids=["bare", "beside", "model"])
+@pytest.mark.parametrize("content", [Evil(), {"state_dict": WEIGHTS, "args": Evil()}, torch.nn.Linear(2, 2)],
+                         ids=["bare", "beside", "model"])
 def test_code_is_refused_and_not_run(tmp_path, monkeypatch, content, zipped):
     monkeypatch.chdir(tmp_path)
     torch.save(content, "x.pth", _use_new_zipfile_serialization=zipped)

@@ -68,6 +68,12 @@ def test_data_of_ones_own_must_be_there(tmp_path):
     assert failure.value.code == 65
 
 
+def test_data_of_another_kind(tmp_path):
+    with pytest.raises(Failure, match="trains on images, and wikitext2 holds text") as failure:
+        summary.run(["mnist", "--data", "wikitext2", "--data-root", str(tmp_path)])
+    assert failure.value.code == 64
+
+
 @pytest.mark.parametrize("verb", ["summary", "export", "generate"])
 def test_help_is_quick(verb):
     code = f"import sys, trainers.{verb} as v\ntry: v.run(['--help'])\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"

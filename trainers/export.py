@@ -66,7 +66,7 @@ def run(argv: list[str]) -> tuple[int, str | None]:
     files = {"safetensors": save({name: tensor.clone() for name, tensor in weights.items()}),  # it takes no tensor twice
              "pth": plain.getvalue()}
     before = [source.path] if source.path.is_file() else source.path.iterdir()
-    print(f"{source.path}: {size(sum(f.stat().st_size for f in before))} with all that it holds")
+    process.tell(f"{source.path}: {size(sum(f.stat().st_size for f in before))} with all that it holds")
     for suffix, content in files.items():
         path = out / f"{stem}.{suffix}"
         if path.resolve() == source.path.resolve():
@@ -76,7 +76,7 @@ def run(argv: list[str]) -> tuple[int, str | None]:
             rundir.write_atomic(path, content)
         except OSError as error:
             raise Failure(STORAGE, f"cannot write {path} ({error})", "add --out FOLDER") from error
-        print(f"{path}: {size(len(content))}, {len(weights)} tensors")
+        process.tell(f"{path}: {size(len(content))}, {len(weights)} tensors")
     return 0, None
 
 

@@ -84,11 +84,11 @@ def run(argv: list[str]) -> tuple[int, str | None]:
         what = f"the model does not know {', '.join(map(repr, unknown))}"
         if "<unk>" not in vocab:
             raise Failure(USAGE, what, "leave it out of --prompt")
-        print(f"relaunch: {what}; read as <unk>", file=sys.stderr)
+        process.tell(f"relaunch: {what}; read as <unk>", sys.stderr)
     torch.set_num_threads(1)  # a word is little work, and the text must not depend on the machine's cores
     model = make_model(source.config, packed)
     load_weights(model, source.weights(), str(source.path))
-    print(sample_text(model, packed, args.words, args.temperature, args.seed, args.prompt, source.config.options.bptt))
+    process.tell(sample_text(model, packed, args.words, args.temperature, args.seed, args.prompt, source.config.options.bptt))
     return 0, None
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from data_prep.packed import Packed
+from trainers import process
 from trainers.config import RunConfig
 from trainers.rundir import RunDir
 
@@ -55,7 +56,7 @@ class Metrics:
             write()
         except OSError as error:
             if what not in self.complained:
-                print(f"relaunch: cannot write {what} ({error}); training goes on", file=sys.stderr, flush=True)
+                process.tell(f"relaunch: cannot write {what} ({error}); training goes on", sys.stderr)
             self.complained.add(what)
 
     def describe(self, config: RunConfig, task, model: nn.Module, packed: Packed) -> None:
@@ -87,7 +88,7 @@ class Metrics:
                 try:
                     part(self.writers["train"])
                 except Exception as error:  # a model that cannot be drawn still trains
-                    print(f"relaunch: no {name} in TensorBoard ({' '.join(str(error).split())[:200]})", file=sys.stderr, flush=True)
+                    process.tell(f"relaunch: no {name} in TensorBoard ({' '.join(str(error).split())[:200]})", sys.stderr)
         torch.backends.mha.set_fastpath_enabled(fast)
 
     def text(self, tag: str, step: int, text: str) -> None:
