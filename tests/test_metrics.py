@@ -125,3 +125,21 @@ def test_a_full_disk_is_one_alarm(tmp_path, capsys):
     assert err.count("cannot write metrics.jsonl") == 1 and "No space left" in err
     metrics.close()
     assert curve(RunDir(tmp_path), "train", "loss") == [(1, 1.0), (2, 1.0)]
+
+
+@pytest.mark.parametrize("name", ["mnist", "wikitext2"])
+def test_a_stopped_and_resumed_training_draws_the_curves_of_an_undisturbed_one(name, train):
+    flags = (name, "--batch-size", 16, "--epochs", 2, "--log-interval", 2)
+    assert train(*flags, "--run", "whole") == 0
+    assert train(*flags, "--run", "parts", "--stop-after", 3) == 75 and train(*flags, "--run", "parts", "--resume", "auto") == 0
+    whole, parts = RunDir("runs/whole"), RunDir("runs/parts")
+    tags = {"train": {"loss", "top1", "top5"}, "val": {"loss", "top1", "top5"}}
+    if name == "wikitext2":
+        tags = {"train": {"nll", "ppl"}, "val": {"nll", "ppl"}}
+        generated = [[(e.step, e.tensor_proto.string_val) for e in events(run, "train").Tensors("generated/text_summary")]
+                     for run in (whole, parts)]
+        assert generated[0] == generated[1] and len(generated[0]) == 2
+    for split in ("train", "val"):
+        for tag in tags[split]:
+            assert curve(whole, split, tag) == curve(parts, split, tag) and len(curve(parts, split, tag)) >= 2
+    assert events(parts, "train").Tags()["graph"]
