@@ -19,6 +19,9 @@ VERBS = {
     "export": "write a run's weights for other programs",
     "generate": "write text with a trained language model",
     "summary": "list a model's layers, parameters and FLOPs",
+    "doctor": "check this machine for a config and a workload, and rehearse a start",
+    "runs": "list the runs here, or show one",
+    "stop": "ask a run to save and leave",
 }
 
 
@@ -42,6 +45,12 @@ def run(argv: list[str]) -> int:
     if verb in ("train", "evaluate"):
         from launch import start
         return start.main(verb, rest)
+    if verb == "doctor":
+        from launch import doctor
+        return doctor.main(rest)
+    if verb in ("runs", "stop"):
+        from launch import runs
+        return (runs.main_runs if verb == "runs" else runs.main_stop)(rest)
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-m", f"trainers.{verb}", *rest])  # these need torch: hand the process over
 

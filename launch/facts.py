@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +20,33 @@ class Facts:
     gpus_installed: int = 0  # whatever CUDA_VISIBLE_DEVICES says
     gpu_names: tuple[str, ...] = ()
     cores: int = 1  # physical, and usable by us
+    memory: int = 0  # bytes
+    shared_memory: int | None = None  # bytes of /dev/shm; None: there is none
+    free: int = 1 << 40  # bytes where runs are kept
+    writable: bool = True  # whether we may write there
+    open_files: int = 1 << 20  # that a process may have
+    host: str = "this machine"
 
 
-def gather() -> Facts:
+def gather(runs: Path = Path("runs")) -> Facts:
+    """The facts of this machine, and of the disk that `runs` lies or will lie on."""
+    import resource
+
     names = installed_gpus()
+    place = next(p for p in (runs.absolute(), *runs.absolute().parents) if p.exists())
+    shm = Path("/dev/shm")
     return Facts(gpus=visible(len(names), os.environ.get("CUDA_VISIBLE_DEVICES")), gpus_installed=len(names),
-                 gpu_names=names, cores=physical_cores())
+                 gpu_names=names, cores=physical_cores(), memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+                 shared_memory=shutil.disk_usage(shm).total if shm.is_dir() else None, free=shutil.disk_usage(place).free,
+                 writable=os.access(place, os.W_OK | os.X_OK), open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+                 host=socket.gethostname())
+
+
+def has_address(name: str) -> bool:
+    try:
+        return bool(socket.getaddrinfo(name, None))
+    except OSError:
+        return False
 
 
 def visible(installed: int, setting: str | None) -> int:

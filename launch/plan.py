@@ -1,12 +1,14 @@
 """What a start will do, worked out before it does anything: a pure function of the config, the flags and the machine.
 
-    plan.make("train", ["mnist"], engine.read("cpu2"), facts.gather()).command
+    plan.make("train", ["mnist"], engine.read("cpu2"), engine.read("cpu2"), facts.gather()).command
 """
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from launch.engine import Engine
 from launch.facts import Facts
@@ -18,6 +20,26 @@ GROUP_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROU
 
 
 @dataclass(frozen=True, kw_only=True)
+class Data:
+    """The packed set that will be trained on. Sizes are images or words; `train` is None before it is packed."""
+
+    name: str
+    where: str
+    hash: str = ""
+    train: int | None = None
+    rest: tuple[tuple[str, int], ...] = ()  # the other splits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """The run's folder, and where in the training it stands."""
+
+    run: str
+    step: int | None = None  # its newest checkpoint, which is gone on from
+    weights: str = ""  # of another run, which are begun with
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """What runs where. `command` is exactly what will be started, with `variables` added to the environment."""
 
@@ -25,6 +47,9 @@ class Plan:
     engine: Engine  # the config with the typed flags over it
     facts: Facts
     config: RunConfig | None  # what will be trained; None: nothing
+    data: Data | None
+    place: Place | None
+    emulated: bool
     local: int  # processes on this machine
     direct: bool  # one process: started without the engine between it and us
     command: tuple[str, ...]
@@ -32,12 +57,34 @@ class Plan:
     variables: dict[str, str]
 
     @property
-    def device(self) -> str:
-        return "cpu" if self.engine.use_cpu else "gpu"
+    def threads(self) -> int:
+        """CPU threads of each process, as the worker will set them."""
+        return (self.config and self.config.threads) or max(1, self.facts.cores // self.local)
+
+    @property
+    def micro_batch(self) -> int:
+        return self.config.batch_size // (self.engine.processes * self.config.grad_accum_steps)
+
+    @property
+    def epoch_steps(self) -> int | None:
+        """Steps of an epoch; None before the data is packed."""
+        if self.data is None or self.data.train is None:
+            return None
+        if not hasattr(self.config.options, "bptt"):
+            return self.data.train // self.config.batch_size
+        return -(-(self.data.train // self.config.batch_size - 1) // self.config.options.bptt)
+
+    @property
+    def total_steps(self) -> int | None:
+        limits = [self.config.max_steps, self.epoch_steps and self.epoch_steps * self.config.epochs]
+        return min((n for n in limits if n), default=None)
 
 
-def make(verb: str, argv: list[str], asked: Engine, engine: Engine, facts: Facts, config: RunConfig | None = None) -> Plan:
+def make(verb: str, argv: list[str], asked: Engine, engine: Engine, facts: Facts, config: RunConfig | None = None,
+         data: Data | None = None, place: Place | None = None, emulate: bool = False) -> Plan:
     """Plan `trainers.VERB argv`. `asked` is the config as written, `engine` the same with the typed flags over it."""
+    if emulate:
+        engine = emulated(engine)
     module = ("-m", f"trainers.{verb}", *argv)
     words = ("--config_file", str(engine.path), *overrides(asked, engine), *module)
     direct = engine.processes == 1 and engine.machines == 1
@@ -50,9 +97,26 @@ def make(verb: str, argv: list[str], asked: Engine, engine: Engine, facts: Facts
             variables["CUDA_VISIBLE_DEVICES"] = engine.gpu_ids
     else:
         variables["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = "120"  # seconds; its 30 may be less than a step and a save
-    return Plan(verb=verb, engine=engine, facts=facts, config=config, local=engine.processes // engine.machines, direct=direct,
+    return Plan(verb=verb, engine=engine, facts=facts, config=config, data=data, place=place, emulated=emulate,
+                local=engine.processes // engine.machines, direct=direct, variables=variables,
                 command=(sys.executable, *(module if direct else ("-m", "accelerate.commands.launch", *words))),
-                engine_command=("accelerate", "launch", *words), variables=variables)
+                engine_command=("accelerate", "launch", *words))
+
+
+def goes_to(plan: Plan, run: Path) -> Plan:
+    """The same plan, with its run's folder chosen."""
+    return more(dataclasses.replace(plan, place=dataclasses.replace(plan.place, run=str(run))), "--run", str(run))
+
+
+def more(plan: Plan, *words: str) -> Plan:
+    """The same plan with more arguments for the worker."""
+    return dataclasses.replace(plan, command=(*plan.command, *words), engine_command=(*plan.engine_command, *words))
+
+
+def emulated(engine: Engine) -> Engine:
+    """The same processes, all on this machine's CPU. There float16 has no arithmetic: it becomes float32."""
+    return dataclasses.replace(engine, use_cpu=True, gpu_ids="all", machines=1, machine_rank=0, address=None, port=None,
+                               precision="no" if engine.precision == "fp16" else engine.precision)
 
 
 def overrides(asked: Engine, engine: Engine) -> list[str]:
@@ -62,10 +126,13 @@ def overrides(asked: Engine, engine: Engine) -> list[str]:
         flags += ["--multi_gpu"]
     if several and engine.use_cpu and ("," not in engine.gpu_ids or set(engine.gpu_ids.split(",")) != {"-1"}):
         flags += ["--gpu_ids=-1,-1"]  # how the processes learn that they are to use the CPU
-    for name, flag in (("processes", "--num_processes"), ("precision", "--mixed_precision"), ("machine_rank", "--machine_rank"),
-                       ("address", "--main_process_ip"), ("port", "--main_process_port")):
-        if getattr(engine, name) != getattr(asked, name):
-            flags += [flag, str(getattr(engine, name))]
+    elif engine.use_cpu and not asked.use_cpu:
+        flags += ["--cpu"]
+    for name, flag in (("processes", "--num_processes"), ("precision", "--mixed_precision"), ("machines", "--num_machines"),
+                       ("machine_rank", "--machine_rank"), ("address", "--main_process_ip"), ("port", "--main_process_port")):
+        value = getattr(engine, name)
+        if value is not None and value != getattr(asked, name):
+            flags += [flag, str(value)]
     if several and engine.machines == 1 and engine.port is None:
         flags += ["--main_process_port", "0"]  # any free one: two runs on a machine must not meet
     return flags

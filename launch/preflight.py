@@ -5,9 +5,8 @@
 
 from __future__ import annotations
 
-import socket
-
-from data_prep.errors import HARDWARE, USAGE, Failure
+from data_prep.errors import HARDWARE, STORAGE, USAGE, Failure
+from launch.facts import has_address
 from launch.plan import Plan
 
 
@@ -18,7 +17,7 @@ def check(plan: Plan) -> None:
 
 def problems(plan: Plan) -> list[Failure]:
     """Everything that stands against this plan, most basic first. A pure function, but for names of machines."""
-    return [p for p in (machines(plan), devices(plan), precision(plan), batch(plan)) if p]
+    return [p for p in (machines(plan), devices(plan), precision(plan), batch(plan), steps(plan), disk(plan)) if p]
 
 
 def machines(plan: Plan) -> Failure | None:
@@ -34,9 +33,7 @@ def machines(plan: Plan) -> Failure | None:
     fix = "say --main-process-ip HOST on every machine: the name or address of the first"
     if not engine.address:
         return Failure(USAGE, f"{engine.name} is for {engine.machines} machines and does not say where the first is", fix)
-    try:
-        socket.getaddrinfo(engine.address, engine.port)
-    except OSError:
+    if not has_address(engine.address):
         return Failure(USAGE, f"no machine is called {engine.address!r} here", fix)
     return None
 
@@ -63,7 +60,7 @@ def devices(plan: Plan) -> Failure | None:
 
 def suited(gpus: int, wanted: int) -> str:
     if gpus == 0:
-        return "use --config cpu" if wanted == 1 else "use --config cpu, or cpu2 with --num-processes N to try several on the CPU"
+        return "use --config cpu" + (", or add --emulate to try its processes on the CPU" if wanted > 1 else "")
     return "use --config 1gpu" if gpus == 1 else f"use --num-processes {gpus}"
 
 
@@ -85,3 +82,22 @@ def batch(plan: Plan) -> Failure | None:
     near = max(share, round(config.batch_size / share) * share)
     return Failure(USAGE, f"--batch-size {config.batch_size} (over all processes) does not divide by {parts}",
                    f"use --batch-size {near}, for example")
+
+
+def steps(plan: Plan) -> Failure | None:
+    if plan.config is None or plan.data is None or plan.data.train is None or plan.epoch_steps:
+        return None
+    return Failure(USAGE, f"--batch-size {plan.config.batch_size} is more than {plan.data.name} can fill ({plan.data.train:,} in train)",
+                   "use a smaller one")
+
+
+def disk(plan: Plan) -> Failure | None:
+    if plan.place is None:
+        return None
+    if not plan.facts.writable:
+        return Failure(STORAGE, f"{plan.place.run} cannot be written: the folder above it belongs to somebody else or is read-only",
+                       "choose another place with --run PATH")
+    if plan.facts.free < 10e6:  # bytes; not even a small model's checkpoints
+        return Failure(STORAGE, f"{plan.facts.free / 1e6:.1f} MB are free where {plan.place.run} goes",
+                       "free some space, or choose another place with --run PATH")
+    return None

@@ -1,6 +1,7 @@
 """A started group of processes from its first to its last: signals go in, one exit code comes out, nothing stays behind.
 
-    supervise.run(command, environment, direct=True)    # End(code=75, run="runs/first")
+    with Asked() as asked:
+        supervise.run(command, environment, direct=True, asked=asked)    # End(code=75, run="runs/first")
 
 Signals are passed to the training processes themselves, never to an engine in between, which would answer with a
 traceback, a code of its own and, after a while, SIGKILL. The training processes save at their next step, write their
@@ -36,6 +37,7 @@ class End:
     run: str | None = None
     what: str = ""
     fix: str = ""
+    crashed: bool = False  # as nobody planned
 
 
 class Asked:
@@ -62,9 +64,9 @@ class Asked:
             signal.signal(s, handler)
 
 
-def run(command, environment: dict[str, str], direct: bool) -> End:
+def run(command, environment: dict[str, str], direct: bool, asked: Asked) -> End:
     """Start `command` and stay with it to the end. `direct`: it is the training process itself, not an engine."""
-    with Asked() as asked, tempfile.TemporaryDirectory(prefix="relaunch-") as folder:
+    with tempfile.TemporaryDirectory(prefix="relaunch-") as folder:
         outcome = Path(folder) / "outcome.json"
         outcome.touch()
         processes.adopt_orphans()
@@ -123,9 +125,8 @@ def judge(status: int, outcome: str, asked: signal.Signals | None, insisted: boo
     if asked and status == -signal.SIGTERM:
         return End(PREEMPTED, what=f"stopped by {asked.name} before the first step: there was nothing to save",
                    fix="run the same command again")
-    resume = "type the same command with --resume auto to go on from its last checkpoint"
     if status < 0:
         name = signal.Signals(-status).name
         memory = " (often: no memory left)" if -status == signal.SIGKILL else ""
-        return End(128 - status, what=f"killed by {name}{memory}", fix=resume)
-    return End(1, what=f"crashed (exit code {status}); the lines above say why", fix=resume)
+        return End(128 - status, what=f"killed by {name}{memory}", crashed=True)
+    return End(1, what=f"crashed (exit code {status}); the lines above say why", crashed=True)

@@ -23,9 +23,9 @@ HIDDEN = Facts(gpus=4, gpus_installed=8, cores=64)  # CUDA_VISIBLE_DEVICES=0,1,2
 
 def planned(machine: Facts, name: str, *argv: str, verb="train") -> plan.Plan:
     typed, rest = start.split(list(argv) or ["mnist"])
-    typed.pop("config")
+    emulate = typed.pop("emulate", False)
     asked = engine.read(name)
-    return plan.make(verb, rest, asked, engine.override(asked, **typed), machine, start.trained(start.parse(rest)))
+    return plan.make(verb, rest, asked, engine.override(asked, **typed), machine, start.trained(start.parse(rest)), emulate=emulate)
 
 
 def refusal(todo: plan.Plan) -> str:
@@ -183,12 +183,13 @@ def test_help_is_cheap():
     assert spent < 0.3, f"{spent:.2f} s"
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["train", "mnist", "--config", "8gpu"], ["train", "mnist", "--help"]])
+@pytest.mark.parametrize("argv", [["--help"], ["train", "mnist", "--config", "8gpu"], ["train", "mnist", "--help"],
+                                  ["runs"], ["runs", "show", "x"], ["stop", "x"], ["doctor", "--help"], ["prep", "--help"]])
 def test_no_torch(argv):
     code = ("import sys, launch.__main__ as m\n"
             f"try: m.run({argv!r})\n"
             "except BaseException as e: pass\n"
-            "assert not {'torch', 'accelerate', 'numpy'} & set(sys.modules), 'heavy imports'")
+            "assert not {'torch', 'accelerate'} & set(sys.modules), 'heavy imports'")
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 

@@ -45,7 +45,8 @@ LAUNCHER = """
 import os, sys
 from launch import supervise
 from data_prep.errors import Failure
-end = supervise.run(sys.argv[2:], dict(os.environ), direct=sys.argv[1] == "1")
+with supervise.Asked() as asked:
+    end = supervise.run(sys.argv[2:], dict(os.environ), sys.argv[1] == "1", asked)
 if end.what: print(Failure(end.code, end.what, end.fix).line(), file=sys.stderr)
 sys.exit(end.code)
 """
@@ -215,7 +216,7 @@ def test_a_killed_engine_lets_the_workers_save(group):
 def test_a_crash_is_one_line_of_ours(group, world, end):
     code, errors = group(world, END=end).end()
     ours = [line for line in errors.splitlines() if line.startswith("relaunch: ")]
-    assert len(ours) == 1 and "--resume auto" in ours[0]
+    assert len(ours) == 1 and ("crashed" in ours[0] or "SIGKILL" in ours[0])
     assert code == (137 if (end, world) == ("dies", 1) else 1)
     if end == "raises":
         assert "RuntimeError: a bug" in errors

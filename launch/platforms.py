@@ -1,0 +1,95 @@
+"""Which machine of how many this is, as the platform that started us says it in the environment.
+
+    platforms.find(os.environ)    # Nodes(platform="SLURM", nodes=2, rank=1, address="n1", port=24711, gpus=8)
+
+Pure functions of the environment: a plan prints what they find, and a start on several machines fills in from it what
+was not typed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from data_prep.errors import USAGE, Failure
+from launch.engine import Engine
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nodes:
+    """This machine among those that the platform started together. `gpus` are each machine's, if the platform says."""
+
+    platform: str
+    nodes: int
+    rank: int
+    address: str | None = None  # of the first machine
+    port: int | None = None  # free on the first machine, the same everywhere
+    gpus: int | None = None
+
+
+def find(env: Mapping[str, str]) -> Nodes | None:
+    """The platform's facts; None on a machine of its own. Failure 64 if a variable is not what its platform writes."""
+    for platform, mark, count, rank, address, port, gpus in TABLE:
+        if mark in env and not ("LOCAL_RANK" in env and platform == "Kubernetes"):  # there RANK would be a process's
+            return Nodes(platform=platform, nodes=number(env, count, 1), rank=number(env, rank, 0), address=address(env),
+                         port=port(env), gpus=number(env, gpus) if env.get(gpus, "").isdigit() else None)
+    return None
+
+
+def number(env: Mapping[str, str], name: str, otherwise: int | None = None) -> int | None:
+    value = env.get(name, "")
+    if value and not value.isdigit():
+        raise Failure(USAGE, f"the environment says {name}={value!r}, which is not a number", "unset it, or correct it")
+    return int(value) if value else otherwise
+
+
+def first_host(hosts: str) -> str | None:
+    """The first name of SLURM's `gpu[003-010,12],login1`, as `scontrol show hostnames` would print it."""
+    first = re.match(r"(?:\[[^\]]*\]|[^,\[])+", hosts)
+    return re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", first.group()) if first else None
+
+
+def slurm_port(job: int) -> int:
+    """The same on every node, and another than the neighbour's job's."""
+    return 20000 + job % 20000
+
+
+def _first_line(name: str):
+    return lambda env: next(iter(env.get(name, "").split()), None)
+
+
+# Derived where a platform starts one command per machine and says nothing of a port: below the range that Linux hands out.
+_FREE = 29500
+
+# (platform, variable that gives it away, machines, rank, address of the first, port, GPUs of a machine). Under SLURM only
+# a step has companions: the batch script itself runs on the first node alone.
+TABLE = (
+    ("SkyPilot", "SKYPILOT_NODE_RANK", "SKYPILOT_NUM_NODES", "SKYPILOT_NODE_RANK", _first_line("SKYPILOT_NODE_IPS"),
+     lambda env: _FREE, "SKYPILOT_NUM_GPUS_PER_NODE"),
+    ("dstack", "DSTACK_NODE_RANK", "DSTACK_NODES_NUM", "DSTACK_NODE_RANK", _first_line("DSTACK_MASTER_NODE_IP"),
+     lambda env: _FREE, "DSTACK_GPUS_PER_NODE"),
+    ("SLURM", "SLURM_STEP_NUM_NODES", "SLURM_STEP_NUM_NODES", "SLURM_NODEID", lambda env: first_host(env.get("SLURM_STEP_NODELIST", "")),
+     lambda env: slurm_port(number(env, "SLURM_JOB_ID", 0)), "SLURM_GPUS_ON_NODE"),
+    ("Kubeflow", "PET_NODE_RANK", "PET_NNODES", "PET_NODE_RANK", _first_line("PET_MASTER_ADDR"),
+     lambda env: number(env, "PET_MASTER_PORT", _FREE), "PET_NPROC_PER_NODE"),
+    # PyTorchJob v1, PAI-DLC, AIHC: torch's names, counting machines instead of processes
+    ("Kubernetes", "WORLD_SIZE", "WORLD_SIZE", "RANK", _first_line("MASTER_ADDR"), lambda env: number(env, "MASTER_PORT", _FREE), ""),
+)
+
+
+def fill(asked: Engine, typed: dict, found: Nodes | None) -> dict:
+    """The typed flags, with those added that the platform knows. Nothing is added on a machine of its own.
+
+    A config for one machine is taken as each machine's share. Failure 64 if the counts of machines contradict.
+    """
+    if found is None or found.nodes == 1:
+        return typed
+    machines = typed.get("machines", asked.machines if asked.machines > 1 else found.nodes)
+    if machines != found.nodes:
+        raise Failure(USAGE, f"{asked.name} is for {machines} machines and {found.platform} started {found.nodes}",
+                      f"add --num-machines {found.nodes} --num-processes N (all machines together)")
+    known = {"machines": machines, "machine_rank": found.rank, "address": found.address, "port": found.port}
+    if asked.machines == 1:
+        known["processes"] = asked.processes * machines
+    return {k: v for k, v in known.items() if v is not None} | typed

@@ -1,0 +1,79 @@
+"""After a crash: start again from the last checkpoint, unless that would only repeat it.
+
+    restart.keep(plan, run, limit=3)    # the End of the last attempt
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from dataclasses import dataclass
+
+from launch import plan, supervise
+from trainers.rundir import RunDir
+
+LIMIT = 3  # starts again without a new checkpoint: more hide a fault that will not go away
+
+
+@dataclass(frozen=True)
+class Crash:
+    """One crash: how the group ended, at which step if a worker could still say so, with what committed."""
+
+    what: str
+    step: int | None
+    checkpoint: int  # step of the newest; -1: none
+
+
+def keep(todo: plan.Plan, run: RunDir | None, limit: int) -> supervise.End:
+    """Carry out a plan to its end, through crashes. `run` is None where nothing is trained."""
+    crashes: list[Crash] = []
+    with supervise.Asked() as asked:
+        while True:
+            end = supervise.run(todo.command, plan.environment(todo, dict(os.environ)), todo.direct, asked)
+            if not end.crashed:
+                return end
+            if run is None:
+                return dataclasses.replace(end, fix="run the same command again")
+            crashes.append(crash(end.what, run))
+            again = f"to go on: the same command with --run {run.path} --resume auto"
+            reason = "asked to stop" if asked.first else verdict(crashes, limit)
+            if reason:
+                return dataclasses.replace(end, what=f"{end.what} ({reason})", fix=again if run.begun() else "")
+            print(f"relaunch: {end.what}; starting again from step {crashes[-1].checkpoint} of {run.path} "
+                  f"({spent(crashes)} of {limit})", file=sys.stderr, flush=True)
+            if len(crashes) == 1:
+                todo = plan.more(todo, "--resume", "auto")
+
+
+def crash(what: str, run: RunDir) -> Crash:
+    try:
+        status = json.loads(run.status.read_text())
+        step = status["step"] if status["state"] == "failed" else None
+    except (OSError, ValueError, KeyError):
+        step = None
+    return Crash(what, step, newest(run))
+
+
+def newest(run: RunDir) -> int:
+    """Step of the newest committed checkpoint; -1 if there is none."""
+    steps = [p.parent.name.removeprefix("step-") for p in run.checkpoints.glob("step-*/MANIFEST.json")]
+    return max((int(s) for s in steps if s.isdigit()), default=-1)
+
+
+def spent(crashes: list[Crash]) -> int:
+    """Crashes since the last new checkpoint."""
+    return sum(c.checkpoint == crashes[-1].checkpoint for c in crashes)
+
+
+def verdict(crashes: list[Crash], limit: int) -> str:
+    """Why not to start again after the last of these crashes; empty: do. Pure."""
+    last = crashes[-1]
+    if last.checkpoint < 0:
+        return "before the first checkpoint" if limit else ""
+    if last.step is not None and last in crashes[:-1]:
+        return f"the same failure twice, at step {last.step}"
+    if spent(crashes) > limit:
+        return f"{limit} restarts brought no new checkpoint" if limit else "not restarted: --max-restarts 0"
+    return ""

@@ -1,0 +1,163 @@
+"""Runs as their folders tell of them, from anywhere that sees the folders: list them, show one, stop one.
+
+    relaunch runs
+    relaunch runs show NAME
+    relaunch stop NAME
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_prep.errors import DATA, STORAGE, USAGE, Failure
+from launch.restart import newest
+from trainers import rundir
+from trainers.config import Parser
+from trainers.rundir import RunDir
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One run: what it is, how far it is, how good, since when."""
+
+    name: str
+    state: str  # of status.json, or `crashed`: running says the file, and nobody is
+    step: int
+    total: int | None
+    metric: str
+    config: str
+    seconds: float  # from its start to its last word
+    reason: str
+
+
+def load(path: Path) -> dict:
+    """A JSON file of a run; empty if it is not there or not whole."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def summarise(run: RunDir) -> Summary:
+    status, plan = load(run.status), load(run.plan)
+    last = last_lines(run.metrics)
+    state = status.get("state", "unknown")
+    if state == "running" and abandoned(run, plan):
+        state = "crashed"
+    step = max(status.get("step") or 0, newest(run), last.get("train", {}).get("step", 0))
+    files = [p.stat().st_mtime for p in (run.metrics, run.status) if p.exists()]
+    seconds = max(files) - run.config.stat().st_mtime if files else 0.0
+    return Summary(run.path.name, state, step, plan.get("total_steps"), best_metric(last.get("val", {})),
+                   plan.get("config") or f"{plan.get('world', '?')} x {plan.get('device', '?')}", max(seconds, 0.0),
+                   status.get("reason", ""))
+
+
+def last_lines(metrics: Path) -> dict[str, dict]:
+    """The last whole line of each split."""
+    found: dict[str, dict] = {}
+    if metrics.exists():
+        for line in reversed(metrics.read_text().splitlines()):
+            try:
+                row = json.loads(line)
+            except ValueError:  # being written
+                continue
+            found.setdefault(row["split"], row)
+            if len(found) == 2:
+                break
+    return found
+
+
+def best_metric(row: dict) -> str:
+    if "top1" in row:
+        return f"top1 {row['top1']:.2f} %"
+    return f"ppl {row['ppl']:.1f}" if "ppl" in row else ""
+
+
+def abandoned(run: RunDir, plan: dict) -> bool:
+    """Nobody holds the run's lock. Said only of this host's runs: locks need not travel over a network's disk."""
+    try:
+        with open(run.path / ".lock") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        pass
+    except OSError:  # held, or the disk has no locks
+        return False
+    return plan.get("host") in (None, socket.gethostname())
+
+
+def duration(seconds: float) -> str:
+    hours, minutes = int(seconds // 3600), int(seconds // 60 % 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {int(seconds % 60):02} s"
+
+
+def table(summaries: list[Summary]) -> str:
+    rows = [("run", "state", "step", "metric", "time", "config")]
+    rows += [(s.name, s.state, f"{s.step:,}" + (f"/{s.total:,}" if s.total else ""), s.metric, duration(s.seconds), s.config)
+             for s in summaries]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip() for row in rows)
+
+
+def show(run: RunDir) -> str:
+    s, config, plan = summarise(run), load(run.config), load(run.plan)
+    words = " ".join(plan.get("command", ["?"])[1:])
+    steps = sorted(p.parent.name for p in run.checkpoints.glob("step-*/MANIFEST.json"))
+    size = sum(f.stat().st_size for f in run.checkpoints.rglob("*") if f.is_file())
+    rows = [("run", str(run.path)), ("state", s.state + (f": {s.reason}" if s.reason else "")),
+            ("step", f"{s.step:,}" + (f" of {s.total:,}" if s.total else "")), ("metric", s.metric or "none yet"),
+            ("time", duration(s.seconds)), ("command", words),
+            ("ran as", f"{plan.get('world', '?')} x {plan.get('device', '?')} ({plan.get('device_name', '?')}) on {plan.get('host', '?')}, "
+                       f"config {s.config}, {'fp32' if plan.get('precision') in ('no', None) else plan['precision']}"),
+            ("data", f"{plan.get('data', config.get('data', '?'))}, hash {plan.get('data_hash', '?')[:12]}"),
+            ("checkpoints", f"{', '.join(s.removeprefix('step-').lstrip('0') or '0' for s in steps) or 'none'} ({size / 1e6:.1f} MB)"),
+            ("predictions", ", ".join(sorted(p.name for p in run.predictions.glob("*.parquet"))) or "none"),
+            ("curves", f"tensorboard --logdir {run.tensorboard}")]
+    if s.state in ("preempted", "stopped", "crashed", "failed"):
+        rows.append(("go on", f"relaunch train {config.get('workload')} --run {run.path} --resume auto"))
+    return "\n".join(f"{name:12}{value}" for name, value in rows)
+
+
+def found(name: str) -> RunDir:
+    path, _ = rundir.find(name)
+    run = RunDir(path)
+    if not run.begun():
+        raise Failure(DATA, f"{path} is not a run", "relaunch runs lists those that are")
+    return run
+
+
+def main_runs(argv: list[str]) -> int:
+    parser = Parser(prog="relaunch runs", description="List the runs under runs/, newest last; `show NAME` tells more of one.")
+    parser.add_argument("what", nargs="?", choices=("show",), help="show one run")
+    parser.add_argument("run", nargs="?", metavar="RUN", help="a name under runs/, or a path")
+    args = parser.parse_args(argv)
+    if args.what:
+        if not args.run:
+            raise Failure(USAGE, "relaunch runs show needs a run", "relaunch runs lists them")
+        print(show(found(args.run)))
+        return 0
+    runs = sorted(rundir.ROOT.glob("*/config.json"), key=lambda p: p.stat().st_mtime)
+    print(table([summarise(RunDir(p.parent)) for p in runs]) if runs else "no runs under runs/ yet")
+    return 0
+
+
+def main_stop(argv: list[str]) -> int:
+    parser = Parser(prog="relaunch stop", description=(
+        "Ask a run to save at its next step and leave with code 78, after which no scheduler starts it again.\n"
+        "Works from any machine that sees the run's folder; the same as `touch RUN/STOP`."))
+    parser.add_argument("run", metavar="RUN", help="a name under runs/, or a path")
+    args = parser.parse_args(argv)
+    run = found(args.run)
+    state = summarise(run).state
+    if state != "running":
+        raise Failure(USAGE, f"{run.path} is not running: it is {state}", "there is nothing to stop")
+    try:
+        rundir.write_atomic(run.stop, time.strftime("%Y-%m-%dT%H:%M:%S%z\n"))
+    except OSError as error:
+        raise Failure(STORAGE, f"cannot write {run.stop} ({error.strerror})", "ask its owner, or send its launcher SIGTERM") from error
+    print(f"{run.path}: asked to stop; it saves at its next step and leaves")
+    return 0

@@ -1,0 +1,97 @@
+"""What a plan looks like on a terminal.
+
+    print(show.table(plan))    # relaunch train … --dry-run
+    print(show.line(plan))     # at the top of every start
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from launch import estimate
+from launch.estimate import Size
+from launch.plan import Plan
+
+
+def plural(n: int, word: str, words: str | None = None) -> str:
+    return f"{n:,} {word if n == 1 else words or word + 's'}"
+
+
+def precision(plan: Plan) -> str:
+    return "fp32" if plan.engine.precision == "no" else plan.engine.precision
+
+
+def processes(plan: Plan) -> str:
+    """`2 processes on the CPU`, `16 processes on 2 machines x 8 GPUs`."""
+    engine = plan.engine
+    what = plural(engine.processes, "process", "processes")
+    if engine.use_cpu:
+        return f"{what} on the CPU" + (", in place of GPUs (--emulate)" if plan.emulated else "")
+    if engine.machines > 1:
+        return f"{what} on {engine.machines} machines x {plural(plan.local, 'GPU')}"
+    return f"{what} on {plural(plan.local, 'GPU')}"
+
+
+def batch(plan: Plan) -> str:
+    config = plan.config
+    accumulated = f" x {plural(config.grad_accum_steps, 'micro-batch', 'micro-batches')}" if config.grad_accum_steps > 1 else ""
+    return f"{config.batch_size} = {plural(plan.engine.processes, 'process', 'processes')}{accumulated} x {plan.micro_batch}"
+
+
+def line(plan: Plan) -> str:
+    """The plan in one line."""
+    parts = [f"{processes(plan)} ({plan.engine.name}), {precision(plan)}"]
+    if plan.config:
+        parts.append(f"batch {batch(plan)}")
+    if plan.place:
+        parts.append(f"{plan.place.run}{f' from step {plan.place.step}' if plan.place.step is not None else ''}")
+    return f"relaunch {plan.verb}: " + "; ".join(parts)
+
+
+def table(plan: Plan, size: Size | None) -> str:
+    """The whole plan, one fact a line."""
+    engine, facts, rows = plan.engine, plan.facts, []
+    if config := plan.config:
+        rows.append(("workload", f"{config.workload} {config.arch}"))
+        if data := plan.data:
+            sizes = ", ".join(f"{n:,} {split}" for split, n in ((("train", data.train), *data.rest) if data.train else ()))
+            rows.append(("data", f"{data.name} in {data.where}: " + (f"{sizes}, hash {data.hash[:12]}" if sizes else "packed at the start")))
+    rows.append(("config", f"{engine.name} ({short(engine.path)})"))
+    rows.append(("processes", processes(plan)))
+    this = f"{facts.host}: {plural(facts.cores, 'core')}, {gpus(plan)}, {facts.memory / 1e9:.0f} GB of memory"
+    if engine.machines > 1:
+        rows.append(("machines", f"{engine.machines}, the first is {engine.address}:{engine.port or 29500}; this is number {engine.machine_rank}"))
+    rows += [("this machine", this), ("threads", f"{plan.threads} a process"), ("precision", precision(plan))]
+    if config:
+        rows.append(("batch", batch(plan)))
+        steps = f"{plan.epoch_steps:,} an epoch" if plan.epoch_steps else "known when the data is packed"
+        total = f", {plan.total_steps:,} in all" if plan.total_steps else ""
+        rows.append(("steps", steps + total))
+        warm = f", {plural(config.warmup_steps, 'step')} of warm-up" if config.warmup_steps else ""
+        rows.append(("learning rate", f"{config.lr:g}, {config.schedule}{warm}; {config.optimizer}"))
+    if place := plan.place:
+        begins = f", goes on from its checkpoint of step {place.step:,}" if place.step is not None else \
+            f", begins with the weights of {place.weights}" if place.weights else ", new"
+        rows.append(("run", place.run + begins))
+    if config:
+        rows.append(("memory", estimate.say(size)))
+    words = [short(w) if w == str(engine.path) else w for w in plan.engine_command]
+    rows.append(("engine", shlex.join(words)))
+    if plan.direct:
+        rows.append(("started as", shlex.join(["python", *plan.command[1:]]) + "  (one process needs no engine around it)"))
+    return "\n".join(f"{name:14}{value}" for name, value in rows)
+
+
+def gpus(plan: Plan) -> str:
+    facts = plan.facts
+    if not facts.gpus_installed:
+        return "no GPU"
+    hidden = f" ({facts.gpus} visible)" if facts.gpus != facts.gpus_installed else ""
+    return f"{facts.gpus_installed} x {facts.gpu_names[0] if facts.gpu_names else 'GPU'}{hidden}"
+
+
+def short(path) -> str:
+    """A path as seen from here, if it lies below."""
+    path, here = Path(path), Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
