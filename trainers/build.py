@@ -19,17 +19,24 @@ TASKS = {"images": Images, "text": Text}
 
 def make_task(config: RunConfig, packed: Packed, device: torch.device, rank: int = 0, world: int = 1):
     """The workload's batches, loss and scores on this data. Failure 64 where they do not fit each other."""
-    kind = workloads.load(config.workload).kind
-    if packed.kind != kind:
-        raise Failure(USAGE, f"{config.workload} trains on {kind}, and {packed.name} holds {packed.kind}", "choose another --data")
+    kind = check_kind(config, packed)
     if config.batch_size % (world * config.grad_accum_steps):
         raise Failure(USAGE, f"--batch-size {config.batch_size} does not divide by {world} processes x "
                       f"{config.grad_accum_steps} accumulation steps", "choose a multiple")
     return TASKS[kind](config, packed, device, rank, world)
 
 
+def check_kind(config: RunConfig, packed: Packed) -> str:
+    """The kind of data that the workload and the set share. Failure 64 if they do not."""
+    kind = workloads.load(config.workload).kind
+    if packed.kind != kind:
+        raise Failure(USAGE, f"{config.workload} trains on {kind}, and {packed.name} holds {packed.kind}", "choose another --data")
+    return kind
+
+
 def make_model(config: RunConfig, packed: Packed) -> nn.Module:
     """The workload's model on the CPU, its initial weights drawn from the config's seed."""
+    check_kind(config, packed)
     torch.manual_seed(order.key("init", config.seed))
     try:
         model = workloads.load(config.workload).model(config, packed)

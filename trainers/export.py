@@ -85,4 +85,4 @@ def size(count: int) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(process.main(run))
+    sys.exit(process.main(run, saves=False))

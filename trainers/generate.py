@@ -93,4 +93,4 @@ def run(argv: list[str]) -> tuple[int, str | None]:
 
 
 if __name__ == "__main__":
-    sys.exit(process.main(run))
+    sys.exit(process.main(run, saves=False))

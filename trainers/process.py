@@ -62,13 +62,14 @@ def rank() -> int:
     return int(os.environ.get("RANK", 0))
 
 
-def main(run: Callable[[list[str]], tuple[int, str | None]]) -> int:
+def main(run: Callable[[list[str]], tuple[int, str | None]], saves: bool = True) -> int:
     """Run an entry point that returns (code, run folder) or raises Failure; returns the process's exit code.
 
     Under `relaunch` the code goes into the file RELAUNCH_OUTCOME and the process ends with 0, so that the engine
-    between the two adds no traceback of its own.
+    between the two adds no traceback of its own. What `saves` at a stop signal listens to them; the rest just ends.
     """
-    listen()
+    if saves:
+        listen()
     folder = None
     try:
         code, folder = run(sys.argv[1:])
@@ -76,6 +77,8 @@ def main(run: Callable[[list[str]], tuple[int, str | None]]) -> int:
         code = failure.code
         if rank() == 0:
             tell(failure.line(), sys.stderr)
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
     for s in SIGNALS:  # the run is over: a late signal must not turn its end into another
         signal.signal(s, signal.SIG_IGN)
     outcome = os.environ.get("RELAUNCH_OUTCOME")

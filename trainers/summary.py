@@ -10,9 +10,9 @@ import sys
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-from data_prep.errors import USAGE, Failure
+from data_prep.errors import Failure
 from data_prep.packed import Packed, data_root, open_packed
-from trainers import process, workloads
+from trainers import process
 from trainers.config import RunConfig, parse
 
 if TYPE_CHECKING:
@@ -88,8 +88,6 @@ def run(argv: list[str]) -> tuple[int, str | None]:
         if config.data not in OFFICIAL:
             raise
         packed, shown = official(config.data), " (not packed here: its published sizes)"
-    if packed.kind != (kind := workloads.load(config.workload).kind):
-        raise Failure(USAGE, f"{config.workload} trains on {kind}, and {packed.name} holds {packed.kind}", "choose another --data")
     from trainers.build import make_model
 
     process.tell(f"{config.workload} {config.arch} on {packed.name}{shown}\n\n{table(make_model(config, packed), example(config, packed))}")
@@ -97,4 +95,4 @@ def run(argv: list[str]) -> tuple[int, str | None]:
 
 
 if __name__ == "__main__":
-    sys.exit(process.main(run))
+    sys.exit(process.main(run, saves=False))
