@@ -83,14 +83,13 @@ class Training:
 
     def asked(self) -> int:
         """Why this rank would stop after the step just taken. The STOP file is looked for once a second."""
-        if process.asked_to_stop() or self.step == self.stop_after:
-            return BY_SIGNAL
+        why = BY_SIGNAL if process.asked_to_stop() or self.step == self.stop_after else NO_STOP
         now = time.monotonic()
-        if self.runtime.main and now - self.polled > 1:
+        if self.runtime.main and (why or now - self.polled > 1):
             self.polled = now
             if self.run.stop.exists():
                 return BY_REQUEST
-        return NO_STOP
+        return why
 
     # what happens at a boundary ------------------------------------------------------------------------------------
 
