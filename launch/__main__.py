@@ -22,6 +22,10 @@ VERBS = {
     "doctor": "check this machine for a config and a workload, and rehearse a start",
     "runs": "list the runs here, or show one",
     "stop": "ask a run to save and leave",
+    "submit": "write a job for SLURM, Kubernetes or a web form, and hand it to SLURM",
+    "status": "say where a SLURM job stands",
+    "logs": "show the log of a SLURM job",
+    "cancel": "cancel a SLURM job for good",
 }
 
 
@@ -51,6 +55,12 @@ def run(argv: list[str]) -> int:
     if verb in ("runs", "stop"):
         from launch import runs
         return (runs.main_runs if verb == "runs" else runs.main_stop)(rest)
+    if verb == "submit":
+        from launch import submit
+        return submit.main(rest)
+    if verb in ("status", "logs", "cancel"):
+        from launch.submit import queue
+        return queue.main(verb, rest)
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-m", f"trainers.{verb}", *rest])  # these need torch: hand the process over
 

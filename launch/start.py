@@ -25,6 +25,7 @@ how it is launched:
   --config NAME|PATH      an accelerate config: {names} [1gpu if there is a GPU, else cpu]
   --num-processes N       processes on all machines together, over the config's
   --mixed-precision P     no, fp16 or bf16, over the config's
+  --num-machines N        machines, over the config's
   --machine-rank N        with several machines: which this is, from 0
   --main-process-ip HOST  with several machines: name or address of the first
   --main-process-port N   with several machines: a port that is free on the first
@@ -38,6 +39,7 @@ def flags() -> config.Parser:
     parser.add_argument("--config")
     parser.add_argument("--num-processes", dest="processes", type=int, metavar="N")
     parser.add_argument("--mixed-precision", dest="precision", choices=engine.PRECISIONS)
+    parser.add_argument("--num-machines", dest="machines", type=int, metavar="N")
     parser.add_argument("--machine-rank", type=int, metavar="N")
     parser.add_argument("--main-process-ip", dest="address", metavar="HOST")
     parser.add_argument("--main-process-port", dest="port", type=int, metavar="PORT")
@@ -50,7 +52,7 @@ def flags() -> config.Parser:
 def split(argv: list[str]) -> tuple[dict, list[str]]:
     """The launcher's flags that were typed, and the worker's arguments."""
     typed, rest = flags().parse_known_args(argv)
-    for flag, name, least in (("--num-processes", "processes", 1), ("--machine-rank", "machine_rank", 0),
+    for flag, name, least in (("--num-processes", "processes", 1), ("--num-machines", "machines", 1), ("--machine-rank", "machine_rank", 0),
                               ("--main-process-port", "port", 0), ("--max-restarts", "max_restarts", 0)):
         if getattr(typed, name, least) < least:
             raise Failure(USAGE, f"{flag} {getattr(typed, name)} is too small", f"it must be at least {least}")

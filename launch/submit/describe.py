@@ -121,15 +121,16 @@ def parse(kind: str, argv: list[str]) -> Job:
         if name in typed:
             raise Failure(USAGE, f"{flag} is what the job itself finds out", "leave it out; say --nodes N" if name == "machines" else "leave it out")
     job = start.parse(rest)
+    if job.launch.run and not job.launch.resume:
+        job = start.parse([*rest, "--resume", "auto"])  # as it will be started
     if job.launch.evaluate or job.launch.stop_after:
         raise Failure(USAGE, "a job trains to the end", "leave --evaluate and --stop-after out")
     for name, least in (("nodes", 1), ("gpus", 0), ("cpus", 1), ("chain", 1), ("requeues", 0)):
         if getattr(given, name, least) < least:
             raise Failure(USAGE, f"--{name} {getattr(given, name)} is too small", f"it must be at least {least}")
-    shape, adds = layout(typed, getattr(given, "nodes", None), getattr(given, "gpus", None))
+    shape, added = layout(typed, getattr(given, "nodes", None), getattr(given, "gpus", None))
     settings = start.trained(job)
-    preflight_batch(rest, shape, settings)
-    tasks = sweep(getattr(given, "sweep", []), rest)
+    check(rest, shape, settings, "emulate" in typed)
     weights = job.launch.resume if job.launch.resume != "auto" else None
     if weights and kind != "slurm":
         raise Failure(USAGE, "only a SLURM job can begin with other weights", "start it once by hand, then submit it with its --run")
@@ -139,8 +140,134 @@ def parse(kind: str, argv: list[str]) -> Job:
         start.data_of(settings, job.launch.data_root)
     run = str(rundir.locate(job.launch.run) if job.launch.run else rundir.ROOT / f"{settings.workload}-{time.strftime('%Y%m%d-%H%M%S')}")
     local = shape.processes // shape.machines
-    return Job(kind=kind, name=checked("name", getattr(given, "name", Path(run).name)), words=tuple(dropped(words, "--run", "--resume") + adds),
-               run=run, weights=weights, nodes=shape.machines, gpus=0 if shape.use_cpu and not typed.get("emulate") else getattr(given, "gpus", local),
-               processes=shape.processes, cpus=getattr(given, "cpus", THREADS * local), time=seconds(given.time) if hasattr(given, "time") else None,
-               image=getattr(given, "image", ""), site=site(given), tasks=tasks, env=tuple(getattr(given, "env", ())),
-               chain=getattr(given, "chain", 1), requeues=getattr(given, "requeues", REQUEUES), submit=getattr(given, "submit", False), extra=given)
+    return Job(kind=kind, name=checked("--name", getattr(given, "name", Path(run).name)), run=run, weights=weights,
+               words=(*without(words, "--run", "--resume"), *added), nodes=shape.machines, processes=shape.processes,
+               gpus=getattr(given, "gpus", 0 if shape.use_cpu or "emulate" in typed else local),
+               cpus=getattr(given, "cpus", THREADS * local), time=seconds(given.time) if hasattr(given, "time") else None,
+               image=getattr(given, "image", ""), site=site(given), tasks=sweep(getattr(given, "sweep", []), rest),
+               env=tuple(getattr(given, "env", ())), chain=getattr(given, "chain", 1),
+               requeues=getattr(given, "requeues", REQUEUES), submit=getattr(given, "submit", False), extra=given)
+
+
+def layout(typed: dict, nodes: int | None, gpus: int | None) -> tuple[engine.Engine, list[str]]:
+    """What runs where on the job's machines, and the flags that say so beside those that were typed."""
+    emulated = "emulate" in typed
+    name = typed.get("config") or ("cpu" if gpus == 0 and (nodes or 1) == 1 else "cpu2" if gpus == 0 else
+                                   "1gpu" if (gpus or 1) * (nodes or 1) == 1 else "8gpu")
+    asked = engine.read(name)
+    nodes = nodes or asked.machines
+    if asked.use_cpu and gpus and not emulated:
+        raise Failure(USAGE, f"{name} trains on the CPU and the job asks for {gpus} GPUs", "leave --gpus-per-node out, or choose another --config")
+    if emulated and nodes > 1:
+        raise Failure(USAGE, "--emulate stays on one machine", "leave --nodes out")
+    if gpus and not emulated:
+        processes = gpus * nodes
+        if typed.get("processes", processes) != processes:
+            raise Failure(USAGE, f"--num-processes {typed['processes']} is not {nodes} x {gpus} GPUs", "leave it out")
+    else:
+        processes = typed.get("processes") or max(1, asked.processes // asked.machines) * nodes
+    added = [] if "config" in typed else ["--config", name]
+    if processes != asked.processes and "processes" not in typed:
+        added += ["--num-processes", str(processes)]
+    if nodes != asked.machines:
+        added += ["--num-machines", str(nodes)]
+    return engine.override(asked, **{k: v for k, v in typed.items() if k == "precision"}, processes=processes, machines=nodes), added
+
+
+def check(rest: list[str], shape: engine.Engine, settings: config.RunConfig, emulate: bool) -> None:
+    """What of the preflight does not depend on the machine that this is typed on."""
+    shape = engine.override(shape, address="localhost")
+    todo = plan.make("train", rest, shape, shape, Facts(), settings, emulate=emulate)
+    for problem in (preflight.machines(todo), preflight.precision(todo), preflight.batch(todo)):
+        if problem:
+            raise problem
+
+
+def sweep(points: list[str], rest: list[str]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """`["seed=1,2", "lr=0.1"]` -> (("seed1-lr0.1", ("--seed", "1", "--lr", "0.1")), …), each parsed to see that it can train."""
+    axes = []
+    for point in points:
+        flag, _, values = point.partition("=")
+        if not flag or not all(values.split(",")):
+            raise Failure(USAGE, f"--sweep {point} is not FLAG=A,B,C", "write --sweep seed=1,2,3, for example")
+        axes.append([(flag.lstrip("-"), value) for value in values.split(",")])
+    tasks = []
+    for combination in itertools.product(*axes) if axes else ():
+        words = tuple(word for flag, value in combination for word in (f"--{flag}", value))
+        start.parse([*rest, *words])
+        tasks.append((re.sub(r"[^\w.-]", "_", "-".join(flag + value for flag, value in combination)), words))
+    return tuple(tasks)
+
+
+def without(words: list[str], *flags: str) -> list[str]:
+    """The words less these flags and their values."""
+    kept, skip = [], False
+    for word in words:
+        name = word.split("=", 1)[0].replace("_", "-")
+        if not skip and name not in flags:
+            kept.append(word)
+        skip = not skip and word in flags
+    return kept
+
+
+def seconds(text: str) -> int:
+    """SLURM's ways of writing a time limit. Failure 64 for others."""
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text)
+    if not match:
+        raise Failure(USAGE, f"--time {text} is not a time", "write MINUTES, H:MM:SS or D-HH:MM:SS")
+    days, *parts = match.groups()
+    parts = [int(p) for p in parts if p is not None]
+    if days is not None:  # D-HH[:MM[:SS]]
+        units = (3600, 60, 1)
+    else:  # M, M:SS, H:MM:SS
+        units = (3600, 60, 1) if len(parts) == 3 else (60, 1)
+    if not (total := int(days or 0) * 86400 + sum(n * unit for n, unit in zip(parts, units))):
+        raise Failure(USAGE, f"--time {text} is no time at all", "write MINUTES, H:MM:SS or D-HH:MM:SS")
+    return total
+
+
+def site(given: argparse.Namespace) -> Site:
+    """The site's file with the typed flags over it. Failure 64 names what is wrong in it."""
+    values, path = {}, getattr(given, "site", None)
+    if path:
+        try:
+            values = yaml.safe_load(Path(path).read_text()) or {}
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise Failure(USAGE, f"--site {path} cannot be read ({error})", "it is a YAML file; docs/clusters.md shows one") from error
+    known = {f.name: f.default for f in fields(Site)}
+    for name, value in values.items() if isinstance(values, dict) else [(path, None)]:
+        if name not in known:
+            near = nearest(str(name), list(known))
+            raise Failure(USAGE, f"{path}: unknown field {name!r}", f"did you mean {near}?" if near else f"it may hold {', '.join(known)}")
+        right = isinstance(value, str) if known[name] == "" else isinstance(value, list) and all(isinstance(v, str) for v in value)
+        if not right:
+            raise Failure(USAGE, f"{path}: {name} is not {'text' if known[name] == '' else 'a list of texts'}", "quote it" if known[name] == "" else "write it as [a, b]")
+    values |= {name: getattr(given, name) for name in known if hasattr(given, name)}
+    return Site(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def checked(name: str, text: str) -> str:
+    """Text for a line of its own, of which nothing may begin another. Failure 64."""
+    if not text.isprintable() or '"' in text:
+        raise Failure(USAGE, f"{name} {text!r} has a line break, a quote or a control character", "leave it out")
+    return text
+
+
+def environment(job: Job, env=os.environ) -> tuple[dict[str, str], list[str]]:
+    """What the job gets of the environment: values that may be written down, and names whose values may not."""
+    open_, hidden = {}, []
+    for name in sorted(n for n in env if n in KEPT or n.startswith(KEPT_PREFIXES)):
+        hidden.append(name) if SECRET.search(name) else open_.__setitem__(name, env[name])
+    for word in job.env:
+        name, given, value = word.partition("=")
+        if not re.fullmatch(r"[A-Za-z_]\w*", name):
+            raise Failure(USAGE, f"--env {name!r} is not the name of a variable", "write NAME or NAME=VALUE")
+        if SECRET.search(name):
+            if given:
+                raise Failure(USAGE, f"--env {name}=… would write a secret down for others to read", f"export {name} and say --env {name}")
+            hidden.append(name)
+        elif given or name in env:
+            open_[name] = value if given else env[name]
+        else:
+            raise Failure(USAGE, f"--env {name} is not set here", "write --env NAME=VALUE")
+    return open_, hidden

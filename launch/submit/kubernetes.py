@@ -1,0 +1,95 @@
+"""A Kubernetes manifest: a TrainJob (Kubeflow Trainer v2) with its runtime, or a PyTorchJob (Training Operator v1).
+
+    relaunch submit kubernetes cifar10 --config 8gpu --nodes 2 --image registry/relaunch:1 | kubectl create -f -
+
+The TrainJob brings a TrainingRuntime of its own, because grace period, volumes and the rule for code 75 belong there.
+Each pod finds out which of how many it is from its environment (launch/platforms.py).
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+import yaml
+
+from data_prep.errors import PREEMPTED, USAGE, Failure
+from launch.submit.describe import Job, checked, environment
+
+GRACE = 180  # s from SIGTERM to SIGKILL: above the 120 s that the engine is given to save and leave
+RETRY = 128 + PREEMPTED  # what PyTorchJob takes for "again": it restarts on codes from 128 up, and on no others
+
+
+def label(text: str) -> str:
+    """A name as Kubernetes takes it (RFC 1035), with room for what controllers append."""
+    name = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40].strip("-")
+    return name if name[:1].isalpha() else f"r-{name}".strip("-")
+
+
+def mounts(job: Job) -> tuple[list[dict], list[dict]]:
+    """(volumes, volumeMounts): memory for /dev/shm, of which containers have 64 MB, and the claims."""
+    volumes, mounted = [{"name": "shm", "emptyDir": {"medium": "Memory"}}], [{"name": "shm", "mountPath": "/dev/shm"}]
+    for i, text in enumerate(getattr(job.extra, "volume", [])):
+        claim, _, path = text.partition(":")
+        if not re.fullmatch(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", claim) or not path.startswith("/"):
+            raise Failure(USAGE, f"--volume {text} is not CLAIM:PATH", "write --volume datasets:/data, for example")
+        volumes.append({"name": f"claim-{i}", "persistentVolumeClaim": {"claimName": claim}})
+        mounted.append({"name": f"claim-{i}", "mountPath": path})
+    return volumes, mounted
+
+
+def variables(job: Job) -> list[dict]:
+    """Values of what may be read by others; secrets by reference to a Secret named `relaunch`."""
+    kept, hidden = environment(job, {})  # a laptop's PATH and HOME mean nothing in a container
+    return [{"name": k, "value": v} for k, v in kept.items()] + \
+        [{"name": k, "valueFrom": {"secretKeyRef": {"name": "relaunch", "key": k}}} for k in hidden]
+
+
+def manifest(job: Job) -> str:
+    if not job.image:
+        raise Failure(USAGE, "a pod needs an image", "add --image REGISTRY/NAME:TAG")
+    queue = getattr(job.extra, "queue", None)
+    labels = {"kueue.x-k8s.io/queue-name": checked("--queue", queue)} if queue else {}
+    meta = {"name": label(job.name), **({"labels": labels} if labels else {})}
+    volumes, mounted = mounts(job)
+    limits = {"cpu": job.cpus, **({"nvidia.com/gpu": job.gpus} if job.gpus else {})}
+    parts = {"image": checked("--image", job.image), "command": command(job), "env": variables(job),
+             "resources": {"limits": limits, "requests": limits}, "volumeMounts": mounted}
+    if workdir := getattr(job.extra, "workdir", None):
+        parts["workingDir"] = checked("--workdir", workdir)
+    pod = {"terminationGracePeriodSeconds": GRACE, "volumes": volumes}
+    kinds = pytorchjob if getattr(job.extra, "pytorchjob", False) else trainjob
+    return "---\n".join(yaml.safe_dump(kind, sort_keys=False, width=10000) for kind in kinds(job, meta, pod, parts, bool(queue)))
+
+
+def command(job: Job) -> list[str]:
+    words = job.command("--run", job.run, "--resume", "auto")
+    if not getattr(job.extra, "pytorchjob", False):
+        return words  # the launcher itself is process 1 and gets the signals
+    # a shell in between passes signals on, and says 75 in the number that this API restarts on
+    return ["bash", "-c", f"{shlex.join(words)} & p=$!; trap 'kill -TERM $p' TERM; while wait $p; c=$?; kill -0 $p 2>/dev/null; do :; done; "
+            f"[ $c = {PREEMPTED} ] && exit {RETRY}; [ $c -lt 128 ] || c=1; exit $c"]
+
+
+def trainjob(job: Job, meta: dict, pod: dict, parts: dict, queued: bool) -> list[dict]:
+    trainer = {"image": parts["image"], "command": parts["command"], "env": parts["env"], "numNodes": job.nodes, "resourcesPerNode": parts["resources"]}
+    container = {"name": "node", **{k: parts[k] for k in ("image", "workingDir", "volumeMounts") if k in parts}}
+    rules = [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},  # drained, or preempted
+             {"action": "Count", "onExitCodes": {"containerName": "node", "operator": "In", "values": [PREEMPTED]}},
+             {"action": "FailJob", "onExitCodes": {"containerName": "node", "operator": "NotIn", "values": [PREEMPTED]}}]
+    node = {"backoffLimit": job.requeues * job.nodes, "podFailurePolicy": {"rules": rules},  # every node's pod counts
+            "template": {"spec": {"restartPolicy": "Never", **pod, "containers": [container]}}}
+    step = {"metadata": {"labels": {"trainer.kubeflow.org/trainjob-ancestor-step": "trainer"}}, "spec": node}
+    runtime = {"apiVersion": "trainer.kubeflow.org/v1alpha1", "kind": "TrainingRuntime", "metadata": {"name": meta["name"]},
+               "spec": {"mlPolicy": {"numNodes": job.nodes, "torch": {}}, "template": {"spec": {"replicatedJobs": [{"name": "node", "template": step}]}}}}
+    spec = {"runtimeRef": {"apiGroup": "trainer.kubeflow.org", "kind": "TrainingRuntime", "name": meta["name"]}, "trainer": trainer}
+    return [runtime, {"apiVersion": "trainer.kubeflow.org/v1alpha1", "kind": "TrainJob", "metadata": meta,
+                      "spec": {**spec, **({"suspend": True} if queued else {})}}]
+
+
+def pytorchjob(job: Job, meta: dict, pod: dict, parts: dict, queued: bool) -> list[dict]:
+    replica = {"restartPolicy": "ExitCode", "template": {"spec": {**pod, "containers": [{"name": "pytorch", **parts}]}}}
+    replicas = {"Master": {"replicas": 1, **replica}, **({"Worker": {"replicas": job.nodes - 1, **replica}} if job.nodes > 1 else {})}
+    policy = {"cleanPodPolicy": "Running", "backoffLimit": job.requeues * job.nodes, **({"suspend": True} if queued else {})}
+    return [{"apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob", "metadata": meta,
+             "spec": {"runPolicy": policy, "pytorchReplicaSpecs": replicas}}]

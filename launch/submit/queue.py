@@ -1,0 +1,145 @@
+"""What is asked of SLURM once a job is written: take it, say where it stands, show its log, end it.
+
+    relaunch status 4711
+
+Clusters without accounting forget a job soon after its end: then what the run itself noted is still there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from data_prep.errors import DATA, HARDWARE, USAGE, Failure
+from launch.submit import slurm
+from launch.submit.describe import Job
+from trainers import rundir
+from trainers.config import Parser
+from trainers.rundir import RunDir
+
+# what the scheduler says -> what to do about it
+FIXES = (("partition", "`sinfo -s` lists the partitions"), ("account", "add --account NAME: `sacctmgr show assoc user=$USER` lists yours"),
+         ("qos", "`sacctmgr show qos` lists them"), ("time limit", "ask for less --time, or another --partition"),
+         ("node configuration", "ask for fewer --gpus-per-node or --cpus-per-node: `sinfo -o '%P %D %c %G'` shows what nodes have"),
+         ("node count", "ask for fewer --nodes, or another --partition"), ("invalid job id", "`squeue --me` lists your jobs"),
+         ("contact", "the scheduler does not answer: try again in a minute"))
+
+
+def ask(*command: str) -> str:
+    """What a scheduler's command prints. Its refusal is Failure 64 with the scheduler's own reason."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except FileNotFoundError:
+        raise Failure(HARDWARE, f"there is no {command[0]} here", "type this on the cluster's login node") from None
+    if done.returncode == 0:
+        return done.stdout
+    said = [line.split("error: ", 1)[-1] for line in done.stderr.splitlines() if "error: " in line] or [f"{command[0]} ended with {done.returncode}"]
+    reason = next((line for line in said if "failed" in line), said[0])
+    known = [fix for word, fix in FIXES if word in " ".join(said).lower()]
+    raise Failure(USAGE, " ".join([reason, *(line for line in said if line != reason)][:2]), known[0] if known else "")
+
+
+def submit(job: Job) -> int:
+    """Write the script and hand it over, as often as the chain is long. Prints the jobs and their log."""
+    folder = slurm.folder(job)
+    with rundir.storage():
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "job.sh").write_text(slurm.script(job))
+    ids: list[str] = []
+    for _ in range(job.chain):
+        after = [f"--dependency=afterany:{ids[-1]}"] if ids else []
+        ids.append(ask("sbatch", "--parsable", *after, str(folder / "job.sh")).strip().split(";")[0])
+    runs = [f"{job.run}-{label}" for label, _ in job.tasks] or [job.run]
+    note = folder / f"{ids[0]}.json"
+    with rundir.storage():
+        rundir.write_atomic(note, rundir.dump_json({"ids": ids, "runs": runs, "logs": str(folder)}))
+    print(f"job {' -> '.join(ids)}{f', {len(runs)} tasks' if job.tasks else ''}; {'runs' if job.tasks else 'run'} {', '.join(runs)}; logs in {folder}")
+    print(f"relaunch status {ids[0]}   relaunch logs {ids[0]}   relaunch cancel {ids[0]}")
+    return 0
+
+
+def noted(job: str) -> dict:
+    """What was written down when it was submitted from this folder."""
+    for path in (rundir.ROOT / "jobs").glob("*/*.json"):
+        note = rundir.read_json(path)
+        if job.split("_")[0] in note["ids"]:
+            return note
+    return {"ids": [job], "runs": [], "logs": None}
+
+
+def standing(job: str) -> list[str]:
+    """One line per job or task, from whoever still knows it: the queue, the controller, the accounting."""
+    for command, pattern in ((("squeue", "-h", "-r", "-j", job, "-o", "%i|%T|%r, %N"), r"(.+?)\|(.+?)\|(.*)"),
+                             (("scontrol", "-o", "show", "job", job), r"JobId=(\d+).*?JobState=(\S+) (Reason=\S+).*?(?:Restarts=(\d+)).*?ExitCode=(\d+)"),
+                             (("sacct", "-n", "-P", "-X", "-j", job, "-o", "JobID,State,ExitCode"), r"(.+?)\|(.+?)\|(.*)")):
+        try:
+            lines = ask(*command).splitlines()
+        except Failure as failure:
+            if failure.code == HARDWARE and command[0] == "squeue":
+                raise
+            continue
+        found = [m.groups() for line in lines if (m := re.match(pattern, line))]
+        if found and len(found[0]) == 3:
+            return [f"job {i}: {state} ({detail.strip(', ')})" for i, state, detail in found]
+        if found:
+            return [f"job {i}: {state} (exit code {code}, came back {times} times)" for i, state, _, times, code in found]
+    return []
+
+
+def status(job: str) -> int:
+    note = noted(job)
+    lines = [line for j in (note["ids"] if job == note["ids"][0] else [job]) for line in standing(j)]
+    for name in note["runs"]:
+        run = RunDir(name)
+        if run.status.exists():
+            said = rundir.read_json(run.status)
+            code = "" if said["code"] is None else f", code {said['code']}"
+            lines.append(f"run {name}: {said['state']}{code}, step {said['step']}{', ' + said['reason'] if said['reason'] else ''} ({said['time']})")
+        else:
+            lines.append(f"run {name}: not begun")
+    if not lines:
+        raise Failure(DATA, f"nobody knows job {job}: the scheduler has forgotten it, and it was not submitted from this folder",
+                      "type this where it was submitted")
+    print("\n".join(lines))
+    return 0
+
+
+def logs(job: str, follow: bool) -> int:
+    folder = noted(job)["logs"]
+    found = sorted(Path(folder).glob(f"{job}*.out")) if folder else []
+    if not found:  # of another folder's: the controller knows where, for a while
+        found = [Path(p) for p in re.findall(r"StdOut=(\S+)", ask("scontrol", "-o", "show", "job", job)) if Path(p).exists()]
+    if not found:
+        raise Failure(DATA, f"job {job} has no log yet", f"relaunch status {job} says whether it has begun")
+    if follow:
+        sys.stdout.flush()
+        os.execvp("tail", ["tail", "-n", "+1", "-F", *map(str, found)])
+    for path in found:
+        print(f"==> {path}\n{path.read_text(errors='replace')}", end="")
+    return 0
+
+
+def cancel(job: str) -> int:
+    note = noted(job)
+    ids = note["ids"] if job == note["ids"][0] else [job]
+    ask("scancel", *ids)
+    print(f"job {', '.join(ids)} cancelled; what its run saved stays" + (f": {', '.join(note['runs'])}" if note["runs"] else ""))
+    return 0
+
+
+def main(verb: str, argv: list[str]) -> int:
+    p = Parser(prog=f"relaunch {verb}")
+    p.add_argument("job", metavar="JOB", help="a SLURM job's number, or NUMBER_TASK of an array")
+    if verb == "logs":
+        p.add_argument("-f", "--follow", action="store_true", help="go on as it grows")
+    try:
+        given = p.parse_args(argv)
+    except SystemExit as end:
+        return int(end.code or 0)
+    if not re.fullmatch(r"\d+(_\d+)?", given.job):
+        raise Failure(USAGE, f"{given.job!r} is not a job's number", "write 4711, or 4711_2 for a task of an array")
+    return logs(given.job, given.follow) if verb == "logs" else {"status": status, "cancel": cancel}[verb](given.job)

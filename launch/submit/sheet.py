@@ -1,0 +1,54 @@
+"""What to paste into a platform's web form, for platforms that know images, node types and a start command.
+
+    relaunch submit sheet cifar10 --config 8gpu --user anna --image torch:2.10 --node-type a100
+
+The paths are BitaHub's: data read-only in /data/<user>/<dataset>, code in /code, results in /output, which later tasks
+see read-only as /myproject_outputs/<task>.
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from data_prep.errors import USAGE, Failure
+from launch.submit.describe import Job, checked, environment, without
+from trainers import config
+
+
+def block(job: Job) -> str:
+    """The form's fields, its start command, and what to type to go on from this task's output in a later one."""
+    if job.nodes > 1:
+        raise Failure(USAGE, "tasks of a web form do not know of each other", "leave --nodes out")
+    user, run = job.extra.user, Path(job.run).name
+    for name, text in (("--user", user), ("--dataset", getattr(job.extra, "dataset", "x")), ("--from-task", getattr(job.extra, "from_task", "x"))):
+        if not checked(name, text) or "/" in text:
+            raise Failure(USAGE, f"{name} {text!r} is not a name", "it is one folder of the platform's")
+    dataset = getattr(job.extra, "dataset", None) or config.parse([job.words[0]]).config.data
+    source = f"/data/{user}/{dataset}"
+    words = ["python", "-m", "launch", "train", *without(list(job.words), "--data", "--data-root"), "--data", source, "--run", f"/output/{run}", "--resume", "auto"]
+    earlier = getattr(job.extra, "from_task", None)
+    values, hidden = environment(job, {})
+    lines = [
+        f"Task name:      {job.name}",
+        f"Image:          {checked('--image', job.image) or 'one with Python 3.11, PyTorch 2.10 and what pyproject.toml lists'}",
+        f"Node type:      {checked('--node-type', getattr(job.extra, 'node_type', '')) or ('any with GPUs' if job.gpus else 'any')}",
+        f"GPUs:           {job.gpus}",
+        f"Code:           this repository, which the platform shows as /code",
+        f"Data:           {source} (a packed set: few files, read-only)",
+        *(f"Variable:       {k}={v}" for k, v in values.items()),
+        *(f"Variable:       {k}=*** (type it into the form yourself)" for k in hidden),
+        "",
+        "Start command:",
+        start(words, earlier, run),
+        "",
+        "To go on from this task's output in a later task (put this task's name in place of THIS_TASK):",
+        start(words, earlier and "THIS_TASK" or "THIS_TASK", run),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def start(words: list[str], earlier: str | None, run: str) -> str:
+    """The run is copied out of the earlier task's output, which cannot be written to; what is there already stays."""
+    copy = f"mkdir -p /output && cp -rn {shlex.quote(f'/myproject_outputs/{earlier}/{run}')} /output/ && " if earlier else ""
+    return f"{copy}cd /code && exec {shlex.join(words)}"

@@ -1,0 +1,130 @@
+"""An sbatch script: one launcher per node, saved before the time limit, requeued by itself on code 75 and on nothing else.
+
+    slurm.script(job)
+
+What the script does at its end follows what SLURM 22.05 was seen to do: see docs/clusters.md.
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from data_prep.errors import USAGE, Failure
+from launch.submit.describe import Job, checked, environment
+from trainers import rundir
+from trainers.rundir import RunDir
+
+AHEAD = 120  # s before the time limit in which a run of unknown size saves and leaves
+CODES = "0|64|65|69|70|73|75|76|77|78"  # a launcher that ends with another did not get to say why
+
+
+def folder(job: Job) -> Path:
+    """Where a job's script, its log and what is known of it are kept."""
+    return rundir.ROOT / "jobs" / job.name
+
+
+def ahead(run: RunDir, limit: int) -> int:
+    """Seconds before the time limit at which to save: thrice what the slowest of the last checkpoints took, and a minute.
+
+    The files of a checkpoint are written one after the other, so their times tell the rate; the first one's start does
+    not show, and is reckoned from its size. At most a quarter of the limit; SLURM itself may be a minute early.
+    """
+    took = []
+    for manifest in run.checkpoints.glob("step-*/MANIFEST.json"):
+        model, optimizer = (manifest.with_name(f"{name}.safetensors").stat() for name in ("model", "optimizer"))
+        took.append((manifest.stat().st_mtime - model.st_mtime) * (1 + model.st_size / max(optimizer.st_size, 1)))
+    return min(max(AHEAD, 60 + round(3 * max(took))) if took else AHEAD, limit // 4)
+
+
+def directives(job: Job, names: list[str]) -> list[str]:
+    site, array = job.site, bool(job.tasks)
+    log = Path.cwd() / folder(job) / ("%A_%a.out" if array else "%j.out")
+    values = {"job-name": job.name, "nodes": job.nodes, "ntasks-per-node": 1, "cpus-per-task": job.cpus,
+              "gpus-per-node": job.gpus or None, "time": f"{job.time // 3600}:{job.time // 60 % 60:02}:{job.time % 60:02}",
+              "signal": f"USR1@{ahead(RunDir(job.run), job.time)}", "partition": site.partition, "account": site.account, "qos": site.qos,
+              "constraint": site.constraint, "chdir": Path.cwd(), "output": log, "open-mode": "append", "requeue": "",
+              "array": f"0-{len(job.tasks) - 1}" if array else None, "export": ",".join(names)}
+    lines = [f"--{name}" + (f'="{checked(f"--{name}", str(value))}"' if value != "" else "") for name, value in values.items()
+             if value is not None and (value != "" or name == "requeue")]
+    return [f"#SBATCH {line}" for line in [*lines, *(checked_line(d) for d in site.directives)]]
+
+
+def checked_line(directive: str) -> str:
+    if not directive.startswith("-") or not directive.isprintable():
+        raise Failure(USAGE, f"site directive {directive!r} is not one option of sbatch", "write it like --mem=64G")
+    return directive
+
+
+def quoted(words) -> str:
+    return shlex.join(str(word) for word in words)
+
+
+def script(job: Job) -> str:
+    """The whole script. Text of the user's is quoted wherever a shell reads it; the site's lines are shell by intent."""
+    values, names = environment(job)
+    runs = [(f"{job.run}-{label}", flags) for label, flags in job.tasks] or [(job.run, ())]
+    cases = [f"  {i}) RUN={shlex.quote(run)} FLAGS=({quoted(flags)}) ;;" for i, (run, flags) in enumerate(runs)]
+    container = shlex.split(job.site.container.format(image=job.image)) if job.site.container else []
+    parts = [
+        f"#!/bin/bash{' -l' if job.site.modules else ''}",
+        *directives(job, [*values, *names]),
+        f"# Written by `relaunch submit slurm`. Its log goes into a folder that must be there: mkdir -p {quoted([Path.cwd() / folder(job)])}",
+        "",
+        *(f"export {word.partition('=')[0]}={shlex.quote(word.partition('=')[2])}" for word in job.env if "=" in word),
+        *(f"module load {shlex.quote(module)}" for module in job.site.modules),
+        *job.site.lines,
+        "set -u",
+        "case ${SLURM_ARRAY_TASK_ID:-0} in", *cases, "esac",
+        'RESUME=auto' + (f'; [ -e "$RUN/config.json" ] || RESUME={shlex.quote(job.weights)}' if job.weights else ""),
+        f"COMMAND=({quoted([*container, *job.command()])} \"${{FLAGS[@]}}\" --run \"$RUN\" --resume \"$RESUME\")",
+    ]
+    if job.nodes > 1:
+        parts += ['HEAD=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
+                  'COMMAND+=(--main-process-ip "$HEAD" --main-process-port $((20000 + SLURM_JOB_ID % 20000)))']
+    rank = ' --machine-rank \\"\\$SLURM_NODEID\\"' if job.nodes > 1 else ""
+    return "\n".join(parts) + TEMPLATE.replace("@RANK@", rank).replace("@LIMIT@", str(job.requeues)).replace("@CODES@", CODES)
+
+
+# Fixed text: nothing of the user's is put into it.
+TEMPLATE = r'''
+JOB=$SLURM_JOB_ID  # of an array's task, its number would also name the whole array
+[ -z "${SLURM_ARRAY_JOB_ID:-}" ] || JOB=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
+COUNT=${SLURM_RESTART_COUNT:-0}
+say() { echo "relaunch job $JOB: $*"; }
+outcome() { cat "$RUN/status.json" 2>/dev/null; }
+trap : TERM  # whoever stops the job tells the launchers too: stay, and see how they end
+trap '' USR1
+say "start $((COUNT + 1)) of $RUN on $SLURM_JOB_NODELIST"
+before=$(outcome)
+
+# One launcher per node; it deals with the signals itself, as soon as it runs. The rank is each node's own.
+srun --export=ALL --cpus-per-task="$SLURM_CPUS_PER_TASK" --kill-on-bad-exit=1 \
+  bash -c "trap '' USR1; exec \"\$@\"@RANK@" relaunch "${COMMAND[@]}" &
+step=$!
+while wait $step; code=$?; kill -0 $step 2>/dev/null; do :; done
+
+# What the run itself noted counts for more than what came through srun, which may have been signalled as well.
+after=$(outcome)
+if [ "$after" != "$before" ]; then
+  noted=$(sed -n 's/^ *"code": \([0-9][0-9]*\).*/\1/p' <<<"$after")
+  code=${noted:-$code}
+fi
+case $code in
+  @CODES@) lost=no ;;
+  *) # not one of ours: is a node gone? Then the work is whole up to the last checkpoint.
+    lost=no; timeout 60 srun --ntasks-per-node=1 true 2>/dev/null || lost=yes ;;
+esac
+[ $code = 75 ] || [ $lost = yes ] || { say "ended with code $code"; exit $code; }
+[ $lost = no ] || say "a node of $SLURM_JOB_NODELIST no longer answers"
+state=$(scontrol -o show job "$JOB" | grep -o 'JobState=[A-Z_]*')
+if [ "$state" != JobState=RUNNING ]; then
+  say "not requeued by itself: ${state:-no longer known} (cancelled, or already taken back by the scheduler)"
+elif [ "$COUNT" -ge @LIMIT@ ]; then
+  say "not requeued: it came back @LIMIT@ times already; submit it again with the same --run to go on"
+else
+  say "saved; requeued"
+  scontrol requeue "$JOB"
+fi
+exit $code
+'''
