@@ -92,7 +92,8 @@ def report(result: dict, a: Predictions, b: Predictions, changed: np.ndarray, na
         return [*lines, f"no differences: all {n:,} predictions are the same, to the bit of their confidence and loss"]
     rows = [["agree", f"{result['agree']:,} of {n:,}", f"{result['agreement']:.2f} %"]]
     rows += [[label, f"{result[key]:,}", f"{percent(result[key], n):.2f} %"] for key, label in FLIPS.items()]
-    lines += [*table(rows), f"McNemar's exact p = {result['mcnemar_p']:.3g}: {verdict(result)}"]
+    p = result["mcnemar_p"]
+    lines += [*table(rows), f"McNemar's exact p {f'= {p:.3g}' if p else 'below 1e-300'}: {verdict(result)}"]
     if result["largest_nll_change"] is not None:
         lines.append(f"no sample's loss moved by more than {result['largest_nll_change']:.3g} nats")
     if not len(changed):

@@ -8,21 +8,21 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-COLUMNS, MARGIN, SIDE, LINE = 8, 12, 144, 20  # tiles in a row; pixels: around a tile, largest image, line of text
+COLUMNS, MARGIN, SIDE, LINE = 8, 12, 160, 20  # tiles in a row; pixels: around a tile, largest image, line of text
 INK, GREY, GREEN, RED, EDGE = (20, 20, 20), (120, 120, 120), (0, 122, 61), (196, 30, 36), (205, 205, 205)
 
 
 def sheet(images: np.ndarray, ids: np.ndarray, a, b, names: list[str], heading: list[str]) -> Image.Image:
     """An RGB picture with a tile for each of `images`, uint8 [n,H,W,C], which are the samples `ids` of the Predictions
     a and b. Small images are enlarged by a whole factor, pixel by pixel, large ones shrunk."""
-    font, bold = ImageFont.load_default(14), ImageFont.load_default(17)
+    font, large = ImageFont.load_default(14), ImageFont.load_default(17)
     columns = min(COLUMNS, max(4, len(ids)))  # four at least: the heading needs the width
     width, height = SIDE + 2 * MARGIN, SIDE + 3 * LINE + 2 * MARGIN
     top = 2 * MARGIN + LINE * len(heading)
     picture = Image.new("RGB", (columns * width + MARGIN, top + -(-len(ids) // columns) * height), "white")
     draw = ImageDraw.Draw(picture)
     for i, line in enumerate(heading):
-        draw.text((2 * MARGIN, MARGIN + i * LINE), shorten(line, picture.width - 4 * MARGIN, bold), INK, bold)
+        draw.text((2 * MARGIN, MARGIN + i * LINE), shorten(line, picture.width - 4 * MARGIN, large), INK, large)
     for k, (image, i) in enumerate(zip(images, ids)):
         x, y = k % columns * width + 2 * MARGIN, top + k // columns * height
         number = f"#{i}"
