@@ -1,5 +1,6 @@
 """Shared by the tests of training: tiny packed sets, trainings in this process, and real processes."""
 
+import gc
 import hashlib
 import json
 import os
@@ -109,7 +110,9 @@ def train(relaunch_env, signals):
             return trainer.run([*map(str, argv), "--threads", "1"])[0]
         except Failure as failure:
             print(failure.line(), file=sys.stderr)
-            return failure.code
+            code = failure.code
+        gc.collect()  # a process's end lets go of the run's lock; here the traceback would hold it
+        return code
 
     yield run
     torch.set_num_threads(threads)
