@@ -79,15 +79,22 @@ FLIPS = {"right_to_wrong": "right -> wrong", "wrong_to_right": "wrong -> right",
 
 
 def report(result: dict, a: Predictions, b: Predictions, changed: np.ndarray, names: list[str], top: int) -> list[str]:
-    """Lines: the quality of both, the flips, the `top` classes with most of them, the `top` most confident ones."""
+    """Lines: what was compared, the quality of both, the flips, the `top` classes with most of them and the `top` most
+    confident ones. To `compare`'s result, "a" and "b" were added: the name of each and what is known of it."""
     text, n = a.facts["kind"] == "text", result["n"]
+    lines = []
+    for letter in "ab":
+        side = result[letter]
+        step = "foreign weights" if side["step"] is None else f"step {side['step']}"
+        lines.append(f"{letter.upper()}  {side['name']}  ({step}, {side['predictions']})")
+    lines += [f"on {a.facts['data']}/{a.facts['split']}, {n:,} {'words' if text else 'images'}", ""]
     rows = [["", "A", "B", "B - A"]]
     for (key, x), y in zip(quality(a).items(), quality(b).values()):
         x, y = (math.nan if v is None else v for v in (x, y))
         digits = 4 if key in ("loss", "nll") else 2
         label = "next word right %" if text and key == "top1" else LABELS[key]
         rows.append([label, f"{x:,.{digits}f}", f"{y:,.{digits}f}", f"{y - x:+,.{digits}f}"])
-    lines = [*table(rows), ""]
+    lines += [*table(rows), ""]
     if result["identical"]:
         return [*lines, f"no differences: all {n:,} predictions are the same, to the bit of their confidence and loss"]
     rows = [["agree", f"{result['agree']:,} of {n:,}", f"{result['agreement']:.2f} %"]]

@@ -92,7 +92,7 @@ def run(argv: list[str]) -> tuple[int, str | None]:
     numbers, changed = changes.compare(a, b, names)
     result = {"schema": 1, **{letter: {"name": side.name, "predictions": str(p.path), **p.facts, **changes.quality(p)}
                               for letter, side, p in zip("ab", sides, (a, b))}, **numbers}
-    process.tell("\n".join(["", *headline(sides, split), "", *changes.report(result, a, b, changed, names, args.top), ""]))
+    process.tell("\n".join(["", *changes.report(result, a, b, changed, names, args.top), ""]))
     with predictions.storage(out):
         out.mkdir(parents=True, exist_ok=True)
         written = write(out, result, a, b, changed, packed, names, args.top)
@@ -142,12 +142,9 @@ def score(side: Side, split: str, folder: Path, root: str | None, foreign: list[
     They go into the checkpoint's run if that can be written to, else into `folder`.
     """
     source = side.source
-    homes = [folder]
-    if source.run:
-        homes.append(source.run.predictions)
-        if os.access(homes[1] if homes[1].exists() else source.run.path, os.W_OK):
-            homes.reverse()
-    for path in (predictions.place(home, split, source) for home in homes):
+    inside = source.run.predictions if source.run else folder
+    home = inside if source.run and os.access(inside if inside.exists() else source.run.path, os.W_OK) else folder
+    for path in {predictions.place(f, split, source): None for f in (inside, folder)}:
         if source.config and path.exists():  # a foreign file's predictions depend on the flags given with it
             try:
                 found = predictions.read(path)
@@ -157,11 +154,11 @@ def score(side: Side, split: str, folder: Path, root: str | None, foreign: list[
             if (found.facts["model_sha256"], found.facts["data_hash"], found.facts["split"]) == (source.sha256, side.data[1], split):
                 side.predictions = found
                 return 0
-    command = [sys.executable, "-m", "trainers.evaluate", str(source.path), "--split", split, "--out", str(homes[0])]
+    command = [sys.executable, "-m", "trainers.evaluate", str(source.path), "--split", split, "--out", str(home)]
     command += ["--data-root", root] if root else []
     code = wait([*command, *([] if source.config else foreign)], side.name)
     if code == 0:
-        side.predictions = predictions.read(predictions.place(homes[0], split, source))
+        side.predictions = predictions.read(predictions.place(home, split, source))
     return code
 
 
@@ -181,13 +178,6 @@ def wait(command: list[str], name: str) -> int:
     if code < 0:
         raise Failure(128 - code, f"the evaluation of {name} was killed by signal {-code}", "see whether memory ran out")
     return code
-
-
-def headline(sides: list[Side], split: str) -> list[str]:
-    steps = [side.predictions.facts["step"] for side in sides]
-    return [*(f"{letter}  {side.name}  ({'foreign weights' if step is None else f'step {step}'}, {side.predictions.path})"
-              for letter, side, step in zip("AB", sides, steps)),
-            f"on {sides[0].data[0]}/{split}, {len(sides[0].predictions):,} {'words' if sides[0].predictions.top5 is None else 'images'}"]
 
 
 def find_packed(a: Predictions, b: Predictions, root: str | None) -> Packed | None:
