@@ -13,6 +13,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from launch import platforms
+
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
@@ -26,6 +28,7 @@ class Facts:
     writable: bool = True  # whether we may write there
     open_files: int = 1 << 20  # that a process may have
     host: str = "this machine"
+    nodes: platforms.Nodes | None = None  # this machine among those that a platform started together
 
 
 def gather(runs: Path = Path("runs")) -> Facts:
@@ -39,7 +42,7 @@ def gather(runs: Path = Path("runs")) -> Facts:
                  gpu_names=names, cores=physical_cores(), memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
                  shared_memory=shutil.disk_usage(shm).total if shm.is_dir() else None, free=shutil.disk_usage(place).free,
                  writable=os.access(place, os.W_OK | os.X_OK), open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
-                 host=socket.gethostname())
+                 host=socket.gethostname(), nodes=platforms.find(os.environ))
 
 
 def has_address(name: str) -> bool:

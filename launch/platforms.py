@@ -30,8 +30,10 @@ class Nodes:
 
 def find(env: Mapping[str, str]) -> Nodes | None:
     """The platform's facts; None on a machine of its own. Failure 64 if a variable is not what its platform writes."""
-    for platform, mark, count, rank, address, port, gpus in TABLE:
-        if mark in env and not ("LOCAL_RANK" in env and platform == "Kubernetes"):  # there RANK would be a process's
+    for platform, marks, count, rank, address, port, gpus in TABLE:
+        if all(mark in env for mark in marks.split()) and not ("LOCAL_RANK" in env and platform == "Kubernetes"):  # there a process's
+            if (tasks := number(env, "SLURM_STEP_NUM_TASKS", 0)) > number(env, count, 1) and platform == "SLURM":
+                raise Failure(USAGE, f"SLURM started {tasks} launchers on {env[count]} machine(s)", "add --ntasks-per-node=1 to srun: a launcher starts its machine's processes")
             return Nodes(platform=platform, nodes=number(env, count, 1), rank=number(env, rank, 0), address=address(env),
                          port=port(env), gpus=number(env, gpus) if env.get(gpus, "").isdigit() else None)
     return None
@@ -62,7 +64,7 @@ def _first_line(name: str):
 # Derived where a platform starts one command per machine and says nothing of a port: below the range that Linux hands out.
 _FREE = 29500
 
-# (platform, variable that gives it away, machines, rank, address of the first, port, GPUs of a machine). Under SLURM only
+# (platform, variables that give it away, machines, rank, address of the first, port, GPUs of a machine). Under SLURM only
 # a step has companions: the batch script itself runs on the first node alone.
 TABLE = (
     ("SkyPilot", "SKYPILOT_NODE_RANK", "SKYPILOT_NUM_NODES", "SKYPILOT_NODE_RANK", _first_line("SKYPILOT_NODE_IPS"),
@@ -74,7 +76,7 @@ TABLE = (
     ("Kubeflow", "PET_NODE_RANK", "PET_NNODES", "PET_NODE_RANK", _first_line("PET_MASTER_ADDR"),
      lambda env: number(env, "PET_MASTER_PORT", _FREE), "PET_NPROC_PER_NODE"),
     # PyTorchJob v1, PAI-DLC, AIHC: torch's names, counting machines instead of processes
-    ("Kubernetes", "WORLD_SIZE", "WORLD_SIZE", "RANK", _first_line("MASTER_ADDR"), lambda env: number(env, "MASTER_PORT", _FREE), ""),
+    ("Kubernetes", "WORLD_SIZE RANK MASTER_ADDR", "WORLD_SIZE", "RANK", _first_line("MASTER_ADDR"), lambda env: number(env, "MASTER_PORT", _FREE), ""),
 )
 
 

@@ -62,6 +62,8 @@ def table(plan: Plan, size: Size | None) -> str:
     this = f"{facts.host}: {plural(facts.cores, 'core')}, {gpus(plan)}, {facts.memory / 1e9:.0f} GB of memory"
     if engine.machines > 1:
         rows.append(("machines", f"{engine.machines}, the first is {engine.address}:{engine.port or 29500}; this is number {engine.machine_rank}"))
+    if nodes := facts.nodes:
+        rows.append(("platform", f"{nodes.platform}: machine {nodes.rank} of {nodes.nodes}, the first is {nodes.address}:{nodes.port}"))
     rows += [("this machine", this), ("threads", f"{plan.threads} a process"), ("precision", precision(plan))]
     if config:
         rows.append(("batch", batch(plan)))

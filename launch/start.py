@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from data_prep.errors import USAGE, Failure
-from launch import engine, facts, plan, preflight, restart, show
+from launch import engine, facts, plan, platforms, preflight, restart, show
 from trainers import config, rundir
 from trainers.rundir import RunDir
 
@@ -144,6 +144,8 @@ def draft(verb: str, typed: dict, rest: list[str]) -> tuple[plan.Plan, config.Jo
     machine = facts.gather(Path(place.run).parent if place else rundir.ROOT)
     emulate = typed.pop("emulate", False)
     asked = engine.read(typed.pop("config", None) or ("1gpu" if machine.gpus else "cpu"))
+    if not emulate:
+        typed = platforms.fill(asked, typed, machine.nodes)
     return plan.make(verb, rest, asked, engine.override(asked, **typed), machine, settings, None, place, emulate), job
 
 

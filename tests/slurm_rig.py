@@ -194,6 +194,7 @@ class Rig:
 if __name__ == "__main__":
     if reason := missing():
         sys.exit(reason)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what is in its background deaf to it
     with Rig(Path(sys.argv[1]).absolute()) as rig:
         print(f"export SLURM_CONF={rig.environ['SLURM_CONF']}", flush=True)
         try:

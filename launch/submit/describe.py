@@ -100,10 +100,9 @@ def parser(kind: str) -> config.Parser:
         p.add_argument("--print", dest="submit", action="store_false", help="only print the script (the default)")
         p.add_argument("--submit", action="store_true", help="hand it to sbatch")
     if kind == "kubernetes":
-        p.add_argument("--pytorchjob", action="store_true", help="a PyTorchJob v1 in place of a TrainJob")
+        p.add_argument("--pytorchjob", action="store_true", default=False, help="a PyTorchJob v1 in place of a TrainJob")
         p.add_argument("--queue", metavar="NAME", help="Kueue's local queue, which then starts the job")
         p.add_argument("--volume", action="append", metavar="CLAIM:PATH", help="persistent volume claim and where to mount it")
-        p.add_argument("--workdir", metavar="PATH", help="folder of the runs inside the container (default: the image's)")
     if kind == "sheet":
         p.add_argument("--user", help="your name on the platform", required=True)
         p.add_argument("--dataset", help="the packed set's name there (default: --data's)")

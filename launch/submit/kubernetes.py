@@ -48,32 +48,42 @@ def variables(job: Job) -> list[dict]:
 def manifest(job: Job) -> str:
     if not job.image:
         raise Failure(USAGE, "a pod needs an image", "add --image REGISTRY/NAME:TAG")
-    queue = getattr(job.extra, "queue", None)
-    labels = {"kueue.x-k8s.io/queue-name": checked("--queue", queue)} if queue else {}
-    meta = {"name": label(job.name), **({"labels": labels} if labels else {})}
     volumes, mounted = mounts(job)
+    if not any(job.run.startswith(m["mountPath"].rstrip("/") + "/") for m in mounted[1:]):
+        raise Failure(USAGE, f"the run {job.run} would be gone with its pod", "add --volume CLAIM:/runs --run /runs/NAME, a claim that all nodes can write")
+    queue = getattr(job.extra, "queue", None)
+    meta = {"name": label(job.name), **({"labels": {"kueue.x-k8s.io/queue-name": checked("--queue", queue)}} if queue else {})}
     limits = {"cpu": job.cpus, **({"nvidia.com/gpu": job.gpus} if job.gpus else {})}
     parts = {"image": checked("--image", job.image), "command": command(job), "env": variables(job),
-             "resources": {"limits": limits, "requests": limits}, "volumeMounts": mounted}
-    if workdir := getattr(job.extra, "workdir", None):
-        parts["workingDir"] = checked("--workdir", workdir)
+             "resources": {"limits": limits, "requests": dict(limits)}, "volumeMounts": mounted}
     pod = {"terminationGracePeriodSeconds": GRACE, "volumes": volumes}
-    kinds = pytorchjob if getattr(job.extra, "pytorchjob", False) else trainjob
-    return "---\n".join(yaml.safe_dump(kind, sort_keys=False, width=10000) for kind in kinds(job, meta, pod, parts, bool(queue)))
+    documents = (pytorchjob if job.extra.pytorchjob else trainjob)(job, meta, pod, parts, bool(queue))
+    return "---\n".join(yaml.dump(d, Dumper=Plain, sort_keys=False, width=10000) for d in documents)
+
+
+class Plain(yaml.SafeDumper):
+    """Without anchors: the same volumes twice are written twice."""
+
+    def ignore_aliases(self, data):
+        return True
 
 
 def command(job: Job) -> list[str]:
     words = job.command("--run", job.run, "--resume", "auto")
-    if not getattr(job.extra, "pytorchjob", False):
+    if not job.extra.pytorchjob:
         return words  # the launcher itself is process 1 and gets the signals
     # a shell in between passes signals on, and says 75 in the number that this API restarts on
     return ["bash", "-c", f"{shlex.join(words)} & p=$!; trap 'kill -TERM $p' TERM; while wait $p; c=$?; kill -0 $p 2>/dev/null; do :; done; "
             f"[ $c = {PREEMPTED} ] && exit {RETRY}; [ $c -lt 128 ] || c=1; exit $c"]
 
 
+def deadline(job: Job) -> dict:
+    return {"activeDeadlineSeconds": job.time} if job.time else {}  # of all starts together, and for good
+
+
 def trainjob(job: Job, meta: dict, pod: dict, parts: dict, queued: bool) -> list[dict]:
     trainer = {"image": parts["image"], "command": parts["command"], "env": parts["env"], "numNodes": job.nodes, "resourcesPerNode": parts["resources"]}
-    container = {"name": "node", **{k: parts[k] for k in ("image", "workingDir", "volumeMounts") if k in parts}}
+    container = {"name": "node", **{k: parts[k] for k in ("image", "volumeMounts")}}
     rules = [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},  # drained, or preempted
              {"action": "Count", "onExitCodes": {"containerName": "node", "operator": "In", "values": [PREEMPTED]}},
              {"action": "FailJob", "onExitCodes": {"containerName": "node", "operator": "NotIn", "values": [PREEMPTED]}}]
@@ -84,12 +94,13 @@ def trainjob(job: Job, meta: dict, pod: dict, parts: dict, queued: bool) -> list
                "spec": {"mlPolicy": {"numNodes": job.nodes, "torch": {}}, "template": {"spec": {"replicatedJobs": [{"name": "node", "template": step}]}}}}
     spec = {"runtimeRef": {"apiGroup": "trainer.kubeflow.org", "kind": "TrainingRuntime", "name": meta["name"]}, "trainer": trainer}
     return [runtime, {"apiVersion": "trainer.kubeflow.org/v1alpha1", "kind": "TrainJob", "metadata": meta,
-                      "spec": {**spec, **({"suspend": True} if queued else {})}}]
+                      "spec": {**spec, **deadline(job), **({"suspend": True} if queued else {})}}]
 
 
 def pytorchjob(job: Job, meta: dict, pod: dict, parts: dict, queued: bool) -> list[dict]:
     replica = {"restartPolicy": "ExitCode", "template": {"spec": {**pod, "containers": [{"name": "pytorch", **parts}]}}}
     replicas = {"Master": {"replicas": 1, **replica}, **({"Worker": {"replicas": job.nodes - 1, **replica}} if job.nodes > 1 else {})}
-    policy = {"cleanPodPolicy": "Running", "backoffLimit": job.requeues * job.nodes, **({"suspend": True} if queued else {})}
+    policy = {"cleanPodPolicy": "Running", "backoffLimit": job.requeues * job.nodes, **deadline(job),
+              **({"suspend": True} if queued else {})}
     return [{"apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob", "metadata": meta,
              "spec": {"runPolicy": policy, "pytorchReplicaSpecs": replicas}}]

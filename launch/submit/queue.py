@@ -22,10 +22,9 @@ from trainers.config import Parser
 from trainers.rundir import RunDir
 
 # what the scheduler says -> what to do about it
-FIXES = (("partition", "`sinfo -s` lists the partitions"), ("account", "add --account NAME: `sacctmgr show assoc user=$USER` lists yours"),
+FIXES = (("account", "add --account NAME: `sacctmgr show assoc user=$USER` lists yours"), ("partition", "`sinfo -s` lists the partitions"),
          ("qos", "`sacctmgr show qos` lists them"), ("time limit", "ask for less --time, or another --partition"),
-         ("node configuration", "ask for fewer --gpus-per-node or --cpus-per-node: `sinfo -o '%P %D %c %G'` shows what nodes have"),
-         ("node count", "ask for fewer --nodes, or another --partition"), ("invalid job id", "`squeue --me` lists your jobs"),
+         ("node configuration", "`sinfo -o '%P %D %c %G'` shows what nodes have"), ("invalid job id", "`squeue --me` lists your jobs"),
          ("contact", "the scheduler does not answer: try again in a minute"))
 
 
@@ -39,8 +38,9 @@ def ask(*command: str) -> str:
         return done.stdout
     said = [line.split("error: ", 1)[-1] for line in done.stderr.splitlines() if "error: " in line] or [f"{command[0]} ended with {done.returncode}"]
     reason = next((line for line in said if "failed" in line), said[0])
-    known = [fix for word, fix in FIXES if word in " ".join(said).lower()]
-    raise Failure(USAGE, " ".join([reason, *(line for line in said if line != reason)][:2]), known[0] if known else "")
+    detail = next((line for line in said if line != reason), "")
+    fix = next((fix for word, fix in FIXES if word in reason.lower()), "")
+    raise Failure(USAGE, f"{reason} ({detail})" if detail else reason, fix)
 
 
 def submit(job: Job) -> int:
@@ -73,7 +73,7 @@ def noted(job: str) -> dict:
 
 def standing(job: str) -> list[str]:
     """One line per job or task, from whoever still knows it: the queue, the controller, the accounting."""
-    for command, pattern in ((("squeue", "-h", "-r", "-j", job, "-o", "%i|%T|%r, %N"), r"(.+?)\|(.+?)\|(.*)"),
+    for command, pattern in ((("squeue", "-h", "-r", "-j", job, "-o", "%i|%T|%r, %N"), r"(.+?)\|(.+?)\|(?:None, )?(.*)"),
                              (("scontrol", "-o", "show", "job", job), r"JobId=(\d+).*?JobState=(\S+) (Reason=\S+).*?(?:Restarts=(\d+)).*?ExitCode=(\d+)"),
                              (("sacct", "-n", "-P", "-X", "-j", job, "-o", "JobID,State,ExitCode"), r"(.+?)\|(.+?)\|(.*)")):
         try:

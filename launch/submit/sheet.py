@@ -26,7 +26,7 @@ def block(job: Job) -> str:
             raise Failure(USAGE, f"{name} {text!r} is not a name", "it is one folder of the platform's")
     dataset = getattr(job.extra, "dataset", None) or config.parse([job.words[0]]).config.data
     source = f"/data/{user}/{dataset}"
-    words = ["python", "-m", "launch", "train", *without(list(job.words), "--data", "--data-root"), "--data", source, "--run", f"/output/{run}", "--resume", "auto"]
+    words = ["python3", "-m", "launch", "train", *without(list(job.words), "--data", "--data-root"), "--data", source, "--run", f"/output/{run}", "--resume", "auto"]
     earlier = getattr(job.extra, "from_task", None)
     values, hidden = environment(job, {})
     lines = [
@@ -34,7 +34,8 @@ def block(job: Job) -> str:
         f"Image:          {checked('--image', job.image) or 'one with Python 3.11, PyTorch 2.10 and what pyproject.toml lists'}",
         f"Node type:      {checked('--node-type', getattr(job.extra, 'node_type', '')) or ('any with GPUs' if job.gpus else 'any')}",
         f"GPUs:           {job.gpus}",
-        f"Code:           this repository, which the platform shows as /code",
+        *([f"Time limit:     {job.time / 3600:.1f} h"] if job.time else []),
+        "Code:           this repository, which the platform shows as /code",
         f"Data:           {source} (a packed set: few files, read-only)",
         *(f"Variable:       {k}={v}" for k, v in values.items()),
         *(f"Variable:       {k}=*** (type it into the form yourself)" for k in hidden),
@@ -43,7 +44,7 @@ def block(job: Job) -> str:
         start(words, earlier, run),
         "",
         "To go on from this task's output in a later task (put this task's name in place of THIS_TASK):",
-        start(words, earlier and "THIS_TASK" or "THIS_TASK", run),
+        start(words, "THIS_TASK", run),
     ]
     return "\n".join(lines) + "\n"
 

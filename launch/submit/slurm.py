@@ -43,11 +43,14 @@ def directives(job: Job, names: list[str]) -> list[str]:
     values = {"job-name": job.name, "nodes": job.nodes, "ntasks-per-node": 1, "cpus-per-task": job.cpus,
               "gpus-per-node": job.gpus or None, "time": f"{job.time // 3600}:{job.time // 60 % 60:02}:{job.time % 60:02}",
               "signal": f"USR1@{ahead(RunDir(job.run), job.time)}", "partition": site.partition, "account": site.account, "qos": site.qos,
-              "constraint": site.constraint, "chdir": Path.cwd(), "output": log, "open-mode": "append", "requeue": "",
+              "constraint": site.constraint, "chdir": Path.cwd(), "output": log, "open-mode": "append",
               "array": f"0-{len(job.tasks) - 1}" if array else None, "export": ",".join(names)}
-    lines = [f"--{name}" + (f'="{checked(f"--{name}", str(value))}"' if value != "" else "") for name, value in values.items()
-             if value is not None and (value != "" or name == "requeue")]
-    return [f"#SBATCH {line}" for line in [*lines, *(checked_line(d) for d in site.directives)]]
+    lines = [f"--{name}={written(f'--{name}', str(value))}" for name, value in values.items() if value]
+    return [f"#SBATCH {line}" for line in [*lines, "--requeue", *(checked_line(d) for d in site.directives)]]
+
+
+def written(name: str, value: str) -> str:
+    return f'"{checked(name, value)}"' if " " in value else checked(name, value)
 
 
 def checked_line(directive: str) -> str:
@@ -65,7 +68,7 @@ def script(job: Job) -> str:
     values, names = environment(job)
     runs = [(f"{job.run}-{label}", flags) for label, flags in job.tasks] or [(job.run, ())]
     cases = [f"  {i}) RUN={shlex.quote(run)} FLAGS=({quoted(flags)}) ;;" for i, (run, flags) in enumerate(runs)]
-    container = shlex.split(job.site.container.format(image=job.image)) if job.site.container else []
+    container = [word.replace("{image}", job.image) for word in shlex.split(job.site.container)]
     parts = [
         f"#!/bin/bash{' -l' if job.site.modules else ''}",
         *directives(job, [*values, *names]),
