@@ -92,11 +92,11 @@ def tree_of(folder: Path, files: dict) -> Path:
     return folder
 
 
-def tiny_imagenet_files() -> dict:
-    """Two classes, three train and two val images each; the first train image is grey."""
+def tiny_imagenet_files(train=3) -> dict:
+    """Two classes, `train` train and two val images each; the first train image is grey."""
     files = {"wnids.txt": "n02\nn01\n", "words.txt": "n01\ttench, fish\nn02\tgoldfish\nn99\tother\n", "val/val_annotations.txt": ""}
     for number, wnid in enumerate(("n02", "n01")):
-        for k in range(3):
+        for k in range(train):
             grey = wnid == "n01" and k == 0
             files[f"train/{wnid}/images/{wnid}_{k}.JPEG"] = picture("L" if grey else "RGB", format="JPEG", value=77 if grey else None)
         for k in range(2):

@@ -1,0 +1,179 @@
+"""README.md and docs/ tell the truth: every command in their ```bash blocks is run, and their tables are those of the code.
+
+Downloads get `--source` with a small archive made here, GPU configs go as far as the check of the hardware (69), and
+trainings on anything but the digits end after two steps. A command that this file does not know how to run fails.
+"""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import prep_sources
+import pytest
+
+from data_prep import errors, prep
+from data_prep.errors import HARDWARE, PREEMPTED, USAGE
+from launch import __main__ as launch
+from launch import engine, start
+from trainers import config
+
+ROOT = Path(__file__).resolve().parent.parent
+LABS = ("mnist", "cifar10", "tiny_imagenet", "wikitext2")
+CONCEPTS = ("checkpoints-and-resume", "predictions-and-diff", "data", "configs")
+PAGES = ("README.md", *(f"docs/{name}.md" for name in LABS + CONCEPTS))
+ARCHIVES = {"mnist": "mnist-files", "cifar10": "cifar-10-python.tar.gz", "tiny_imagenet": "tiny-imagenet-200.zip",
+            "wikitext2": "wikitext-2-v1.zip"}
+
+
+@dataclass
+class Step:
+    """How a command is run here, the exit code it must have, and what its output must contain."""
+
+    words: list[str]
+    code: int = 0
+    says: str = ""
+
+
+def commands(page: str) -> list[list[str]]:
+    """The commands of a page's ```bash and ```sh blocks, as words; a backslash at a line's end continues it."""
+    blocks = re.findall(r"^```(?:bash|sh|shell|console)\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+def step(words: list[str]) -> Step | None:
+    """How to run a command of a page; None where nothing can be run."""
+    match words:
+        case ["make", *targets]:
+            known = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+            assert targets and set(targets) <= known, words
+            return None
+        case ["source", ".venv/bin/activate"]:
+            return None
+        case ["sha256sum", *_]:
+            return Step(words)
+        case ["tensorboard", "--logdir", folder, "--host", "127.0.0.1"]:
+            return Step([sys.executable, "-m", "tensorboard.main", "--inspect", "--logdir", folder])
+        case ["relaunch", "prep", name, *rest]:
+            if hub := [word for word in rest if word.startswith("hub:")]:
+                rest[rest.index(hub[0])] = "tables"
+                rest += [] if "--columns" in rest else ["--columns", "image=photo,label=species", "--size", "28"]
+            if name in ARCHIVES and "--source" not in rest and "--verify" not in rest:
+                rest += ["--source", ARCHIVES[name]]
+            return relaunch("prep", name, *rest)
+        case ["relaunch", "train", *rest]:
+            named = rest[rest.index("--config") + 1] if "--config" in rest else "cpu"
+            if needs_gpus(named) and not {"--emulate", "--dry-run"} & set(rest):
+                return relaunch("train", *rest, code=HARDWARE, says="relaunch: 69")
+            return relaunch("train", *shortened(rest), code=PREEMPTED if "--stop-after" in rest else 0)
+        case ["relaunch", "stop", run]:
+            return relaunch("stop", run, code=USAGE, says="not running")  # its training has ended by then
+        case ["relaunch", verb, *rest] if verb in launch.VERBS:
+            return relaunch(verb, *rest)
+        case ["accelerate", "launch", "--config_file", path, "-m", "trainers.train", *rest]:
+            missing = needs_gpus(str(ROOT / path))
+            return Step([sys.executable, "-m", "accelerate.commands.launch", "--config_file", path, "-m", "trainers.train", *shortened(rest)],
+                        int(missing), "relaunch: 69" if missing else "")
+    pytest.fail(f"this test does not know how to run: {shlex.join(words)}")
+
+
+def relaunch(*words: str, **outcome) -> Step:
+    return Step([sys.executable, "-m", "launch", *words], **outcome)
+
+
+def shortened(rest: list[str]) -> list[str]:
+    whole = {"digits", "--max-steps", "--stop-after", "--evaluate", "--dry-run"}
+    return rest if whole & set(rest) else [*rest, "--max-steps", "2"]
+
+
+def needs_gpus(name: str) -> bool:
+    return not engine.read(name).use_cpu
+
+
+# the pages against the code ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_are_known_and_parse(page):
+    found = commands(page)
+    assert found
+    for words in found:
+        step(words)
+        match words:
+            case ["relaunch", "prep", *rest]:
+                prep._parser().parse_args(rest)
+            case ["relaunch", "train", *rest]:
+                config.parse(start.split(rest)[1])
+            case ["accelerate", *_]:
+                config.parse(words[words.index("trainers.train") + 1:])
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", (ROOT / page).read_text()):
+        if "://" not in target and target != "docs/results.md":
+            assert (ROOT / page).parent.joinpath(target).exists(), target
+
+
+def test_readme_names_every_page_config_verb_and_code():
+    text = (ROOT / "README.md").read_text()
+    for page in PAGES[1:]:
+        assert f"({page})" in text
+    for name in engine.names():
+        assert f"`{name}`" in text
+    for verb in launch.VERBS:
+        assert re.search(rf"relaunch {verb}\b|`{verb}`", text), verb
+    codes = {value for value in vars(errors).values() if isinstance(value, int)}
+    assert {int(code) for code in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)} == codes | {0}
+
+
+# the commands -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def reader(tmp_path):
+    """The folder of somebody who follows a page: the configs, archives under their official names, own data."""
+    (tmp_path / "accelerate_configs").symlink_to(ROOT / "accelerate_configs")
+    prep_sources.mnist(tmp_path / ARCHIVES["mnist"], train=200, test=50)
+    prep_sources.cifar10(tmp_path / ARCHIVES["cifar10"], rows=60)
+    prep_sources.zip_of(tmp_path / ARCHIVES["tiny_imagenet"], prep_sources.tiny_imagenet_files(train=80))
+    texts = {name: 200 * text for name, text in prep_sources.wikitext_files().items()}
+    prep_sources.zip_of(tmp_path / ARCHIVES["wikitext2"], texts)
+    prep_sources.tree_of(tmp_path / "photos", prep_sources.image_folder_files(count=80, size=(70, 64)))
+    prep_sources.tree_of(tmp_path / "texts", {Path(name).name.split(".")[1] + ".txt": text for name, text in texts.items()})
+    tables(tmp_path / "tables")
+    return tmp_path
+
+
+def tables(folder: Path, rows: int = 160) -> None:
+    """Parquet files with the columns photo and species."""
+    import datasets
+
+    folder.mkdir()
+    features = datasets.Features({"photo": datasets.Image(), "species": datasets.ClassLabel(names=["ant", "bee", "cat"])})
+    columns = {"photo": [{"bytes": prep_sources.picture(size=(40, 36))} for _ in range(rows)], "species": [i % 3 for i in range(rows)]}
+    for split in ("train", "validation"):
+        datasets.Dataset.from_dict(columns, features=features).to_parquet(folder / f"{split}.parquet")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_runs(page, reader):
+    """In the order of the page, in one folder, as a reader would type them."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("RELAUNCH_", "ACCELERATE_"))}
+    environment |= {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
+    for words in commands(page):
+        todo = step(words)
+        if todo:
+            done = subprocess.run(todo.words, cwd=reader, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                  stderr=subprocess.STDOUT, text=True, timeout=300)
+            shown = f"$ {shlex.join(words)}\nrun as {shlex.join(todo.words)}, exit code {done.returncode}\n{done.stdout}"
+            assert (done.returncode, "Traceback" in done.stdout) == (todo.code, todo.code == 1), shown
+            assert todo.says in done.stdout, shown
+            if words[0] == "sha256sum":  # shown where files are equal
+                assert len({line.split()[0] for line in done.stdout.splitlines()}) == 1, shown
