@@ -5,7 +5,9 @@ One of the few files that know accelerate.
 
 from __future__ import annotations
 
+import atexit
 import os
+import platform
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -15,8 +17,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
 from data_prep.errors import HARDWARE, Failure
-
-TIMEOUT = timedelta(minutes=10)  # longest wait of a rank for the others
+from trainers.peers import Peers
 
 
 def check_hardware(env: dict, gpus: int, bf16: bool) -> bool:
@@ -69,7 +70,8 @@ def physical_cores() -> int:
 class Runtime:
     """Device, rank and engine of this process, and what all ranks decide together."""
 
-    def __init__(self, threads: int | None = None, deterministic: bool = True):
+    def __init__(self, threads: int | None = None, deterministic: bool = True, timeout: int = 600):
+        """`timeout`: seconds after which a rank that is missing ends the others."""
         gpus = torch.cuda.device_count()
         cpu = check_hardware(dict(os.environ), gpus, bf16=gpus > 0 and torch.cuda.is_bf16_supported(including_emulation=False))
         self.threads = threads or max(1, physical_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
@@ -78,8 +80,13 @@ class Runtime:
         elif deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(True)
-        self.accelerator = Accelerator(cpu=cpu, kwargs_handlers=[
-            DistributedDataParallelKwargs(gradient_as_bucket_view=True), InitProcessGroupKwargs(timeout=TIMEOUT)])
+        self.timeout = timeout
+        self.peers = Peers(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)), timeout)
+        # NCCL ends the process itself when its time is up: it gets all of it, so that the flags' group can speak before
+        wait = self.peers.patience if cpu else timedelta(seconds=timeout)
+        with self.peers.watched():
+            self.accelerator = Accelerator(cpu=cpu, kwargs_handlers=[
+                DistributedDataParallelKwargs(gradient_as_bucket_view=True), InitProcessGroupKwargs(timeout=wait)])
         self.set_threads(self.threads)
         self.device = self.accelerator.device
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
@@ -88,7 +95,10 @@ class Runtime:
         if self.world != int(os.environ.get("WORLD_SIZE", 1)):
             raise Failure(HARDWARE, f"{os.environ['WORLD_SIZE']} processes were started and {self.world} met")
         # flags and small objects travel beside the gradients, over sockets: no device waits for them
-        self._group = dist.new_group(backend="gloo", timeout=TIMEOUT) if self.world > 1 else None
+        with self.peers.watched():
+            self._group = dist.new_group(backend="gloo", timeout=self.peers.patience) if self.world > 1 else None
+            self.peers.hosts = self.broadcast(self.gather(platform.node()))
+        atexit.register(self.close)  # also after a Failure: with its threads alive the process may end in an abort
 
     def set_threads(self, threads: int) -> None:
         self.threads = threads
@@ -157,5 +167,6 @@ class Runtime:
                 dist.broadcast(buffer, src=0)
 
     def close(self) -> None:
+        self.peers.close()
         if dist.is_initialized():
             dist.destroy_process_group()
