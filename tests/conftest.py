@@ -173,7 +173,7 @@ class Process:
     """A started program whose output is collected; `end` waits for it."""
 
     def __init__(self, command: list[str]):
-        self.popen = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        self.popen = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
         self.out, self.err, self.changed = "", "", threading.Condition()
         self.readers = [threading.Thread(target=self._read, args=(name,), daemon=True) for name in ("out", "err")]
         for reader in self.readers:
