@@ -112,8 +112,9 @@ def test_refusals_are_the_schedulers_own_words_in_one_line(cluster, limited):
     for words, expected in ((["--partition", "nope"], "nope"), (["--partition", "paid"], "account"), (["--emulate", "--gpus-per-node", "8"], "node configuration")):
         line = cluster.relaunch("submit", "slurm", *SMALL, "--config", "cpu", "--time", "5", "--submit", *words, code=64)
         assert line.startswith("relaunch: 64 ") and line.count("\n") == 1 and expected in line
-    assert "relaunch: 65 nobody knows job 999" in cluster.relaunch("status", "999", code=65)
-    assert "Invalid job id" in cluster.relaunch("cancel", "999", code=64)
+    for verb in ("status", "cancel"):
+        assert "relaunch: 65 nobody knows job 999" in cluster.relaunch(verb, "999", code=65)
+    assert "Invalid job id" in cluster.relaunch("logs", "999", code=64)
 
 
 def test_two_nodes_train_one_run(cluster, limited):
@@ -161,17 +162,19 @@ def test_cancelled_is_saved_and_not_requeued(cluster):
     assert (status["state"], status["code"]) == ("preempted", 75) and status["step"] >= 20
 
 
-def test_preempted_comes_back_to_the_same_weights(cluster):
-    words = ["--epochs", "9", "--max-steps", "250", "--save-every", "1000", "--keep", "9"]
-    job = cluster.submit("--config", "cpu", *words, "--run", "preempted", pace=0.1, on="n2")
-    cluster.reach("preempted", 20)
+@pytest.mark.parametrize("partition, nodes", [("main", 1), ("strict", 2)])
+def test_preempted_comes_back_to_the_same_weights(cluster, partition, nodes):
+    """Given time to leave, the job requeues itself. Without (`strict`), SLURM does it, and what is saved within KillWait counts."""
+    words, name = ["--epochs", "9", "--max-steps", "250", "--save-every", "1000", "--keep", "9"], f"preempted-{partition}"
+    job = cluster.submit("--config", "cpu", *words, "--run", name, "--partition", partition, "--nodes", nodes, pace=0.1, on="n2" if nodes == 1 else "")
+    cluster.reach(name, 20)
     urgent = cluster.rig.run("sbatch", "--parsable", "--partition=urgent", "--nodelist=n2", "--exclusive", "--time=1", "--output=/dev/null", "--wrap=sleep 1")
     cluster.rig.wait(lambda: cluster.state(urgent) == "COMPLETED", 90)
     assert cluster.end(job) == "COMPLETED" and cluster.restarts(job) == 1
     log = cluster.log(job)
-    assert "saved; requeued" in log and "resumed from step" in log and "Traceback" not in log
-    cluster.relaunch("train", *SMALL, *words, "--config", "cpu", "--run", "undisturbed")
-    assert cluster.weights("preempted", 250) == cluster.weights("undisturbed", 250)
+    assert ("saved; requeued" if nodes == 1 else "not requeued by itself") in log and "resumed from step" in log
+    cluster.relaunch("train", *SMALL, *words, "--config", "cpu2" if nodes == 2 else "cpu", "--run", f"undisturbed-{nodes}")
+    assert cluster.weights(name, 250) == cluster.weights(f"undisturbed-{nodes}", 250)
 
 
 def test_a_killed_node_costs_what_came_after_the_checkpoint(cluster):
@@ -185,7 +188,7 @@ def test_a_killed_node_costs_what_came_after_the_checkpoint(cluster):
 
 
 def test_a_time_limit_is_met_saved_and_requeued(cluster, limited):
-    assert cluster.end(limited) == "COMPLETED" and cluster.restarts(limited) == 1
+    assert cluster.end(limited) == "COMPLETED" and cluster.restarts(limited) >= 1  # its limit stays 2 minutes while other tests run
     log = cluster.log(limited)
     assert "stopped by SIGUSR1, and saved" in log and "saved; requeued" in log and "resumed from step" in log
     assert log.index("saved; requeued") < log.index("start 2 of runs/limited") < log.index("ended with code 0")

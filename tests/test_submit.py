@@ -106,7 +106,8 @@ def test_each_node_gets_its_own_rank_and_the_same_meeting_place(written):
 ENDS = [  # (launcher's code, what the run noted, the job's state, restarts so far) -> (requeued, code)
     (75, None, "RUNNING", 0, True, 75), (1, 75, "RUNNING", 0, True, 75), (0, 0, "RUNNING", 0, False, 0), (143, 0, "RUNNING", 0, False, 0),
     (75, None, "CANCELLED", 0, False, 75), (75, None, "COMPLETING", 0, False, 75), (75, None, "RUNNING", 2, False, 75),
-    (78, 78, "RUNNING", 0, False, 78), (65, None, "RUNNING", 0, False, 65), (1, None, "RUNNING", 0, False, 1)]
+    (78, 78, "RUNNING", 0, False, 78), (65, None, "RUNNING", 0, False, 65), (1, None, "RUNNING", 0, False, 1), (169, None, "RUNNING", 0, False, 69),
+    (101, 75, "RUNNING", 0, True, 75), (137, None, "RUNNING", 0, False, 137)]
 
 
 @pytest.mark.parametrize("launcher, noted, state, count, requeued, code", ENDS)
@@ -124,7 +125,19 @@ def test_requeued_on_75_alone_and_never_after_a_cancel(written, monkeypatch, lau
 def test_a_lost_node_is_requeued(written):
     script = written("slurm", *DIGITS, "--time", 5, "--nodes", 2)
     code, said = rehearse(script, srun='[[ $* != *true ]] || exit 1; exit 137')
-    assert code == 137 and "no longer answers" in said and "REQUEUED" in said
+    assert code == 137 and "no longer answers; requeued" in said and "REQUEUED" in said
+
+
+def test_a_launcher_that_failed_outranks_those_that_were_stopped_for_it(written):
+    """srun ends with the highest code: 75 is above 69, and would bring back a job that can never begin."""
+    script = written("slurm", *DIGITS, "--time", 5, "--nodes", 2)
+    both = '[[ $* != *true ]] || exit 0; while [[ $1 == --* ]]; do shift; done; worst=0; for n in 0 1; do SLURM_NODEID=$n "$@"; c=$?; [ $c -le $worst ] || worst=$c; done; exit $worst'
+    for codes, seen in (("75 75", 75), ("75 69", 69), ("0 0", 0), ("75 1", 1), ("0 76", 76), ("75 137", 137)):
+        launcher = f"#!/bin/bash\nset -- {codes}\nshift $SLURM_NODEID\nexit $1\n"
+        Path("launcher").write_text(launcher)
+        Path("launcher").chmod(0o755)
+        code, said = rehearse(script.replace(f"({shlex.quote(describe.sys.executable)} -m launch", "(./launcher"), srun=both)
+        assert code == seen and ("REQUEUED" in said) == (codes == "75 75"), said
 
 
 def test_a_task_of_an_array_requeues_itself_only(written):
@@ -202,7 +215,7 @@ def test_other_weights_are_only_begun_with(written):
 
 WRONG = [
     (["slurm", *DIGITS], "how long"), (["slurm", "mnits", "--time", "5"], "did you mean mnist"), (["slurm", *DIGITS, "--time", "soon"], "not a time"),
-    (["slurm", *DIGITS, "--time", "5", "--epocs", "3"], "did you mean --epochs"), (["slurm", *DIGITS, "--time", "5", "--nodes", "0"], "too small"),
+    (["slurm", *DIGITS, "--time", "5", "--epocs", "3"], "did you mean --epochs"), (["slurm", *DIGITS, "--time", "5", "--nodes", "0"], "from 1 up"),
     (["slurm", *DIGITS, "--time", "5", "--gpus-per-node", "8"], "trains on the CPU"), (["slurm", *DIGITS, "--time", "5", "--machine-rank", "1"], "itself"),
     (["slurm", *DIGITS, "--time", "5", "-b", "100", "--nodes", "3"], "does not divide"), (["slurm", *DIGITS, "--time", "5", "--sweep", "sed=1,2"], "did you mean --seed"),
     (["slurm", *DIGITS, "--time", "5", "--sweep", "seed=1,,2"], "FLAG=A,B,C"), (["slurm", *DIGITS, "--time", "5", "--nodes", "2", "--emulate"], "one machine"),
@@ -232,7 +245,7 @@ def scheduler(monkeypatch):
 
 
 def test_submitting_notes_the_job_and_chains_it(written, scheduler):
-    scheduler(sbatch='n=$(cat n 2>/dev/null || echo 40); echo $((n + 1)) >n; echo "$((n + 1));cluster"', scancel="", squeue="exit 1", scontrol="exit 1", sacct="exit 1")
+    scheduler(sbatch='n=$(cat n 2>/dev/null || echo 40); echo $((n + 1)) >n; echo "$((n + 1));cluster"', scancel="", squeue='echo "41|RUNNING|None, n1"')
     said = written("slurm", *DIGITS, "--time", 5, "--run", "r", "--chain", 3, "--submit")
     assert said.startswith("job 41 -> 42 -> 43; run runs/r; logs in runs/jobs/r\n")
     assert Path("calls").read_text().count("--dependency=afterany:4") == 2 and Path("runs/jobs/r/job.sh").read_text().startswith("#!/bin/bash")
@@ -248,8 +261,8 @@ def test_status_from_whoever_still_knows(scheduler, capsys):
     gone = "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1"
     record = "echo 'JobId=7 JobName=r JobState=COMPLETED Reason=None Dependency=(null) Requeue=1 Restarts=2 BatchFlag=1 Reboot=0 ExitCode=0:0'"
     for tools, expected in (({"squeue": "echo '7|PENDING|Resources, '"}, "job 7: PENDING (Resources)"),
-                            ({"squeue": gone, "scontrol": record}, "job 7: COMPLETED (exit code 0, came back 2 times)"),
-                            ({"squeue": gone, "scontrol": gone, "sacct": "echo '7|TIMEOUT|0:0'"}, "job 7: TIMEOUT (0:0)"),
+                            ({"squeue": gone, "scontrol": record}, "job 7: COMPLETED (came back 2 times, exit code 0)"),
+                            ({"squeue": gone, "scontrol": gone, "sacct": "echo '7|TIMEOUT|0:0'"}, "job 7: TIMEOUT (exit code 0:0)"),
                             ({"squeue": gone, "scontrol": gone, "sacct": "echo 'Slurm accounting storage is disabled' >&2; exit 1"}, "")):
         scheduler(**tools)
         assert relaunch(["status", "7"]) == 0

@@ -33,7 +33,7 @@ def main(argv: list[str]) -> int:
         job = describe.parse(kind, rest)
     except SystemExit as end:  # help was asked for
         return int(end.code or 0)
-    if job.submit:
+    if job.given.submit:
         return queue.submit(job)
     print({"slurm": slurm.script, "kubernetes": kubernetes.manifest, "sheet": sheet.block}[kind](job), end="")
     return 0

@@ -8,7 +8,6 @@ Everything that can be wrong about the training is found here, before it waits i
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import itertools
 import os
 import re
@@ -50,63 +49,66 @@ class Site:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """`words` is the command after `relaunch train`, without the run's folder; `tasks` are the points of a sweep."""
+    """A job. `words` is its command after `relaunch train`, less the run's folder; `given` are the flags as they were typed."""
 
-    kind: str
     name: str
     words: tuple[str, ...]
     run: str
     weights: str | None  # to begin with
+    data: str  # the packed set
     nodes: int
     gpus: int  # of each node; 0: none
-    processes: int  # on all nodes together
     cpus: int  # of each node
-    time: int | None  # s
-    image: str
     site: Site
-    tasks: tuple[tuple[str, tuple[str, ...]], ...]  # (label, flags)
-    env: tuple[str, ...]  # NAME or NAME=VALUE
-    chain: int
-    requeues: int
-    submit: bool
-    extra: argparse.Namespace  # of one kind only
-
-    @property
-    def python(self) -> str:
-        return self.site.python or ("python3" if self.image else sys.executable)
+    tasks: tuple[tuple[str, tuple[str, ...]], ...]  # (label, flags) of each point of a sweep
+    given: argparse.Namespace
 
     def command(self, *more: str) -> list[str]:
         """The start of a launcher, as words."""
-        return [self.python, "-m", "launch", "train", *self.words, *more]
+        python = self.site.python or ("python3" if self.given.image else sys.executable)
+        return [python, "-m", "launch", "train", *self.words, *more]
+
+    def runs(self) -> list[tuple[str, tuple[str, ...]]]:
+        """(run, flags) of each task, or of the one that there is."""
+        return [(f"{self.run}-{label}", flags) for label, flags in self.tasks] or [(self.run, ())]
+
+
+def at_least(least: int):
+    def whole(text: str) -> int:
+        if not text.isdigit() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text} is not a whole number from {least} up")
+        return int(text)
+    return whole
 
 
 def parser(kind: str) -> config.Parser:
-    p = config.Parser(prog=f"relaunch submit {kind} WORKLOAD [flags of relaunch train]", argument_default=argparse.SUPPRESS)
+    p = config.Parser(prog=f"relaunch submit {kind} WORKLOAD [flags of relaunch train]")
+    p.set_defaults(site=None, sweep=[], chain=1, submit=False, volume=[])
     p.add_argument("--name", help="the job's name (default: the run's)")
-    p.add_argument("--nodes", type=int, help="machines [the config's]")
-    p.add_argument("--gpus-per-node", dest="gpus", type=int, help="GPUs of each machine, a process each [the config's]")
-    p.add_argument("--cpus-per-node", dest="cpus", type=int, help=f"CPUs of each machine [{THREADS} per process]")
-    p.add_argument("--time", help="how long it may run: MINUTES, H:MM:SS or D-HH:MM:SS")
-    p.add_argument("--image", help="container image")
-    p.add_argument("--env", action="append", metavar="NAME[=VALUE]", help="one more variable for the job; a secret by its name alone")
-    p.add_argument("--requeues", type=int, help=f"times that it may come back [{REQUEUES}]")
+    p.add_argument("--nodes", type=at_least(1), metavar="N", help="machines [the config's]")
+    p.add_argument("--gpus-per-node", dest="gpus", type=at_least(0), metavar="N", help="GPUs of each machine, a process each [the config's]")
+    p.add_argument("--cpus-per-node", dest="cpus", type=at_least(1), metavar="N", help=f"CPUs of each machine [{THREADS} per process]")
+    p.add_argument("--time", type=seconds, help="how long it may run: MINUTES, H:MM:SS or D-HH:MM:SS")
+    p.add_argument("--image", default="", help="container image")
+    p.add_argument("--env", action="append", default=[], metavar="NAME[=VALUE]", help="one more variable for the job; a secret by its name alone")
+    p.add_argument("--requeues", type=at_least(0), default=REQUEUES, metavar="N", help=f"times that it may come back [{REQUEUES}]")
     if kind == "slurm":
         for name in ("partition", "account", "qos", "constraint"):
             p.add_argument(f"--{name}", help="as sbatch means it")
         p.add_argument("--module", dest="modules", action="append", help="environment module to load; may be repeated")
         p.add_argument("--site", metavar="FILE", help=f"YAML with this cluster's {', '.join(f.name for f in fields(Site))}")
         p.add_argument("--sweep", action="append", metavar="FLAG=A,B,C", help="a job array over these values; repeated: all combinations")
-        p.add_argument("--chain", type=int, help="N jobs, each beginning when the one before has ended: where requeueing is forbidden")
+        p.add_argument("--chain", type=at_least(1), metavar="N", help="N jobs, each beginning when the one before has ended: where requeueing is forbidden")
         p.add_argument("--print", dest="submit", action="store_false", help="only print the script (the default)")
         p.add_argument("--submit", action="store_true", help="hand it to sbatch")
     if kind == "kubernetes":
-        p.add_argument("--pytorchjob", action="store_true", default=False, help="a PyTorchJob v1 in place of a TrainJob")
+        p.add_argument("--pytorchjob", action="store_true", help="a PyTorchJob v1 in place of a TrainJob")
         p.add_argument("--queue", metavar="NAME", help="Kueue's local queue, which then starts the job")
         p.add_argument("--volume", action="append", metavar="CLAIM:PATH", help="persistent volume claim and where to mount it")
     if kind == "sheet":
         p.add_argument("--user", help="your name on the platform", required=True)
-        p.add_argument("--dataset", help="the packed set's name there (default: --data's)")
-        p.add_argument("--node-type", help="as the form calls it")
+        p.add_argument("--dataset", help="the packed set's name there [the workload's]")
+        p.add_argument("--node-type", default="", help="as the form calls it")
         p.add_argument("--from-task", metavar="TASK", help="go on from this earlier task's output")
     return p
 
@@ -115,62 +117,53 @@ def parse(kind: str, argv: list[str]) -> Job:
     """The job of a command line, its training checked. Failure 64 or 65."""
     given, words = parser(kind).parse_known_args(argv)
     typed, rest = start.split(words)
-    for name, flag in (("machine_rank", "--machine-rank"), ("address", "--main-process-ip"), ("port", "--main-process-port"),
-                       ("dry_run", "--dry-run"), ("machines", "--num-machines")):
-        if name in typed:
-            raise Failure(USAGE, f"{flag} is what the job itself finds out", "leave it out; say --nodes N" if name == "machines" else "leave it out")
+    if taken := {"machines", "machine_rank", "address", "port", "dry_run"} & set(typed):
+        flag = start.words({min(taken): 0})[0]
+        raise Failure(USAGE, f"{flag} is what the job itself finds out", "leave it out; --nodes N says how many machines")
     job = start.parse(rest)
     if job.launch.run and not job.launch.resume:
         job = start.parse([*rest, "--resume", "auto"])  # as it will be started
+    weights = job.launch.resume if job.launch.resume != "auto" else None
     if job.launch.evaluate or job.launch.stop_after:
         raise Failure(USAGE, "a job trains to the end", "leave --evaluate and --stop-after out")
-    for name, least in (("nodes", 1), ("gpus", 0), ("cpus", 1), ("chain", 1), ("requeues", 0)):
-        if getattr(given, name, least) < least:
-            raise Failure(USAGE, f"--{name} {getattr(given, name)} is too small", f"it must be at least {least}")
-    shape, added = layout(typed, getattr(given, "nodes", None), getattr(given, "gpus", None))
-    settings = start.trained(job)
-    check(rest, shape, settings, "emulate" in typed)
-    weights = job.launch.resume if job.launch.resume != "auto" else None
     if weights and kind != "slurm":
         raise Failure(USAGE, "only a SLURM job can begin with other weights", "start it once by hand, then submit it with its --run")
+    if kind == "slurm" and not given.time:
+        raise Failure(USAGE, "a SLURM job needs to know how long it may run", "add --time 4:00:00, for example")
+    shape, added = layout(typed, given.nodes, given.gpus)
+    settings = start.trained(job)
+    check(rest, shape, settings, "emulate" in typed)
     if kind == "slurm":
-        if not hasattr(given, "time"):
-            raise Failure(USAGE, "a SLURM job needs to know how long it may run", "add --time 4:00:00, for example")
         start.data_of(settings, job.launch.data_root)
-    run = str(rundir.locate(job.launch.run) if job.launch.run else rundir.ROOT / f"{settings.workload}-{time.strftime('%Y%m%d-%H%M%S')}")
+    run = rundir.locate(job.launch.run) if job.launch.run else rundir.ROOT / f"{settings.workload}-{time.strftime('%Y%m%d-%H%M%S')}"
+    name = checked("--name", given.name or run.name)
+    if re.search(r"^\.|[/%]", name):  # it names a folder, in a pattern of sbatch's
+        raise Failure(USAGE, f"--name {name} holds / or %, or begins with a dot", "choose another")
     local = shape.processes // shape.machines
-    return Job(kind=kind, name=checked("--name", getattr(given, "name", Path(run).name)), run=run, weights=weights,
-               words=(*without(words, "--run", "--resume"), *added), nodes=shape.machines, processes=shape.processes,
-               gpus=getattr(given, "gpus", 0 if shape.use_cpu or "emulate" in typed else local),
-               cpus=getattr(given, "cpus", THREADS * local), time=seconds(given.time) if hasattr(given, "time") else None,
-               image=getattr(given, "image", ""), site=site(given), tasks=sweep(getattr(given, "sweep", []), rest),
-               env=tuple(getattr(given, "env", ())), chain=getattr(given, "chain", 1),
-               requeues=getattr(given, "requeues", REQUEUES), submit=getattr(given, "submit", False), extra=given)
+    gpus = given.gpus if given.gpus is not None else 0 if shape.use_cpu or "emulate" in typed else local
+    return Job(name=name, words=(*without(words, "--run", "--resume"), *added), run=str(run), weights=weights, nodes=shape.machines, gpus=gpus,
+               cpus=given.cpus or THREADS * local, site=site(given), tasks=sweep(given.sweep, rest), data=settings.data, given=given)
 
 
 def layout(typed: dict, nodes: int | None, gpus: int | None) -> tuple[engine.Engine, list[str]]:
     """What runs where on the job's machines, and the flags that say so beside those that were typed."""
-    emulated = "emulate" in typed
-    name = typed.get("config") or ("cpu" if gpus == 0 and (nodes or 1) == 1 else "cpu2" if gpus == 0 else
-                                   "1gpu" if (gpus or 1) * (nodes or 1) == 1 else "8gpu")
+    emulate = "emulate" in typed
+    alone = (nodes or 1) * (1 if gpus is None else max(gpus, 1)) == 1
+    name = typed.get("config") or (("cpu" if alone else "cpu2") if gpus == 0 else ("1gpu" if alone else "8gpu"))
     asked = engine.read(name)
     nodes = nodes or asked.machines
-    if asked.use_cpu and gpus and not emulated:
+    if asked.use_cpu and gpus and not emulate:
         raise Failure(USAGE, f"{name} trains on the CPU and the job asks for {gpus} GPUs", "leave --gpus-per-node out, or choose another --config")
-    if emulated and nodes > 1:
+    if emulate and nodes > 1:
         raise Failure(USAGE, "--emulate stays on one machine", "leave --nodes out")
-    if gpus and not emulated:
-        processes = gpus * nodes
-        if typed.get("processes", processes) != processes:
-            raise Failure(USAGE, f"--num-processes {typed['processes']} is not {nodes} x {gpus} GPUs", "leave it out")
-    else:
-        processes = typed.get("processes") or max(1, asked.processes // asked.machines) * nodes
+    each = gpus if gpus and not emulate else max(1, asked.processes // asked.machines)
+    processes = typed.get("processes", each * nodes)
+    if gpus and not emulate and processes != each * nodes:
+        raise Failure(USAGE, f"--num-processes {processes} is not {nodes} x {gpus} GPUs", "leave it out")
     added = [] if "config" in typed else ["--config", name]
-    if processes != asked.processes and "processes" not in typed:
-        added += ["--num-processes", str(processes)]
-    if nodes != asked.machines:
-        added += ["--num-machines", str(nodes)]
-    return engine.override(asked, **{k: v for k, v in typed.items() if k == "precision"}, processes=processes, machines=nodes), added
+    added += ["--num-processes", str(processes)] if processes != asked.processes and "processes" not in typed else []
+    added += ["--num-machines", str(nodes)] if nodes != asked.machines else []
+    return engine.override(asked, precision=typed.get("precision"), processes=processes, machines=nodes), added
 
 
 def check(rest: list[str], shape: engine.Engine, settings: config.RunConfig, emulate: bool) -> None:
@@ -227,7 +220,7 @@ def seconds(text: str) -> int:
 
 def site(given: argparse.Namespace) -> Site:
     """The site's file with the typed flags over it. Failure 64 names what is wrong in it."""
-    values, path = {}, getattr(given, "site", None)
+    values, path = {}, given.site
     if path:
         try:
             values = yaml.safe_load(Path(path).read_text()) or {}
@@ -241,7 +234,7 @@ def site(given: argparse.Namespace) -> Site:
         right = isinstance(value, str) if known[name] == "" else isinstance(value, list) and all(isinstance(v, str) for v in value)
         if not right:
             raise Failure(USAGE, f"{path}: {name} is not {'text' if known[name] == '' else 'a list of texts'}", "quote it" if known[name] == "" else "write it as [a, b]")
-    values |= {name: getattr(given, name) for name in known if hasattr(given, name)}
+    values |= {name: value for name in known if (value := getattr(given, name, None))}
     return Site(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
@@ -257,7 +250,7 @@ def environment(job: Job, env=os.environ) -> tuple[dict[str, str], list[str]]:
     open_, hidden = {}, []
     for name in sorted(n for n in env if n in KEPT or n.startswith(KEPT_PREFIXES)):
         hidden.append(name) if SECRET.search(name) else open_.__setitem__(name, env[name])
-    for word in job.env:
+    for word in job.given.env:
         name, given, value = word.partition("=")
         if not re.fullmatch(r"[A-Za-z_]\w*", name):
             raise Failure(USAGE, f"--env {name!r} is not the name of a variable", "write NAME or NAME=VALUE")

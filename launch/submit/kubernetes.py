@@ -29,7 +29,7 @@ def label(text: str) -> str:
 def mounts(job: Job) -> tuple[list[dict], list[dict]]:
     """(volumes, volumeMounts): memory for /dev/shm, of which containers have 64 MB, and the claims."""
     volumes, mounted = [{"name": "shm", "emptyDir": {"medium": "Memory"}}], [{"name": "shm", "mountPath": "/dev/shm"}]
-    for i, text in enumerate(getattr(job.extra, "volume", [])):
+    for i, text in enumerate(job.given.volume):
         claim, _, path = text.partition(":")
         if not re.fullmatch(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", claim) or not path.startswith("/"):
             raise Failure(USAGE, f"--volume {text} is not CLAIM:PATH", "write --volume datasets:/data, for example")
@@ -46,18 +46,18 @@ def variables(job: Job) -> list[dict]:
 
 
 def manifest(job: Job) -> str:
-    if not job.image:
+    if not job.given.image:
         raise Failure(USAGE, "a pod needs an image", "add --image REGISTRY/NAME:TAG")
     volumes, mounted = mounts(job)
     if not any(job.run.startswith(m["mountPath"].rstrip("/") + "/") for m in mounted[1:]):
         raise Failure(USAGE, f"the run {job.run} would be gone with its pod", "add --volume CLAIM:/runs --run /runs/NAME, a claim that all nodes can write")
-    queue = getattr(job.extra, "queue", None)
+    queue = job.given.queue
     meta = {"name": label(job.name), **({"labels": {"kueue.x-k8s.io/queue-name": checked("--queue", queue)}} if queue else {})}
     limits = {"cpu": job.cpus, **({"nvidia.com/gpu": job.gpus} if job.gpus else {})}
-    parts = {"image": checked("--image", job.image), "command": command(job), "env": variables(job),
+    parts = {"image": checked("--image", job.given.image), "command": command(job), "env": variables(job),
              "resources": {"limits": limits, "requests": dict(limits)}, "volumeMounts": mounted}
     pod = {"terminationGracePeriodSeconds": GRACE, "volumes": volumes}
-    documents = (pytorchjob if job.extra.pytorchjob else trainjob)(job, meta, pod, parts, bool(queue))
+    documents = (pytorchjob if job.given.pytorchjob else trainjob)(job, meta, pod, parts, bool(queue))
     return "---\n".join(yaml.dump(d, Dumper=Plain, sort_keys=False, width=10000) for d in documents)
 
 
@@ -70,7 +70,7 @@ class Plain(yaml.SafeDumper):
 
 def command(job: Job) -> list[str]:
     words = job.command("--run", job.run, "--resume", "auto")
-    if not job.extra.pytorchjob:
+    if not job.given.pytorchjob:
         return words  # the launcher itself is process 1 and gets the signals
     # a shell in between passes signals on, and says 75 in the number that this API restarts on
     return ["bash", "-c", f"{shlex.join(words)} & p=$!; trap 'kill -TERM $p' TERM; while wait $p; c=$?; kill -0 $p 2>/dev/null; do :; done; "
@@ -78,7 +78,7 @@ def command(job: Job) -> list[str]:
 
 
 def deadline(job: Job) -> dict:
-    return {"activeDeadlineSeconds": job.time} if job.time else {}  # of all starts together, and for good
+    return {"activeDeadlineSeconds": job.given.time} if job.given.time else {}  # of all starts together, and for good
 
 
 def trainjob(job: Job, meta: dict, pod: dict, parts: dict, queued: bool) -> list[dict]:
@@ -87,7 +87,7 @@ def trainjob(job: Job, meta: dict, pod: dict, parts: dict, queued: bool) -> list
     rules = [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},  # drained, or preempted
              {"action": "Count", "onExitCodes": {"containerName": "node", "operator": "In", "values": [PREEMPTED]}},
              {"action": "FailJob", "onExitCodes": {"containerName": "node", "operator": "NotIn", "values": [PREEMPTED]}}]
-    node = {"backoffLimit": job.requeues * job.nodes, "podFailurePolicy": {"rules": rules},  # every node's pod counts
+    node = {"backoffLimit": job.given.requeues * job.nodes, "podFailurePolicy": {"rules": rules},  # every node's pod counts
             "template": {"spec": {"restartPolicy": "Never", **pod, "containers": [container]}}}
     step = {"metadata": {"labels": {"trainer.kubeflow.org/trainjob-ancestor-step": "trainer"}}, "spec": node}
     runtime = {"apiVersion": "trainer.kubeflow.org/v1alpha1", "kind": "TrainingRuntime", "metadata": {"name": meta["name"]},
@@ -100,7 +100,7 @@ def trainjob(job: Job, meta: dict, pod: dict, parts: dict, queued: bool) -> list
 def pytorchjob(job: Job, meta: dict, pod: dict, parts: dict, queued: bool) -> list[dict]:
     replica = {"restartPolicy": "ExitCode", "template": {"spec": {**pod, "containers": [{"name": "pytorch", **parts}]}}}
     replicas = {"Master": {"replicas": 1, **replica}, **({"Worker": {"replicas": job.nodes - 1, **replica}} if job.nodes > 1 else {})}
-    policy = {"cleanPodPolicy": "Running", "backoffLimit": job.requeues * job.nodes, **deadline(job),
+    policy = {"cleanPodPolicy": "Running", "backoffLimit": job.given.requeues * job.nodes, **deadline(job),
               **({"suspend": True} if queued else {})}
     return [{"apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob", "metadata": meta,
              "spec": {"runPolicy": policy, "pytorchReplicaSpecs": replicas}}]

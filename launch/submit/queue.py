@@ -50,10 +50,10 @@ def submit(job: Job) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "job.sh").write_text(slurm.script(job))
     ids: list[str] = []
-    for _ in range(job.chain):
+    for _ in range(job.given.chain):
         after = [f"--dependency=afterany:{ids[-1]}"] if ids else []
         ids.append(ask("sbatch", "--parsable", *after, str(folder / "job.sh")).strip().split(";")[0])
-    runs = [f"{job.run}-{label}" for label, _ in job.tasks] or [job.run]
+    runs = [run for run, _ in job.runs()]
     note = folder / f"{ids[0]}.json"
     with rundir.storage():
         rundir.write_atomic(note, rundir.dump_json({"ids": ids, "runs": runs, "logs": str(folder)}))
@@ -71,22 +71,24 @@ def noted(job: str) -> dict:
     return {"ids": [job], "runs": [], "logs": None}
 
 
+KNOW = (  # who may still know a job, and what in their lines is its number, state and detail
+    (("squeue", "-h", "-r", "-o", "%i|%T|%r, %N", "-j"), r"(.+?)\|(.+?)\|(?:None, )?(.*)", "{}"),
+    (("scontrol", "-o", "show", "job"), r"JobId=(\d+).*?JobState=(\S+).*?Restarts=(\d+) .*?ExitCode=(\d+)", "came back {} times, exit code {}"),
+    (("sacct", "-n", "-P", "-X", "-o", "JobID,State,ExitCode", "-j"), r"(.+?)\|(.+?)\|(.*)", "exit code {}"))
+
+
 def standing(job: str) -> list[str]:
     """One line per job or task, from whoever still knows it: the queue, the controller, the accounting."""
-    for command, pattern in ((("squeue", "-h", "-r", "-j", job, "-o", "%i|%T|%r, %N"), r"(.+?)\|(.+?)\|(?:None, )?(.*)"),
-                             (("scontrol", "-o", "show", "job", job), r"JobId=(\d+).*?JobState=(\S+) (Reason=\S+).*?(?:Restarts=(\d+)).*?ExitCode=(\d+)"),
-                             (("sacct", "-n", "-P", "-X", "-j", job, "-o", "JobID,State,ExitCode"), r"(.+?)\|(.+?)\|(.*)")):
+    for command, pattern, words in KNOW:
         try:
-            lines = ask(*command).splitlines()
+            said = ask(*command, job)
         except Failure as failure:
             if failure.code == HARDWARE and command[0] == "squeue":
                 raise
             continue
-        found = [m.groups() for line in lines if (m := re.match(pattern, line))]
-        if found and len(found[0]) == 3:
-            return [f"job {i}: {state} ({detail.strip(', ')})" for i, state, detail in found]
+        found = [m.groups() for line in said.splitlines() if (m := re.match(pattern, line))]
         if found:
-            return [f"job {i}: {state} (exit code {code}, came back {times} times)" for i, state, _, times, code in found]
+            return [f"job {i}: {state} ({words.format(*detail).strip(', ')})" for i, state, *detail in found]
     return []
 
 
@@ -126,6 +128,8 @@ def logs(job: str, follow: bool) -> int:
 def cancel(job: str) -> int:
     note = noted(job)
     ids = note["ids"] if job == note["ids"][0] else [job]
+    if not any(map(standing, ids)):  # scancel would say nothing
+        raise Failure(DATA, f"nobody knows job {job}", "`squeue --me` lists your jobs")
     ask("scancel", *ids)
     print(f"job {', '.join(ids)} cancelled; what its run saved stays" + (f": {', '.join(note['runs'])}" if note["runs"] else ""))
     return 0

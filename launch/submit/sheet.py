@@ -13,35 +13,33 @@ from pathlib import Path
 
 from data_prep.errors import USAGE, Failure
 from launch.submit.describe import Job, checked, environment, without
-from trainers import config
 
 
 def block(job: Job) -> str:
     """The form's fields, its start command, and what to type to go on from this task's output in a later one."""
     if job.nodes > 1:
         raise Failure(USAGE, "tasks of a web form do not know of each other", "leave --nodes out")
-    user, run = job.extra.user, Path(job.run).name
-    for name, text in (("--user", user), ("--dataset", getattr(job.extra, "dataset", "x")), ("--from-task", getattr(job.extra, "from_task", "x"))):
-        if not checked(name, text) or "/" in text:
+    given, run = job.given, Path(job.run).name
+    dataset = given.dataset or job.data
+    for name, text in (("--user", given.user), ("--dataset", dataset), ("--from-task", given.from_task or "task")):
+        if "/" in checked(name, text):
             raise Failure(USAGE, f"{name} {text!r} is not a name", "it is one folder of the platform's")
-    dataset = getattr(job.extra, "dataset", None) or config.parse([job.words[0]]).config.data
-    source = f"/data/{user}/{dataset}"
+    source = f"/data/{given.user}/{dataset}"
     words = ["python3", "-m", "launch", "train", *without(list(job.words), "--data", "--data-root"), "--data", source, "--run", f"/output/{run}", "--resume", "auto"]
-    earlier = getattr(job.extra, "from_task", None)
     values, hidden = environment(job, {})
     lines = [
         f"Task name:      {job.name}",
-        f"Image:          {checked('--image', job.image) or 'one with Python 3.11, PyTorch 2.10 and what pyproject.toml lists'}",
-        f"Node type:      {checked('--node-type', getattr(job.extra, 'node_type', '')) or ('any with GPUs' if job.gpus else 'any')}",
+        f"Image:          {checked('--image', given.image) or 'one with Python 3.11, PyTorch 2.10 and what pyproject.toml lists'}",
+        f"Node type:      {checked('--node-type', given.node_type) or ('any with GPUs' if job.gpus else 'any')}",
         f"GPUs:           {job.gpus}",
-        *([f"Time limit:     {job.time / 3600:.1f} h"] if job.time else []),
+        *([f"Time limit:     {given.time / 3600:.1f} h"] if given.time else []),
         "Code:           this repository, which the platform shows as /code",
         f"Data:           {source} (a packed set: few files, read-only)",
         *(f"Variable:       {k}={v}" for k, v in values.items()),
         *(f"Variable:       {k}=*** (type it into the form yourself)" for k in hidden),
         "",
         "Start command:",
-        start(words, earlier, run),
+        start(words, given.from_task, run),
         "",
         "To go on from this task's output in a later task (put this task's name in place of THIS_TASK):",
         start(words, "THIS_TASK", run),

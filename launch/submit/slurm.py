@@ -16,7 +16,7 @@ from trainers import rundir
 from trainers.rundir import RunDir
 
 AHEAD = 120  # s before the time limit in which a run of unknown size saves and leaves
-CODES = "0|64|65|69|70|73|75|76|77|78"  # a launcher that ends with another did not get to say why
+CODES = "0|64|65|69|70|73|76|77|78"  # a launcher that ends with another did not get to say why
 
 
 def folder(job: Job) -> Path:
@@ -38,13 +38,13 @@ def ahead(run: RunDir, limit: int) -> int:
 
 
 def directives(job: Job, names: list[str]) -> list[str]:
-    site, array = job.site, bool(job.tasks)
-    log = Path.cwd() / folder(job) / ("%A_%a.out" if array else "%j.out")
+    site, log = job.site, Path.cwd() / folder(job) / ("%A_%a.out" if job.tasks else "%j.out")
+    limit = job.given.time
     values = {"job-name": job.name, "nodes": job.nodes, "ntasks-per-node": 1, "cpus-per-task": job.cpus,
-              "gpus-per-node": job.gpus or None, "time": f"{job.time // 3600}:{job.time // 60 % 60:02}:{job.time % 60:02}",
-              "signal": f"USR1@{ahead(RunDir(job.run), job.time)}", "partition": site.partition, "account": site.account, "qos": site.qos,
+              "gpus-per-node": job.gpus, "time": f"{limit // 3600}:{limit // 60 % 60:02}:{limit % 60:02}",
+              "signal": f"USR1@{ahead(RunDir(job.run), limit)}", "partition": site.partition, "account": site.account, "qos": site.qos,
               "constraint": site.constraint, "chdir": Path.cwd(), "output": log, "open-mode": "append",
-              "array": f"0-{len(job.tasks) - 1}" if array else None, "export": ",".join(names)}
+              "array": job.tasks and f"0-{len(job.tasks) - 1}", "export": ",".join(names)}
     lines = [f"--{name}={written(f'--{name}', str(value))}" for name, value in values.items() if value]
     return [f"#SBATCH {line}" for line in [*lines, "--requeue", *(checked_line(d) for d in site.directives)]]
 
@@ -59,34 +59,29 @@ def checked_line(directive: str) -> str:
     return directive
 
 
-def quoted(words) -> str:
-    return shlex.join(str(word) for word in words)
-
-
 def script(job: Job) -> str:
     """The whole script. Text of the user's is quoted wherever a shell reads it; the site's lines are shell by intent."""
     values, names = environment(job)
-    runs = [(f"{job.run}-{label}", flags) for label, flags in job.tasks] or [(job.run, ())]
-    cases = [f"  {i}) RUN={shlex.quote(run)} FLAGS=({quoted(flags)}) ;;" for i, (run, flags) in enumerate(runs)]
-    container = [word.replace("{image}", job.image) for word in shlex.split(job.site.container)]
+    cases = [f"  {i}) RUN={shlex.quote(run)} FLAGS=({shlex.join(flags)}) ;;" for i, (run, flags) in enumerate(job.runs())]
+    container = [word.replace("{image}", job.given.image) for word in shlex.split(job.site.container)]
     parts = [
         f"#!/bin/bash{' -l' if job.site.modules else ''}",
         *directives(job, [*values, *names]),
-        f"# Written by `relaunch submit slurm`. Its log goes into a folder that must be there: mkdir -p {quoted([Path.cwd() / folder(job)])}",
+        f"# Written by `relaunch submit slurm`. Its log goes into a folder that must be there: mkdir -p {shlex.quote(str(Path.cwd() / folder(job)))}",
         "",
-        *(f"export {word.partition('=')[0]}={shlex.quote(word.partition('=')[2])}" for word in job.env if "=" in word),
+        *(f"export {word.partition('=')[0]}={shlex.quote(word.partition('=')[2])}" for word in job.given.env if "=" in word),
         *(f"module load {shlex.quote(module)}" for module in job.site.modules),
         *job.site.lines,
         "set -u",
         "case ${SLURM_ARRAY_TASK_ID:-0} in", *cases, "esac",
         'RESUME=auto' + (f'; [ -e "$RUN/config.json" ] || RESUME={shlex.quote(job.weights)}' if job.weights else ""),
-        f"COMMAND=({quoted([*container, *job.command()])} \"${{FLAGS[@]}}\" --run \"$RUN\" --resume \"$RESUME\")",
+        f"COMMAND=({shlex.join([*container, *job.command()])} \"${{FLAGS[@]}}\" --run \"$RUN\" --resume \"$RESUME\")",
     ]
     if job.nodes > 1:
         parts += ['HEAD=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
                   'COMMAND+=(--main-process-ip "$HEAD" --main-process-port $((20000 + SLURM_JOB_ID % 20000)))']
     rank = ' --machine-rank \\"\\$SLURM_NODEID\\"' if job.nodes > 1 else ""
-    return "\n".join(parts) + TEMPLATE.replace("@RANK@", rank).replace("@LIMIT@", str(job.requeues)).replace("@CODES@", CODES)
+    return "\n".join(parts) + TEMPLATE.replace("@RANK@", rank).replace("@LIMIT@", str(job.given.requeues)).replace("@CODES@", CODES)
 
 
 # Fixed text: nothing of the user's is put into it.
@@ -101,11 +96,14 @@ trap '' USR1
 say "start $((COUNT + 1)) of $RUN on $SLURM_JOB_NODELIST"
 before=$(outcome)
 
-# One launcher per node; it deals with the signals itself, as soon as it runs. The rank is each node's own.
+# One launcher per node, which deals with the signals itself as soon as it runs. The rank is each node's own. srun ends
+# with the highest code of all: one that failed must outrank those that were then stopped, so 100 is added to its code.
 srun --export=ALL --cpus-per-task="$SLURM_CPUS_PER_TASK" --kill-on-bad-exit=1 \
-  bash -c "trap '' USR1; exec \"\$@\"@RANK@" relaunch "${COMMAND[@]}" &
+  bash -c "trap '' USR1; trap : TERM; \"\$@\"@RANK@; c=\$?; [ \$c = 0 ] || [ \$c = 75 ] || c=\$((c + 100)); exit \$c" \
+  relaunch "${COMMAND[@]}" &
 step=$!
 while wait $step; code=$?; kill -0 $step 2>/dev/null; do :; done
+[ $code -le 100 ] || [ $code -ge 128 -a $code -lt 164 ] || code=$((code - 100))
 
 # What the run itself noted counts for more than what came through srun, which may have been signalled as well.
 after=$(outcome)
@@ -113,20 +111,21 @@ if [ "$after" != "$before" ]; then
   noted=$(sed -n 's/^ *"code": \([0-9][0-9]*\).*/\1/p' <<<"$after")
   code=${noted:-$code}
 fi
+why=saved
 case $code in
-  @CODES@) lost=no ;;
-  *) # not one of ours: is a node gone? Then the work is whole up to the last checkpoint.
-    lost=no; timeout 60 srun --ntasks-per-node=1 true 2>/dev/null || lost=yes ;;
+  75) ;;
+  @CODES@) say "ended with code $code"; exit $code ;;
+  *) # not one of ours: if a node is gone, the work is whole up to the last checkpoint
+    timeout 60 srun --ntasks-per-node=1 true 2>/dev/null && { say "ended with code $code"; exit $code; }
+    why="a node of $SLURM_JOB_NODELIST no longer answers" ;;
 esac
-[ $code = 75 ] || [ $lost = yes ] || { say "ended with code $code"; exit $code; }
-[ $lost = no ] || say "a node of $SLURM_JOB_NODELIST no longer answers"
 state=$(scontrol -o show job "$JOB" | grep -o 'JobState=[A-Z_]*')
 if [ "$state" != JobState=RUNNING ]; then
-  say "not requeued by itself: ${state:-no longer known} (cancelled, or already taken back by the scheduler)"
+  say "$why; not requeued by itself: ${state:-no longer known} (cancelled, or already taken back by the scheduler)"
 elif [ "$COUNT" -ge @LIMIT@ ]; then
-  say "not requeued: it came back @LIMIT@ times already; submit it again with the same --run to go on"
+  say "$why; not requeued: it came back @LIMIT@ times already; submit it again with the same --run to go on"
 else
-  say "saved; requeued"
+  say "$why; requeued"
   scontrol requeue "$JOB"
 fi
 exit $code
