@@ -3,6 +3,7 @@
 `Failure` is raised anywhere below the entry points; they print `relaunch: CODE what; fix` once and exit with the code.
 """
 
+DIED = 1  # another process of the group died; its own lines say why
 USAGE = 64  # the command or the config is wrong
 DATA = 65  # data or a checkpoint is missing or bad
 HARDWARE = 69  # the hardware asked for is not there

@@ -10,7 +10,6 @@ import fcntl
 import os
 import platform
 import re
-import socket
 import tempfile
 import time
 from collections.abc import Callable
@@ -129,13 +128,6 @@ def port(engine_: engine.Engine) -> str:
     if engine_.machines == 1:
         return "a free one is chosen at the start"
     number = engine_.port or 29500
-    if engine_.machine_rank == 0:
-        with socket.socket() as s:
-            try:
-                s.bind(("", number))
-            except OSError as error:
-                raise Failure(HARDWARE, f"port {number} is taken on this machine, the first",
-                              "choose another: --main-process-port N on every machine") from error
     return f"{number} is free" if engine_.machine_rank == 0 else f"{number} of the first machine"
 
 
@@ -222,7 +214,7 @@ def main(argv: list[str]) -> int:
             todo = dataclasses.replace(todo, data=start.data_of(todo.config, job.launch.data_root))
             report(Check("steps", f"{todo.epoch_steps:,} an epoch" if todo.epoch_steps else estimate.say(None), preflight.steps(todo)))
             report(attempt("room", lambda: room(todo, rest)))
-    report(attempt("port", lambda: port(todo.engine)))
+    report(Check("port", port(todo.engine), preflight.port(todo)))
     report(attempt("host name", lambda: name_of(todo.facts.host)))
     report(attempt("run folder", lambda: shared_disk(runs)))
     report(rehearsal(todo, start.words(typed), rest, not any(r.failure for r in results), runs))

@@ -52,6 +52,17 @@ def has_address(name: str) -> bool:
         return False
 
 
+def is_free(port: int) -> bool:
+    """Whether nobody here listens on a port."""
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of an ended run linger for a minute
+        try:
+            s.bind(("", port))
+        except OSError:
+            return False
+    return True
+
+
 def visible(installed: int, setting: str | None) -> int:
     """GPUs left by CUDA_VISIBLE_DEVICES. CUDA stops reading the list at the first entry that names no device."""
     if setting is None:

@@ -50,6 +50,7 @@ class Plan:
     data: Data | None
     place: Place | None
     emulated: bool
+    timeout: int | None  # seconds after which a process that is missing ends the others
     local: int  # processes on this machine
     direct: bool  # one process: started without the engine between it and us
     command: tuple[str, ...]
@@ -81,7 +82,8 @@ class Plan:
 
 
 def make(verb: str, argv: list[str], asked: Engine, engine: Engine, facts: Facts, config: RunConfig | None = None,
-         data: Data | None = None, place: Place | None = None, emulate: bool = False) -> Plan:
+         data: Data | None = None, place: Place | None = None, emulate: bool = False,
+         timeout: int | None = None) -> Plan:
     """Plan `trainers.VERB argv`. `asked` is the config as written, `engine` the same with the typed flags over it."""
     if emulate:
         engine = emulated(engine)
@@ -98,7 +100,7 @@ def make(verb: str, argv: list[str], asked: Engine, engine: Engine, facts: Facts
     else:
         variables["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = "120"  # seconds; its 30 may be less than a step and a save
     return Plan(verb=verb, engine=engine, facts=facts, config=config, data=data, place=place, emulated=emulate,
-                local=engine.processes // engine.machines, direct=direct, variables=variables,
+                timeout=timeout, local=engine.processes // engine.machines, direct=direct, variables=variables,
                 command=(sys.executable, *(module if direct else ("-m", "accelerate.commands.launch", *words))),
                 engine_command=("accelerate", "launch", *words))
 

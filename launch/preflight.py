@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from data_prep.errors import HARDWARE, STORAGE, USAGE, Failure
-from launch.facts import has_address
+from launch.facts import has_address, is_free
 from launch.plan import Plan
 
 
@@ -16,8 +16,8 @@ def check(plan: Plan) -> None:
 
 
 def problems(plan: Plan) -> list[Failure]:
-    """Everything that stands against this plan, most basic first. A pure function, but for names of machines."""
-    return [p for p in (machines(plan), devices(plan), precision(plan), batch(plan), steps(plan), disk(plan)) if p]
+    """Everything that stands against this plan, most basic first. A pure function, but for several machines' names and port."""
+    return [p for p in (machines(plan), port(plan), devices(plan), precision(plan), batch(plan), steps(plan), disk(plan)) if p]
 
 
 def machines(plan: Plan) -> Failure | None:
@@ -35,6 +35,15 @@ def machines(plan: Plan) -> Failure | None:
         return Failure(USAGE, f"{engine.name} is for {engine.machines} machines and does not say where the first is", fix)
     if not has_address(engine.address):
         return Failure(USAGE, f"no machine is called {engine.address!r} here", fix)
+    return None
+
+
+def port(plan: Plan) -> Failure | None:
+    """On the first of several machines, where all meet. One machine alone takes a port that is free."""
+    engine = plan.engine
+    if engine.machines > 1 and engine.machine_rank == 0 and not is_free(engine.port or 29500):
+        return Failure(HARDWARE, f"port {engine.port or 29500} is taken on this machine, the first",
+                       "choose another: --main-process-port N on every machine")
     return None
 
 

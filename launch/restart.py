@@ -11,6 +11,7 @@ import os
 import sys
 from dataclasses import dataclass
 
+from data_prep.errors import HUNG, Failure
 from launch import plan, supervise
 from trainers.rundir import RunDir
 
@@ -33,18 +34,32 @@ def keep(todo: plan.Plan, run: RunDir | None, limit: int) -> supervise.End:
         while True:
             end = supervise.run(todo.command, plan.environment(todo, dict(os.environ)), todo.direct, asked)
             if not end.crashed:
+                if end.code == HUNG and run:
+                    note(run, end)
                 return end
             if run is None:
                 return dataclasses.replace(end, fix="run the same command again")
             crashes.append(crash(end.what, run))
             again = f"to go on: the same command with --run {run.path} --resume auto"
-            reason = "asked to stop" if asked.first else verdict(crashes, limit)
+            alone = todo.engine.machines == 1 or limit > 0
+            reason = "asked to stop" if asked.first else verdict(crashes, limit) if alone else "start it again on all machines"
             if reason:
                 return dataclasses.replace(end, what=f"{end.what} ({reason})", fix=again if run.begun() else "")
             print(f"relaunch: {end.what}; starting again from step {crashes[-1].checkpoint} of {run.path} "
                   f"({spent(crashes)} of {limit})", file=sys.stderr, flush=True)
             if len(crashes) == 1:
                 todo = plan.more(todo, "--resume", "auto")
+
+
+def note(run: RunDir, end: supervise.End) -> None:
+    """Write down the outcome that rank 0 would, unless it did: it is the one that hung, and is gone now."""
+    try:
+        status = json.loads(run.status.read_text())
+        if status["state"] == "running":
+            run.lock(wait=0.0)  # held: rank 0 lives, on another machine, and will write
+            run.write_status("failed", end.code, status["step"], end.what)
+    except (OSError, ValueError, KeyError, Failure):
+        return
 
 
 def crash(what: str, run: RunDir) -> Crash:
@@ -70,8 +85,8 @@ def spent(crashes: list[Crash]) -> int:
 def verdict(crashes: list[Crash], limit: int) -> str:
     """Why not to start again after the last of these crashes; empty: do. Pure."""
     last = crashes[-1]
-    if last.checkpoint < 0:
-        return "before the first checkpoint" if limit else ""
+    if last.checkpoint < 0 and limit:
+        return "before the first checkpoint"
     if last.step is not None and last in crashes[:-1]:
         return f"the same failure twice, at step {last.step}"
     if spent(crashes) > limit:

@@ -46,6 +46,8 @@ def line(plan: Plan) -> str:
         parts.append(f"batch {batch(plan)}")
     if plan.place:
         parts.append(f"{plan.place.run}{f' from step {plan.place.step}' if plan.place.step is not None else ''}")
+    if plan.timeout and plan.engine.processes > 1:
+        parts.append(f"a process that is missing ends the others after {plan.timeout} s")
     return f"relaunch {plan.verb}: " + "; ".join(parts)
 
 
@@ -76,6 +78,8 @@ def table(plan: Plan, size: Size | None) -> str:
         begins = f", goes on from its checkpoint of step {place.step:,}" if place.step is not None else \
             f", begins with the weights of {place.weights}" if place.weights else ", new"
         rows.append(("run", place.run + begins))
+    if plan.timeout and engine.processes > 1:
+        rows.append(("timeout", f"a process that is missing ends the others after {plan.timeout} s (--timeout)"))
     if config:
         rows.append(("memory", estimate.say(size)))
     words = [short(w) if w == str(engine.path) else w for w in plan.engine_command]

@@ -31,7 +31,8 @@ how it is launched:
   --main-process-port N   with several machines: a port that is free on the first
   --emulate               start the config's processes on this machine's CPU in place of its GPUs
   --dry-run               say what would run where, and start nothing
-  --max-restarts N        starts again after a crash, from the last checkpoint; each new checkpoint refills them [3]"""
+  --max-restarts N        starts again after a crash, from the last checkpoint; each new checkpoint refills them
+                          [3; 0 with several machines: there all must start again together]"""
 
 
 def flags() -> config.Parser:
@@ -146,7 +147,8 @@ def draft(verb: str, typed: dict, rest: list[str]) -> tuple[plan.Plan, config.Jo
     asked = engine.read(typed.pop("config", None) or ("1gpu" if machine.gpus else "cpu"))
     if not emulate:
         typed = platforms.fill(asked, typed, machine.nodes)
-    return plan.make(verb, rest, asked, engine.override(asked, **typed), machine, settings, None, place, emulate), job
+    return plan.make(verb, rest, asked, engine.override(asked, **typed), machine, settings, None, place, emulate,
+                     job.launch.timeout if job else None), job
 
 
 def prepare(verb: str, typed: dict, rest: list[str]) -> tuple[plan.Plan, config.Job | None]:
@@ -176,7 +178,7 @@ def main(verb: str, argv: list[str]) -> int:
             run = rundir.create(None, job.config.workload)  # now, so that we know where to go on after a crash
             todo = plan.goes_to(todo, run.path)
     print(show.line(todo), flush=True)
-    end = restart.keep(todo, run, typed.get("max_restarts", restart.LIMIT))
+    end = restart.keep(todo, run, typed.get("max_restarts", restart.LIMIT if todo.engine.machines == 1 else 0))
     if run and not job.launch.run and run.path.is_dir() and not any(run.path.iterdir()):
         run.path.rmdir()  # it did not get as far as a run
     if end.what:

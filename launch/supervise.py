@@ -19,12 +19,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.errors import PREEMPTED
+from data_prep.errors import DIED, PREEMPTED
 from launch import processes
 
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 INSISTS = 2.0  # s after which a second Ctrl-C is a person who insists, and not a terminal that repeats
 DEAF = 60.0  # s for a process to learn to listen before it is told to stop all the same: imports take seconds
+LEAVING = 3.0  # s for a group that lost a process to be gone: of the rest, some may wait for it for ever
 SAVING = 120.0  # s for processes whose engine died to save and leave
 TICK = 0.05  # s between looks at the group
 
@@ -71,8 +72,8 @@ def run(command, environment: dict[str, str], direct: bool, asked: Asked) -> End
         outcome.touch()
         processes.adopt_orphans()
         child = start(command, environment | {"RELAUNCH_OUTCOME": str(outcome)})
-        watch(child, asked, outcome, direct)
-        processes.sweep(SAVING, hurry=lambda: asked.insisted)
+        broken = watch(child, asked, outcome, direct)
+        processes.sweep(SAVING, hurry=lambda: asked.insisted or broken)
         return judge(child.returncode, outcome.read_text(), asked.first, asked.insisted)
 
 
@@ -88,16 +89,18 @@ def start(command, environment: dict[str, str]) -> subprocess.Popen:
     return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, process_group=0, preexec_fn=in_child)
 
 
-def watch(child: subprocess.Popen, asked: Asked, outcome: Path, direct: bool) -> None:
-    """Wait for the end, and pass a stop on to each training process as soon as it listens."""
-    told, since = set(), None
+def watch(child: subprocess.Popen, asked: Asked, outcome: Path, direct: bool) -> bool:
+    """Wait for the end, and pass a stop on to each training process as soon as it listens; True: a process was lost."""
+    told, since, broken = set(), None, None
     while True:
         try:
             child.wait(timeout=TICK)
-            return
+            return broken is not None
         except subprocess.TimeoutExpired:
             pass
-        if asked.insisted:
+        if broken is None and '"what"' in outcome.read_text():
+            broken = time.monotonic()
+        if asked.insisted or broken is not None and time.monotonic() - broken > LEAVING:
             child.kill()
         elif asked.first and not outcome.stat().st_size:
             since = since or time.monotonic()
@@ -119,7 +122,7 @@ def judge(status: int, outcome: str, asked: signal.Signals | None, insisted: boo
         said = {}
     # a worker that crashed makes the engine signal the others: what they take for a stop is a crash
     if said and not (said["code"] == PREEMPTED and status > 0 and not asked):
-        return End(said["code"], said.get("run"))
+        return End(said["code"], said.get("run"), said.get("what", ""), said.get("fix", ""), crashed=said["code"] == DIED)
     if insisted:
         return End(128 + signal.SIGINT, what="left at once, as asked twice", fix="what came after the last checkpoint is lost")
     if asked and status == -signal.SIGTERM:

@@ -104,6 +104,12 @@ class Launch:
     out: str | None = setting(None, "with --evaluate: where to write the predictions (default: inside the run)")
     outputs: bool = setting(False, "with --evaluate: also write the raw outputs [N, classes] (images)")
     stop_after: int | None = setting(None, "end after this step as a signal would: saved, code 75")
+    # ten minutes: longer than the slowest save or evaluation batch of one rank, shorter than an hour of eight GPUs wasted
+    timeout: int = setting(600, "seconds after which a process that is missing ends the others, with code 76")
+
+    def __post_init__(self):
+        if self.timeout < 20:
+            raise Failure(USAGE, f"--timeout {self.timeout} is too small", "it must be at least 20 (seconds)")
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,7 @@ def parser() -> Parser:
     p.add_argument("--data-root", help="where packed data is kept (default: $RELAUNCH_DATA, else data)")
     p.add_argument("--eval-batch-size", type=int, help="samples (text: windows) scored at a time by each process")
     p.add_argument("--threads", type=int, help="CPU threads per process (default: as it was trained)")
+    p.add_argument("--timeout", type=int, default=Launch.timeout, help=f"seconds after which a process that is missing ends the others [{Launch.timeout}]")
     p.add_argument("--workload", help="for a foreign file: the workload, after it its flags (--arch …)")
     return p
 
@@ -74,7 +75,8 @@ def run(argv: list[str]) -> tuple[int, str | None]:
         config = parse([args.workload, *rest], "relaunch evaluate … --workload").config
     elif rest:
         raise Failure(USAGE, f"unknown argument {rest[0]!r}", "see relaunch evaluate --help")
-    launch = Launch(resume=args.source, split=args.split, out=args.out, outputs=args.outputs, data_root=args.data_root)
+    launch = Launch(resume=args.source, split=args.split, out=args.out, outputs=args.outputs, data_root=args.data_root,
+                    timeout=args.timeout)
     changes = {k: v for k, v in (("data", args.data), ("eval_batch_size", args.eval_batch_size), ("threads", args.threads)) if v}
     return evaluate(launch, config, changes)
 
@@ -82,7 +84,6 @@ def run(argv: list[str]) -> tuple[int, str | None]:
 def evaluate(launch: Launch, config: RunConfig | None, changes: dict) -> tuple[int, str | None]:
     """Evaluate launch.resume and write its predictions. `config` describes foreign weights; `changes` override either."""
     from data_prep.packed import data_root, open_packed
-    from trainers.build import load_weights, make_model, make_task
     from trainers.runtime import Runtime
     from trainers.source import config_for, open_source
 
@@ -100,7 +101,14 @@ def evaluate(launch: Launch, config: RunConfig | None, changes: dict) -> tuple[i
     out = Path(launch.out) if launch.out else source.run and source.run.predictions
     if out is None:
         raise Failure(USAGE, f"{source.path} lies in no run, so there is no place for its predictions", "add --out FOLDER")
-    runtime = Runtime(config.threads or source.meta.get("threads"), config.deterministic)
+    runtime = Runtime(config.threads or source.meta.get("threads"), config.deterministic, launch.timeout)
+    with runtime.peers.watched():
+        return evaluate_together(launch, config, source, packed, split, out, runtime)
+
+
+def evaluate_together(launch: Launch, config: RunConfig, source, packed, split: str, out: Path, runtime) -> tuple[int, str | None]:
+    from trainers.build import load_weights, make_model, make_task
+
     model = runtime.together(lambda: make_model(config, packed))
     task = runtime.together(lambda: make_task(dataclasses.replace(config, batch_size=runtime.world, grad_accum_steps=1),
                                               packed, runtime.device, runtime.rank, runtime.world))

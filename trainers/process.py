@@ -25,6 +25,14 @@ _asked: signal.Signals | None = None
 _interrupted_at = 0.0
 
 
+class Lost(Failure):
+    """The group cannot go on without some of its processes. On each machine one of those left `speaks`."""
+
+    def __init__(self, code: int, what: str, fix: str, speaks: bool):
+        super().__init__(code, what, fix)
+        self.speaks = speaks
+
+
 def _on_signal(number, frame):
     global _asked, _interrupted_at
     now = time.monotonic()
@@ -70,9 +78,15 @@ def main(run: Callable[[list[str]], tuple[int, str | None]], saves: bool = True)
     """
     if saves:
         listen()
-    folder = None
+    outcome = os.environ.get("RELAUNCH_OUTCOME")
+    said: dict = {"run": None}
     try:
-        code, folder = run(sys.argv[1:])
+        code, said["run"] = run(sys.argv[1:])
+    except Lost as lost:
+        code = lost.code
+        said |= {"what": lost.what, "fix": lost.fix}  # `relaunch` says it, and ends those that do not leave
+        if lost.speaks and not outcome:
+            tell(lost.line(), sys.stderr)
     except Failure as failure:
         code = failure.code
         if rank() == 0:
@@ -81,13 +95,15 @@ def main(run: Callable[[list[str]], tuple[int, str | None]], saves: bool = True)
         code = 128 + signal.SIGINT
     for s in SIGNALS:  # the run is over: a late signal must not turn its end into another
         signal.signal(s, signal.SIG_IGN)
-    outcome = os.environ.get("RELAUNCH_OUTCOME")
-    if outcome and (rank() == 0 or not os.path.getsize(outcome)):
-        with open(outcome, "w") as f:
-            json.dump({"code": code, "run": folder}, f)
+    if outcome and (rank() == 0 and "what" not in said or not os.path.getsize(outcome)):
+        with open(f"{outcome}.{os.getpid()}", "w") as f:
+            json.dump({"code": code, **said}, f)
+        os.replace(f.name, outcome)  # whole, whoever else writes
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except OSError:  # the interpreter would try again at its end, and make it the exit code
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    if "what" in said:
+        os._exit(0 if outcome else code)  # taking a broken group down in order would wait for the missing
     return 0 if outcome else code

@@ -29,7 +29,8 @@ def run(argv: list[str]) -> tuple[int, str | None]:
     for name in ("split", "out", "outputs"):
         if getattr(launch, name):
             raise Failure(USAGE, f"--{name} goes with --evaluate")
-    existing, config = place(job)
+    # the run belongs to the machine of rank 0: what another one has under its name is of no account
+    existing, config = place(job) if os.environ.get("GROUP_RANK", "0") == "0" else (None, job.config)
     return train(job, existing, config)
 
 
@@ -51,14 +52,23 @@ def place(job: Job) -> tuple[RunDir | None, RunConfig]:
 
 
 def train(job: Job, existing: RunDir | None, config: RunConfig) -> tuple[int, str | None]:
+    from trainers.runtime import Runtime
+
+    runtime = Runtime(config.threads, config.deterministic, job.launch.timeout)
+    with runtime.peers.watched():
+        existing, config = runtime.broadcast((existing, config))
+        if config.threads:
+            runtime.set_threads(config.threads)
+        return train_together(job, existing, config, runtime)
+
+
+def train_together(job: Job, existing: RunDir | None, config: RunConfig, runtime) -> tuple[int, str | None]:
     from data_prep.packed import data_root, open_packed
     from trainers import checkpoint
     from trainers.build import check_micro_batch, load_weights, make_model, make_optimizer, make_task
     from trainers.loop import Training, total_steps
-    from trainers.runtime import Runtime
     from trainers.source import open_source
 
-    runtime = Runtime(config.threads, config.deterministic)
     # everything that can be wrong is found here, before anything is written
     packed = runtime.together(lambda: open_packed(config.data, data_root(job.launch.data_root)))
     task = runtime.together(lambda: make_task(config, packed, runtime.device, runtime.rank, runtime.world))
@@ -66,8 +76,12 @@ def train(job: Job, existing: RunDir | None, config: RunConfig) -> tuple[int, st
     model = runtime.together(lambda: make_model(config, packed))
     runtime.together(lambda: check_micro_batch(config, model, packed, runtime.world))
     if job.launch.resume not in (None, "auto") and not existing:
-        source = runtime.together(lambda: open_source(job.launch.resume))
-        runtime.together(lambda: load_weights(model, source.weights(), str(source.path)))
+        def read():
+            source = open_source(job.launch.resume)
+            return source.weights(), str(source.path)
+
+        weights, where = runtime.decide(read)
+        runtime.together(lambda: load_weights(model, weights, where))
 
     owned = []  # on rank 0
 
@@ -119,10 +133,11 @@ def train(job: Job, existing: RunDir | None, config: RunConfig) -> tuple[int, st
     identity = {"config_hash": config_hash(config), "data_hash": packed.hash}
     training = Training(config, identity, runtime, task, model, make_optimizer(config, model), run, metrics, job.launch.stop_after)
     try:
-        if state:
-            training.restore(state)
-        training.say(headline(training, packed, state))
-        code = training.train()
+        with runtime.peers.watched():
+            if state:
+                training.restore(state)
+            training.say(headline(training, packed, state))
+            code = training.train()
     except Failure as failure:
         if runtime.main:
             run.write_status("failed", failure.code, training.step, failure.what)
@@ -140,6 +155,8 @@ def headline(training, packed, state) -> str:
     lines = [f"{training.run.path}: {c.workload} {c.arch} on {packed.name}, {where}",
              f"batch {c.batch_size} = {r.world} x {c.grad_accum_steps} x {c.batch_size // r.world // c.grad_accum_steps}, "
              f"{training.task.steps_per_epoch} steps an epoch, {training.total} in all"]
+    if r.world > 1:
+        lines[1] += f"; a process that is missing ends the others after {r.timeout} s"
     if state:
         lines.append(f"resumed from step {state.meta['step']}")
         was = state.meta["world"], state.meta["precision"]
