@@ -125,7 +125,7 @@ def group(tmp_path):
         g.errors.close()
 
 
-WORLDS = pytest.mark.parametrize("world", [1, 2])
+WORLDS = pytest.mark.parametrize("world", [1, pytest.param(2, marks=pytest.mark.slow)])
 
 
 @WORLDS
@@ -194,7 +194,7 @@ def test_a_second_ctrl_c_leaves_at_once(group):
     assert code == 130 and time.monotonic() - before < 2 and "left at once" in errors
 
 
-@WORLDS
+@pytest.mark.parametrize("world", [1, 2])
 def test_a_killed_launcher_leaves_nobody_and_the_workers_save(group, world):
     g = group(world)
     g.reach("steps")
@@ -211,8 +211,7 @@ def test_a_killed_engine_lets_the_workers_save(group):
     assert code == 75 and g.saved()
 
 
-@WORLDS
-@pytest.mark.parametrize("end", ["raises", "dies"])
+@pytest.mark.parametrize("world, end", [(1, "raises"), (1, "dies"), (2, "dies"), pytest.param(2, "raises", marks=pytest.mark.slow)])
 def test_a_crash_is_one_line_of_ours(group, world, end):
     code, errors = group(world, END=end).end()
     ours = [line for line in errors.splitlines() if line.startswith("relaunch: ")]
