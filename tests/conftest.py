@@ -201,6 +201,9 @@ class Process:
             pause.wait(0.01)
         raise AssertionError("it never listened")
 
+    def children(self) -> list[int]:
+        return [*map(int, Path(f"/proc/{self.popen.pid}/task/{self.popen.pid}/children").read_text().split())]
+
     def signal(self, number: int) -> "Process":
         self.popen.send_signal(number)
         return self

@@ -145,12 +145,17 @@ def test_a_kill_before_the_first_checkpoint(train, relaunch_env, at):
 # through the engine -------------------------------------------------------------------------------------------------------
 
 
-def test_two_processes(launch, relaunch_env):
-    command = ["mnist", "--batch-size", 8, "--max-steps", 14, "--log-interval", 3]
+def test_two_processes(start, launch, relaunch_env):
+    """Only one of them gets the signal: they leave together."""
+    command = ["mnist", "--batch-size", 16, "--max-steps", 30, "--log-interval", 5]
     engine = dict(processes=2, engine="accelerate")
     assert launch(*command, "--run", "./whole", **engine).code == 0
-    launch(*command, "--run", "./parts", "--stop-after", 5, **engine)
-    assert status(relaunch_env / "parts")["code"] == 75
+
+    stopped = start(*command, "--run", "./parts", **engine).until("step 5/")
+    (second,) = [pid for pid in stopped.children() if pid != status(relaunch_env / "parts")["pid"]]
+    os.kill(second, signal.SIGTERM)
+    assert "and saved, step" in stopped.end().out
+    assert status(relaunch_env / "parts")["code"] == 75 and 5 <= status(relaunch_env / "parts")["step"] < 30
     assert launch(*command, "--run", "./parts", "--resume", "auto", **engine).code == 0
     assert outcome(relaunch_env / "parts") == outcome(relaunch_env / "whole")
     assert outcome(relaunch_env / "parts")["state"]["world"] == 2
