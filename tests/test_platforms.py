@@ -1,5 +1,12 @@
 """The node facts of each platform, from environments as they were seen or documented."""
 
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from data_prep.errors import Failure
@@ -74,3 +81,23 @@ def test_a_single_machine_needs_nothing():
 def test_another_number_of_machines_than_started():
     with pytest.raises(Failure, match="2x8gpu is for 2 machines and SLURM started 3"):
         fill(engine.read("2x8gpu"), {}, Nodes(platform="SLURM", nodes=3, rank=0))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("names", [("PET_NNODES", "PET_NODE_RANK", "PET_MASTER_ADDR", "PET_MASTER_PORT"), ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT")],
+                         ids=["TrainJob", "PyTorchJob"])
+def test_two_machines_meet_by_their_environment_alone(relaunch_env, names):
+    """The same command twice, with what each pod would be told: one training of two processes, not two of one."""
+    with socket.socket() as free:
+        free.bind(("", 0))
+        port = free.getsockname()[1]
+    words = ["train", "mnist", "--config", "cpu", "--epochs", "1", "-b", "16", "--threads", "1", "--run", "pods", "--resume", "auto"]
+    pods = [subprocess.Popen([sys.executable, "-m", "launch", *words], env=os.environ | dict(zip(names, ("2", str(rank), "localhost", str(port)))),
+                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for rank in (0, 1)]
+    try:
+        said = [pod.communicate(timeout=120)[0] for pod in pods]
+    finally:
+        for pod in pods:
+            pod.kill()
+    assert [pod.returncode for pod in pods] == [0, 0], said
+    assert json.loads(Path("runs/pods/plan.json").read_text())["world"] == 2 and "2 processes on the CPU" in said[0]

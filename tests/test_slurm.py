@@ -182,7 +182,9 @@ def test_a_killed_node_costs_what_came_after_the_checkpoint(cluster):
     cluster.reach("killed", 60)
     cluster.rig.kill_node(2)
     cluster.rig.wait(lambda: cluster.restarts(job) == 1, 120)
+    cluster.rig.wait(lambda: "no longer answers" in cluster.log(job), 60)
     cluster.rig.start_node(2)
+    time.sleep(3)  # let go on the other node, too: started again at once, the old script's end would pass for the new one's
     assert cluster.end(job) == "COMPLETED", cluster.log(job)
     assert cluster.status("killed")["state"] == "done" and "resumed from step" in cluster.log(job)
 

@@ -381,3 +381,9 @@ def test_help(capsys):
     for verb in ("status", "logs", "cancel"):
         assert relaunch([verb, "--help"]) == 0 and "JOB" in capsys.readouterr().out
     assert queue.main("status", ["--help"]) == 0
+
+
+def test_no_tensors_are_needed():
+    code = f"import sys; from launch import submit; submit.main({['slurm', *DIGITS, '--time', '5']}); sys.exit('torch' in sys.modules)"
+    done = subprocess.run([describe.sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(Path(describe.__file__).parents[2])}, capture_output=True)
+    assert done.returncode == 0, done.stderr
