@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import os
 import re
 import sys
@@ -132,7 +133,9 @@ def parse(kind: str, argv: list[str]) -> Job:
         raise Failure(USAGE, "a SLURM job needs to know how long it may run", "add --time 4:00:00, for example")
     shape, added = layout(typed, given.nodes, given.gpus)
     settings = start.trained(job)
-    check(rest, shape, settings, "emulate" in typed)
+    tasks = sweep(given.sweep)
+    for _, flags in tasks or [("", ())]:
+        check(rest, shape, start.trained(start.parse([*job.argv, *flags])), "emulate" in typed)
     if kind == "slurm":
         start.data_of(settings, job.launch.data_root)
     run = rundir.locate(job.launch.run) if job.launch.run else rundir.ROOT / f"{settings.workload}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -142,7 +145,7 @@ def parse(kind: str, argv: list[str]) -> Job:
     local = shape.processes // shape.machines
     gpus = given.gpus if given.gpus is not None else 0 if shape.use_cpu or "emulate" in typed else local
     return Job(name=name, words=(*without(words, "--run", "--resume"), *added), run=str(run), weights=weights, nodes=shape.machines, gpus=gpus,
-               cpus=given.cpus or THREADS * local, site=site(given), tasks=sweep(given.sweep, rest), data=settings.data, given=given)
+               cpus=given.cpus or THREADS * local, site=site(given), tasks=tasks, data=settings.data, given=given)
 
 
 def layout(typed: dict, nodes: int | None, gpus: int | None) -> tuple[engine.Engine, list[str]]:
@@ -175,20 +178,19 @@ def check(rest: list[str], shape: engine.Engine, settings: config.RunConfig, emu
             raise problem
 
 
-def sweep(points: list[str], rest: list[str]) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """`["seed=1,2", "lr=0.1"]` -> (("seed1-lr0.1", ("--seed", "1", "--lr", "0.1")), …), each parsed to see that it can train."""
+def sweep(points: list[str]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """`["seed=1,2", "lr=0.1"]` -> (("seed1-lr0.1", ("--seed", "1", "--lr", "0.1")), …): all combinations."""
     axes = []
     for point in points:
         flag, _, values = point.partition("=")
         if not flag or not all(values.split(",")):
             raise Failure(USAGE, f"--sweep {point} is not FLAG=A,B,C", "write --sweep seed=1,2,3, for example")
         axes.append([(flag.lstrip("-"), value) for value in values.split(",")])
-    tasks = []
-    for combination in itertools.product(*axes) if axes else ():
-        words = tuple(word for flag, value in combination for word in (f"--{flag}", value))
-        start.parse([*rest, *words])
-        tasks.append((re.sub(r"[^\w.-]", "_", "-".join(flag + value for flag, value in combination)), words))
-    return tuple(tasks)
+    tasks = {re.sub(r"[^\w.-]", "_", "-".join(map("".join, combination))): tuple(word for flag, value in combination for word in (f"--{flag}", value))
+             for combination in (itertools.product(*axes) if axes else ())}
+    if len(tasks) != math.prod(map(len, axes)) and axes:
+        raise Failure(USAGE, "two points of the sweep would have the same run", "name each value once")
+    return tuple(tasks.items())
 
 
 def without(words: list[str], *flags: str) -> list[str]:
@@ -203,17 +205,13 @@ def without(words: list[str], *flags: str) -> list[str]:
 
 
 def seconds(text: str) -> int:
-    """SLURM's ways of writing a time limit. Failure 64 for others."""
-    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text)
-    if not match:
+    """SLURM's ways of writing a time limit: M, M:SS, H:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS. Failure 64 for others, and for none."""
+    if not re.fullmatch(r"(\d+-)?\d+(:\d+){0,2}", text):
         raise Failure(USAGE, f"--time {text} is not a time", "write MINUTES, H:MM:SS or D-HH:MM:SS")
-    days, *parts = match.groups()
-    parts = [int(p) for p in parts if p is not None]
-    if days is not None:  # D-HH[:MM[:SS]]
-        units = (3600, 60, 1)
-    else:  # M, M:SS, H:MM:SS
-        units = (3600, 60, 1) if len(parts) == 3 else (60, 1)
-    if not (total := int(days or 0) * 86400 + sum(n * unit for n, unit in zip(parts, units))):
+    parts = [int(part) for part in re.split("[-:]", text)]
+    units = (86400, 3600, 60, 1) if "-" in text else (3600, 60, 1) if len(parts) == 3 else (60, 1)
+    total = sum(n * unit for n, unit in zip(parts, units))
+    if not total:
         raise Failure(USAGE, f"--time {text} is no time at all", "write MINUTES, H:MM:SS or D-HH:MM:SS")
     return total
 
@@ -226,14 +224,17 @@ def site(given: argparse.Namespace) -> Site:
             values = yaml.safe_load(Path(path).read_text()) or {}
         except (OSError, ValueError, yaml.YAMLError) as error:
             raise Failure(USAGE, f"--site {path} cannot be read ({error})", "it is a YAML file; docs/clusters.md shows one") from error
+    if not isinstance(values, dict):
+        raise Failure(USAGE, f"--site {path} holds no fields", "docs/clusters.md shows one")
     known = {f.name: f.default for f in fields(Site)}
-    for name, value in values.items() if isinstance(values, dict) else [(path, None)]:
+    for name, value in values.items():
         if name not in known:
             near = nearest(str(name), list(known))
             raise Failure(USAGE, f"{path}: unknown field {name!r}", f"did you mean {near}?" if near else f"it may hold {', '.join(known)}")
-        right = isinstance(value, str) if known[name] == "" else isinstance(value, list) and all(isinstance(v, str) for v in value)
-        if not right:
-            raise Failure(USAGE, f"{path}: {name} is not {'text' if known[name] == '' else 'a list of texts'}", "quote it" if known[name] == "" else "write it as [a, b]")
+        if known[name] == "" and not isinstance(value, str):
+            raise Failure(USAGE, f"{path}: {name} is not a text", "quote it")
+        if known[name] == () and not (isinstance(value, list) and all(isinstance(v, str) for v in value)):
+            raise Failure(USAGE, f"{path}: {name} is not a list of texts", "write it as [a, b]")
     values |= {name: value for name in known if (value := getattr(given, name, None))}
     return Site(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
@@ -245,21 +246,23 @@ def checked(name: str, text: str) -> str:
     return text
 
 
-def environment(job: Job, env=os.environ) -> tuple[dict[str, str], list[str]]:
-    """What the job gets of the environment: values that may be written down, and names whose values may not."""
-    open_, hidden = {}, []
-    for name in sorted(n for n in env if n in KEPT or n.startswith(KEPT_PREFIXES)):
-        hidden.append(name) if SECRET.search(name) else open_.__setitem__(name, env[name])
-    for word in job.given.env:
+def environment(job: Job, capture: bool = True) -> tuple[dict[str, str], list[str]]:
+    """What the job gets of the environment: values that may be written down, and names whose values may not.
+
+    Without `capture` only what `--env` names: a laptop's PATH and HOME mean nothing in a container.
+    """
+    shown, hidden = {}, []
+    words = [name for name in sorted(os.environ) if capture and (name in KEPT or name.startswith(KEPT_PREFIXES))]
+    for word in [*words, *job.given.env]:
         name, given, value = word.partition("=")
         if not re.fullmatch(r"[A-Za-z_]\w*", name):
             raise Failure(USAGE, f"--env {name!r} is not the name of a variable", "write NAME or NAME=VALUE")
+        if SECRET.search(name) and given:
+            raise Failure(USAGE, f"--env {name}=… would write a secret down for others to read", f"export {name} and say --env {name}")
         if SECRET.search(name):
-            if given:
-                raise Failure(USAGE, f"--env {name}=… would write a secret down for others to read", f"export {name} and say --env {name}")
             hidden.append(name)
-        elif given or name in env:
-            open_[name] = value if given else env[name]
+        elif given or name in os.environ:
+            shown[name] = value if given else os.environ[name]
         else:
             raise Failure(USAGE, f"--env {name} is not set here", "write --env NAME=VALUE")
-    return open_, hidden
+    return shown, hidden

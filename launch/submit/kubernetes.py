@@ -40,7 +40,7 @@ def mounts(job: Job) -> tuple[list[dict], list[dict]]:
 
 def variables(job: Job) -> list[dict]:
     """Values of what may be read by others; secrets by reference to a Secret named `relaunch`."""
-    kept, hidden = environment(job, {})  # a laptop's PATH and HOME mean nothing in a container
+    kept, hidden = environment(job, capture=False)
     return [{"name": k, "value": v} for k, v in kept.items()] + \
         [{"name": k, "valueFrom": {"secretKeyRef": {"name": "relaunch", "key": k}}} for k in hidden]
 

@@ -26,7 +26,7 @@ def block(job: Job) -> str:
             raise Failure(USAGE, f"{name} {text!r} is not a name", "it is one folder of the platform's")
     source = f"/data/{given.user}/{dataset}"
     words = ["python3", "-m", "launch", "train", *without(list(job.words), "--data", "--data-root"), "--data", source, "--run", f"/output/{run}", "--resume", "auto"]
-    values, hidden = environment(job, {})
+    values, hidden = environment(job, capture=False)
     lines = [
         f"Task name:      {job.name}",
         f"Image:          {checked('--image', given.image) or 'one with Python 3.11, PyTorch 2.10 and what pyproject.toml lists'}",
