@@ -19,6 +19,7 @@ from trainers.workloads import nearest
 
 FOLDER = Path(__file__).resolve().parent.parent / "accelerate_configs"
 PRECISIONS = ("no", "fp16", "bf16")
+MEETINGS = ("static", "c10d")  # ways in which several machines find each other
 
 # The keys of accelerate's ClusterConfig, which refuses all others. A test compares them with the installed version.
 KEYS = frozenset("""
@@ -43,6 +44,7 @@ class Engine:
     machine_rank: int = 0
     address: str | None = None  # of the first machine
     port: int | None = None
+    meeting: str = "static"
     multi: bool = False  # the engine starts its own process group
     use_cpu: bool = False
     precision: str = "no"
@@ -102,9 +104,11 @@ def read(name: str) -> Engine:
     if values["mixed_precision"] not in PRECISIONS:
         raise wrong(f"mixed_precision: {values['mixed_precision']} is not something Relaunch trains in",
                     "write 'no', fp16 or bf16")
+    if values.get("rdzv_backend", "static") not in MEETINGS:
+        raise wrong(f"rdzv_backend: {values['rdzv_backend']} is not a way in which Relaunch's machines meet", "write static or c10d")
     return Engine(name=path.stem if path.parent == FOLDER else name, path=path, processes=processes, machines=machines,
                   machine_rank=values.get("machine_rank", 0), address=values.get("main_process_ip"),
-                  port=values.get("main_process_port"), multi=multi, use_cpu=values.get("use_cpu", False),
+                  port=values.get("main_process_port"), meeting=values.get("rdzv_backend", "static"), multi=multi, use_cpu=values.get("use_cpu", False),
                   precision=values["mixed_precision"], gpu_ids=values.get("gpu_ids") or "all")
 
 

@@ -99,6 +99,7 @@ def make(verb: str, argv: list[str], asked: Engine, engine: Engine, facts: Facts
             variables["CUDA_VISIBLE_DEVICES"] = engine.gpu_ids
     else:
         variables["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = "120"  # seconds; its 30 may be less than a step and a save
+        variables["TORCH_CPP_LOG_LEVEL"] = "ERROR"  # a host that is gone would be a page of C++ frames before our line
     return Plan(verb=verb, engine=engine, facts=facts, config=config, data=data, place=place, emulated=emulate,
                 timeout=timeout, local=engine.processes // engine.machines, direct=direct, variables=variables,
                 command=(sys.executable, *(module if direct else ("-m", "accelerate.commands.launch", *words))),
@@ -135,14 +136,16 @@ def overrides(asked: Engine, engine: Engine) -> list[str]:
         value = getattr(engine, name)
         if value is not None and value != getattr(asked, name):
             flags += [flag, str(value)]
+    if engine.machines > 1 and engine.meeting != "static":
+        flags += ["--rdzv_backend", engine.meeting]  # the engine overlooks it in its config
     if several and engine.machines == 1 and engine.port is None:
         flags += ["--main_process_port", "0"]  # any free one: two runs on a machine must not meet
     return flags
 
 
 def environment(plan: Plan, inherited: dict[str, str]) -> dict[str, str]:
-    """The environment that the command runs in. A user's own setting of the engine's timeout stays."""
+    """The environment that the command runs in. A user's own setting of the engine's timeout and log level stays."""
     left_over = GROUP_VARIABLES if plan.direct else ()
     kept = {k: v for k, v in inherited.items() if k not in left_over and not k.startswith("ACCELERATE_")}
-    timeout = {k: v for k, v in inherited.items() if k == "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"}
-    return kept | plan.variables | timeout
+    theirs = {k: v for k, v in inherited.items() if k in ("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "TORCH_CPP_LOG_LEVEL")}
+    return kept | plan.variables | theirs

@@ -26,6 +26,8 @@ def processes(plan: Plan) -> str:
     """`2 processes on the CPU`, `16 processes on 2 machines x 8 GPUs`."""
     engine = plan.engine
     what = plural(engine.processes, "process", "processes")
+    if engine.use_cpu and engine.machines > 1:
+        return f"{what} on the CPUs of {engine.machines} machines"
     if engine.use_cpu:
         return f"{what} on the CPU" + (", in place of GPUs (--emulate)" if plan.emulated else "")
     if engine.machines > 1:

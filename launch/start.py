@@ -29,6 +29,7 @@ how it is launched:
   --machine-rank N        with several machines: which this is, from 0
   --main-process-ip HOST  with several machines: name or address of the first
   --main-process-port N   with several machines: a port that is free on the first
+  --rdzv-backend B        with several machines: static (each is told its rank), or c10d (they agree on them)
   --emulate               start the config's processes on this machine's CPU in place of its GPUs
   --dry-run               say what would run where, and start nothing
   --max-restarts N        starts again after a crash, from the last checkpoint; each new checkpoint refills them
@@ -44,6 +45,7 @@ def flags() -> config.Parser:
     parser.add_argument("--machine-rank", type=int, metavar="N")
     parser.add_argument("--main-process-ip", dest="address", metavar="HOST")
     parser.add_argument("--main-process-port", dest="port", type=int, metavar="PORT")
+    parser.add_argument("--rdzv-backend", dest="meeting", choices=engine.MEETINGS)
     parser.add_argument("--emulate", action="store_true")
     parser.add_argument("--dry-run", action="store_true")
     parser.add_argument("--max-restarts", type=int, metavar="N")

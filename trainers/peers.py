@@ -30,10 +30,10 @@ TIMED_OUT, CLOSED = "timed out", "closed"
 
 def how(error: BaseException) -> str | None:
     """How a collective failed: TIMED_OUT or CLOSED; None: the error is another's."""
-    text = str(error)
-    if not (isinstance(error, dist.DistError) or "gloo/" in text):  # gloo's errors have no type, but the name of its file
+    text = str(error).lower()
+    if not (isinstance(error, dist.DistError) or "gloo" in text or "pair closure" in text):  # gloo's have no type of their own
         return None
-    return TIMED_OUT if "timed out" in text.lower() or "timeout" in text.lower() else CLOSED
+    return TIMED_OUT if "timed out" in text or "timeout" in text else CLOSED
 
 
 class Peers:
@@ -63,7 +63,7 @@ class Peers:
                 raise
             self._wake.set()
             if self._thread.is_alive():  # without the store's machine it never concludes
-                self._concluded.wait(self.grace / 2 + 2)
+                self._concluded.wait(self.grace / 2 + 1)
             raise self._lost or self._cut_off() from error
 
     def close(self) -> None:

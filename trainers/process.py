@@ -1,6 +1,6 @@
 """A worker process's life: signals set a flag, a dead parent is a signal, and every expected end is one line and a code.
 
-    sys.exit(process.main(run))    # prints `relaunch: CODE what; fix` once, on rank 0
+    sys.exit(process.main(run))    # prints `relaunch: CODE what; fix` once on each machine
 
 Imported before torch, so that a signal during the slow imports is not lost.
 """
@@ -89,7 +89,7 @@ def main(run: Callable[[list[str]], tuple[int, str | None]], saves: bool = True)
             tell(lost.line(), sys.stderr)
     except Failure as failure:
         code = failure.code
-        if rank() == 0:
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # on each machine: another's log may be out of sight
             tell(failure.line(), sys.stderr)
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
