@@ -12,12 +12,17 @@ chapter() {
     echo
     bold "== $*"
 }
-announce() {
+announce() { # a line of shell, as it could be typed
     echo
     bold "\$ $*"
 }
 run() {
-    announce "$@"
+    local word line=
+    for word; do
+        [[ $word != *' '* ]] || word="\"$word\""
+        line+="$word "
+    done
+    announce "${line% }"
     "$@"
 }
 state() { sed -nE 's/.*"state": "(.*)".*/\1/p' "$1/status.json" 2>/dev/null || true; }
@@ -26,7 +31,7 @@ weights() { sha256sum "$1/checkpoints/step-000000110/"{model,optimizer}.safetens
 mkdir -p demo
 rm -rf demo/runs demo/diff
 chapter "1. Train on 1,437 handwritten digits, and kill it midway"
-echo "All that follows stays in demo/. The engine is told a thread count only so that it does not complain; ours is our own."
+echo "All that follows stays in demo/. OMP_NUM_THREADS only keeps the engine from complaining: each training sets its own threads."
 announce "export RELAUNCH_DATA=demo/data OMP_NUM_THREADS=1"
 export RELAUNCH_DATA=demo/data OMP_NUM_THREADS=1
 
