@@ -268,8 +268,11 @@ def test_status_from_whoever_still_knows(scheduler, capsys):
         assert relaunch(["status", "7"]) == 0
         said = capsys.readouterr().out
         assert said.startswith(expected) and "run runs/r: preempted, code 75, step 120, stopped by SIGUSR1, and saved" in said
-    Path("runs/jobs/r/7.out").write_text("a line\n")
-    assert relaunch(["logs", "7"]) == 0 and "a line" in capsys.readouterr().out
+    for name in ("7", "71", "7_0"):
+        Path(f"runs/jobs/r/{name}.out").write_text(f"of {name}\n")
+    assert relaunch(["logs", "7"]) == 0 and capsys.readouterr().out == "==> runs/jobs/r/7.out\nof 7\n==> runs/jobs/r/7_0.out\nof 7_0\n"
+    scheduler(squeue=gone, scontrol=record)
+    assert relaunch(["cancel", "7"]) == 0 and "nothing was left to cancel" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("said, expected", [

@@ -49,14 +49,12 @@ def submit(job: Job) -> int:
     with rundir.storage():
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "job.sh").write_text(slurm.script(job))
-    ids: list[str] = []
+    ids, runs = [], [run for run, _ in job.runs()]
     for _ in range(job.given.chain):
         after = [f"--dependency=afterany:{ids[-1]}"] if ids else []
         ids.append(ask("sbatch", "--parsable", *after, str(folder / "job.sh")).strip().split(";")[0])
-    runs = [run for run, _ in job.runs()]
-    note = folder / f"{ids[0]}.json"
-    with rundir.storage():
-        rundir.write_atomic(note, rundir.dump_json({"ids": ids, "runs": runs, "logs": str(folder)}))
+        with rundir.storage():
+            rundir.write_atomic(folder / f"{ids[0]}.json", rundir.dump_json({"ids": ids, "runs": runs, "logs": str(folder)}))
     print(f"job {' -> '.join(ids)}{f', {len(runs)} tasks' if job.tasks else ''}; {'runs' if job.tasks else 'run'} {', '.join(runs)}; logs in {folder}")
     print(f"relaunch status {ids[0]}   relaunch logs {ids[0]}   relaunch cancel {ids[0]}")
     return 0
@@ -69,6 +67,11 @@ def noted(job: str) -> dict:
         if job.split("_")[0] in note["ids"]:
             return note
     return {"ids": [job], "runs": [], "logs": None}
+
+
+def meant(job: str, note: dict) -> list[str]:
+    """The first job of a chain stands for all of it."""
+    return note["ids"] if job == note["ids"][0] else [job]
 
 
 KNOW = (  # who may still know a job, and what in their lines is its number, state and detail
@@ -94,7 +97,7 @@ def standing(job: str) -> list[str]:
 
 def status(job: str) -> int:
     note = noted(job)
-    lines = [line for j in (note["ids"] if job == note["ids"][0] else [job]) for line in standing(j)]
+    lines = [line for j in meant(job, note) for line in standing(j)]
     for name in note["runs"]:
         run = RunDir(name)
         if run.status.exists():
@@ -111,8 +114,8 @@ def status(job: str) -> int:
 
 
 def logs(job: str, follow: bool) -> int:
-    folder = noted(job)["logs"]
-    found = sorted(Path(folder).glob(f"{job}*.out")) if folder else []
+    note = noted(job)
+    found = [path for j in meant(job, note) for name in (f"{j}.out", f"{j}_*.out") for path in sorted(Path(note["logs"] or ".").glob(name))]
     if not found:  # of another folder's: the controller knows where, for a while
         found = [Path(p) for p in re.findall(r"StdOut=(\S+)", ask("scontrol", "-o", "show", "job", job)) if Path(p).exists()]
     if not found:
@@ -127,9 +130,13 @@ def logs(job: str, follow: bool) -> int:
 
 def cancel(job: str) -> int:
     note = noted(job)
-    ids = note["ids"] if job == note["ids"][0] else [job]
-    if not any(map(standing, ids)):  # scancel would say nothing
+    ids = meant(job, note)
+    known = [line for j in ids for line in standing(j)]
+    if not known:  # of which scancel would say nothing
         raise Failure(DATA, f"nobody knows job {job}", "`squeue --me` lists your jobs")
+    if not re.search(r": (PENDING|RUNNING|SUSPENDED|CONFIGURING|COMPLETING|REQUEUE|STOPPED)", "\n".join(known)):
+        print("\n".join(known) + "\nnothing was left to cancel")
+        return 0
     ask("scancel", *ids)
     print(f"job {', '.join(ids)} cancelled; what its run saved stays" + (f": {', '.join(note['runs'])}" if note["runs"] else ""))
     return 0
