@@ -390,3 +390,17 @@ def test_no_tensors_are_needed():
     code = f"import sys; from launch import submit; submit.main({['slurm', *DIGITS, '--time', '5']}); sys.exit('torch' in sys.modules)"
     done = subprocess.run([describe.sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(Path(describe.__file__).parents[2])}, capture_output=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_pages_commands_are_taken(written):
+    from launch.__main__ import VERBS
+
+    page = (Path(describe.__file__).parents[2] / "docs/clusters.md").read_text()
+    Path("site.yaml").write_text(re.search(r"```yaml\n(.*?)```", page, re.DOTALL).group(1))
+    digits_as("cifar10")
+    lines = "\n".join(re.findall(r"```bash\n(.*?)```", page, re.DOTALL)).replace("\\\n", " ").splitlines()
+    commands = [shlex.split(line.split("|")[0]) for line in lines if line]
+    assert len(commands) > 8 and all(words[0] == "relaunch" and words[1] in VERBS for words in commands)
+    for words in commands:
+        if words[1] == "submit":
+            written(*[word for word in words[2:] if word != "--submit"])
