@@ -244,7 +244,8 @@ class Training:
             code, state, why = STOPPED, "stopped", "stopped by the STOP file, and saved"
         else:
             number = process.asked_to_stop()
-            code, state, why = PREEMPTED, "preempted", f"stopped {f'by {number.name}' if number else 'by --stop-after'}, and saved"
+            by = number.name if number else "--stop-after" if self.step == self.stop_after else "a signal to another process"
+            code, state, why = PREEMPTED, "preempted", f"stopped by {by}, and saved"
         if self.step == 0 and code:
             why = why.replace("and saved", "before the first step: nothing to save")
         if self.runtime.main:
