@@ -26,7 +26,7 @@ from trainers import config, rundir
 from trainers.workloads import nearest
 
 # What a job gets of the environment it is submitted from. A whole environment holds tokens, and surprises.
-KEPT = ("HOME", "USER", "LOGNAME", "PATH", "LANG", "TMPDIR", "RELAUNCH_DATA", "HF_HOME", "HF_ENDPOINT")
+KEPT = ("HOME", "USER", "LOGNAME", "PATH", "LANG", "RELAUNCH_DATA", "HF_HOME", "HF_ENDPOINT")
 KEPT_PREFIXES = ("NCCL_", "GLOO_", "UCX_")
 SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|(^|_)KEY", re.IGNORECASE)
 REQUEUES = 20  # each brings one time limit's worth of training: more is a job that nobody looks after
