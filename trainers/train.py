@@ -46,7 +46,8 @@ def place(job: Job) -> tuple[RunDir | None, RunConfig]:
         if resume != "auto":
             raise Failure(USAGE, f"{run.path} already holds a run", "add --resume auto to continue it, or choose another --run")
         return run, merge_resumed(RunConfig.from_json(rundir.read_json(run.config)), job)
-    if run and run.path.exists() and any(not p.name.startswith(".") and p.name not in ("STOP", "logs") for p in run.path.iterdir()):
+    if run and run.path.exists() and (not run.path.is_dir() or any(
+            not p.name.startswith(".") and p.name not in ("STOP", "logs") for p in run.path.iterdir())):
         raise Failure(USAGE, f"{run.path} exists and is not a run", "choose another --run")
     return None, job.config
 
@@ -83,6 +84,7 @@ def train_together(job: Job, existing: RunDir | None, config: RunConfig, runtime
         weights, where = runtime.decide(read)
         runtime.together(lambda: load_weights(model, weights, where))
 
+    identity = {"config_hash": config_hash(config), "data_hash": packed.hash}
     owned = []  # on rank 0
 
     def claim():
@@ -96,9 +98,11 @@ def train_together(job: Job, existing: RunDir | None, config: RunConfig, runtime
             checkpoint.recover(run)
         newest = checkpoint.newest_valid(run) if existing else None
         state = checkpoint.load(newest) if newest else None
-        if state and state.meta["data_hash"] != packed.hash:
+        if state and state.meta["data_hash"] != identity["data_hash"]:
             raise Failure(USAGE if "data" in job.given else DATA, f"{packed.path} is not the data that {run.path} was trained on",
                           "give the same --data, or start a new --run")
+        if state and state.meta["config_hash"] != identity["config_hash"]:
+            raise Failure(DATA, f"{run.config} is not the config that {newest} was trained with", "put back what was changed in it")
         return run.path, state
 
     path, state = runtime.decide(claim)
@@ -130,7 +134,6 @@ def train_together(job: Job, existing: RunDir | None, config: RunConfig, runtime
 
     runtime.decide(begin)
     metrics = opened[0] if opened else None
-    identity = {"config_hash": config_hash(config), "data_hash": packed.hash}
     training = Training(config, identity, runtime, task, model, make_optimizer(config, model), run, metrics, job.launch.stop_after)
     try:
         with runtime.peers.watched():
