@@ -147,7 +147,7 @@ def test_a_kill_before_the_first_checkpoint(train, relaunch_env, at):
 
 def test_two_processes(train, start, launch, relaunch_env):
     """Only one of them gets the signal: they leave together."""
-    command = ["cifar10", "--batch-size", 32, "--epochs", 20, "--log-interval", 5]
+    command = ["cifar10", "--batch-size", 32, "--epochs", 20, "--log-interval", 5, "--eval-batch-size", 4]
     engine = dict(processes=2, engine="accelerate")
     assert launch(*command, "--run", "./whole", **engine).code == 0
 
@@ -229,19 +229,30 @@ def test_intervals_may_change(train, relaunch_env):
     assert json.loads((relaunch_env / "run/config.json").read_text())["save_every"] == 2
 
 
-def test_the_threads_that_it_was_saved_with(train, relaunch_env):
-    """The machine's default may be another number by now; the run keeps its own."""
+def test_the_threads_that_it_was_saved_with(train, relaunch_env, monkeypatch):
+    """The machine's default is another number by now; the run keeps its own."""
     import torch
 
+    from trainers import runtime
     from trainers import train as trainer
 
+    for cores, command in ((1, [*map(str, NET)]), (2, ["cifar10", "--resume", "auto"])):
+        monkeypatch.setattr(runtime, "physical_cores", lambda: cores)
+        assert trainer.run([*command, "--run", "./run", "--stop-after", str(2 + cores)])[0] == 75
+        assert torch.get_num_threads() == outcome(relaunch_env / "run")["state"]["threads"] == 1
+
+
+def test_a_config_that_was_edited(train, relaunch_env, capsys):
     assert train(*NET, "--run", "./run", "--stop-after", 3) == 75
-    config = json.loads((relaunch_env / "run/config.json").read_text())
-    (relaunch_env / "run/config.json").write_text(json.dumps(config | {"threads": None}))
-    torch.set_num_threads(2)
-    assert trainer.run(["cifar10", "--run", "./run", "--resume", "auto", "--stop-after", "4"])[0] == 75
-    assert torch.get_num_threads() == 1
-    assert outcome(relaunch_env / "run")["state"]["threads"] == 1
+    config = relaunch_env / "run/config.json"
+    text = config.read_text()
+    config.write_text(text.replace('"lr": 0.1', '"lr": 0.2'))
+    assert train("cifar10", "--run", "./run", "--resume", "auto") == 65
+    assert "relaunch: 65 run/config.json is not the config that run/checkpoints/step-000000003 was trained with" in capsys.readouterr().err
+    config.write_text(text[:-20])
+    assert train("cifar10", "--run", "./run", "--resume", "auto") == 65
+    config.write_text(text)
+    assert train("cifar10", "--run", "./run", "--resume", "auto") == 0
 
 
 # other ways to begin --------------------------------------------------------------------------------------------------------
@@ -296,6 +307,7 @@ def test_runs_that_are_not_to_be_continued(train, relaunch_env, capsys):
     for flags, code, text in (
             (["--run", "./run"], 64, "run already holds a run; add --resume auto"),
             (["--run", "./notes"], 64, "notes exists and is not a run"),
+            (["--run", "notes/thesis.txt"], 64, "notes/thesis.txt exists and is not a run"),
             (["--run", "./notes", "--resume", "auto"], 64, "notes exists and is not a run"),
             (["--resume", "auto"], 64, "--resume auto needs to know which run"),
             (["--resume", "nowhere", "--run", "./new"], 65, "no run or checkpoint 'nowhere'"),
