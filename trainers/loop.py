@@ -183,8 +183,18 @@ class Training:
                 "threads": self.runtime.threads, "precision": self.runtime.precision,
                 "global_batch": self.config.batch_size, "config": self.config.to_json(), **self.identity}
 
+    def warm_up(self):
+        """Two passes that are thrown away. After a first one DDP regroups the gradients, and with three or more ranks that
+        changes how they round: a resumed run must sum as the one that it continues did.
+        """
+        if self.runtime.world > 2:
+            for _ in range(2):
+                self.runtime.accelerator.backward(self.task.loss(self.model, self.task.batch(0, 0))[0])
+            self.optimizer.zero_grad()
+
     def restore(self, state: State):
         """Take up a checkpoint's state, the same on every rank."""
+        self.warm_up()
         meta = state.meta
         load_weights(self.module, state.model, "the checkpoint")
         load_optimizer(self.optimizer, self.module, state.optimizer)
