@@ -88,7 +88,9 @@ def make(verb: str, argv: list[str], asked: Engine, engine: Engine, facts: Facts
     if emulate:
         engine = emulated(engine)
     module = ("-m", f"trainers.{verb}", *argv)
-    words = ("--config_file", str(engine.path), *overrides(asked, engine), *module)
+    # the engine's own time for the machines to meet: one form takes the first setting, the other the second
+    meet = ("--rdzv_conf", f"timeout={timeout},join_timeout={timeout}") if engine.machines > 1 and timeout else ()
+    words = ("--config_file", str(engine.path), *overrides(asked, engine), *meet, *module)
     direct = engine.processes == 1 and engine.machines == 1
     variables = {"RELAUNCH_CONFIG": engine.name}
     if direct:

@@ -33,6 +33,9 @@ def keep(todo: plan.Plan, run: RunDir | None, limit: int) -> supervise.End:
     with supervise.Asked() as asked:
         while True:
             end = supervise.run(todo.command, plan.environment(todo, dict(os.environ)), todo.direct, asked)
+            if end.crashed and not end.started and todo.engine.machines > 1:
+                return supervise.End(HUNG, what=f"the {todo.engine.machines} machines did not meet at {todo.engine.address}:{todo.engine.port or 29500} "
+                                     f"(they wait {todo.timeout} s for each other)", fix="start it on all of them, and look at their network")
             if not end.crashed:
                 if end.code == HUNG and run:
                     note(run, end)

@@ -10,6 +10,7 @@ outcome into the file named by RELAUNCH_OUTCOME, and leave together.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -39,6 +40,7 @@ class End:
     what: str = ""
     fix: str = ""
     crashed: bool = False  # as nobody planned
+    started: bool = True  # False: the engine ended before it had started a training process
 
 
 class Asked:
@@ -72,9 +74,10 @@ def run(command, environment: dict[str, str], direct: bool, asked: Asked) -> End
         outcome.touch()
         processes.adopt_orphans()
         child = start(command, environment | {"RELAUNCH_OUTCOME": str(outcome)})
-        broken = watch(child, asked, outcome, direct)
+        broken, started = watch(child, asked, outcome, direct)
         processes.sweep(SAVING, hurry=lambda: asked.insisted or broken)
-        return judge(child.returncode, outcome.read_text(), asked.first, asked.insisted)
+        end = judge(child.returncode, outcome.read_text(), asked.first, asked.insisted)
+        return dataclasses.replace(end, started=started)
 
 
 def start(command, environment: dict[str, str]) -> subprocess.Popen:
@@ -89,15 +92,20 @@ def start(command, environment: dict[str, str]) -> subprocess.Popen:
     return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, process_group=0, preexec_fn=in_child)
 
 
-def watch(child: subprocess.Popen, asked: Asked, outcome: Path, direct: bool) -> bool:
-    """Wait for the end, and pass a stop on to each training process as soon as it listens; True: a process was lost."""
-    told, since, broken = set(), None, None
+def watch(child: subprocess.Popen, asked: Asked, outcome: Path, direct: bool) -> tuple[bool, bool]:
+    """Wait for the end, and pass a stop on to each training process as soon as it listens.
+
+    Returns whether a process was lost, and whether there had been any.
+    """
+    told, since, broken, started, looked = set(), None, None, direct, time.monotonic()
     while True:
         try:
             child.wait(timeout=TICK)
-            return broken is not None
+            return broken is not None, started
         except subprocess.TimeoutExpired:
             pass
+        if not started and time.monotonic() - looked > 1:  # reads all of /proc
+            started, looked = bool(processes.children(child.pid)), time.monotonic()
         if broken is None and '"what"' in outcome.read_text():
             broken = time.monotonic()
         if asked.insisted or broken is not None and time.monotonic() - broken > LEAVING:

@@ -120,13 +120,13 @@ class Peers:
         return Lost(DIED, f"{them} gone: killed, or crashed with the lines above or in the log there", "--resume auto goes on", speaks)
 
     def _cut_off(self) -> Lost:
-        """What to say without the store."""
-        first = os.environ.get("MASTER_ADDR", "the first machine")
+        """What to say without the store, which is kept by the engine on rank 0's machine."""
         there = {r for r in range(self.world) if self.hosts[r] == self.hosts[0]} - set(self.here)
-        them = named(there or {0}, self.hosts)
+        what = f"{named(there or {0}, self.hosts)} {'cut off' if self._failed == TIMED_OUT else 'gone'}"
+        what = "the engine that started this process is gone" if 0 in self.here else f"{what} with {'its' if len(there) < 2 else 'their'} machine"
         waited = f": waited {self.patience.total_seconds():.0f} s in vain" if self._failed == TIMED_OUT else ""
-        return Lost(HUNG if self._failed == TIMED_OUT else DIED, f"{them} missing, and so is {first}, where the ranks met{waited}",
-                    "look at that machine and at the network; --resume auto goes on", self.rank == self.here[0])
+        return Lost(HUNG if waited else DIED, what + waited, "look at that machine and at the network; --resume auto goes on",
+                    self.rank == self.here[0])
 
 
 def named(ranks: set[int], hosts: list[str]) -> str:
