@@ -35,7 +35,7 @@ def block(job: Job) -> str:
         *([f"Time limit:     {given.time / 3600:.1f} h"] if given.time else []),
         "Code:           this repository, which the platform shows as /code",
         f"Data:           {source} (a packed set: few files, read-only)",
-        *(f"Variable:       {k}={v}" for k, v in values.items()),
+        *(f"Variable:       {k}={checked(f'--env {k}', v)}" for k, v in values.items()),
         *(f"Variable:       {k}=*** (type it into the form yourself)" for k in hidden),
         "",
         "Start command:",

@@ -98,11 +98,14 @@ before=$(outcome)
 
 # One launcher per node, which deals with the signals itself as soon as it runs. The rank is each node's own. srun ends
 # with the highest code of all: one that failed must outrank those that were then stopped, so 100 is added to its code.
-srun --export=ALL --cpus-per-task="$SLURM_CPUS_PER_TASK" --kill-on-bad-exit=1 \
+# Once one has left, the others have a minute to do so: at once, a launcher that still notes what it saved would be killed.
+srun --export=ALL --cpus-per-task="$SLURM_CPUS_PER_TASK" --kill-on-bad-exit=0 --wait=60 \
   bash -c "trap '' USR1; trap : TERM; \"\$@\"@RANK@; c=\$?; [ \$c = 0 ] || [ \$c = 75 ] || c=\$((c + 100)); exit \$c" \
   relaunch "${COMMAND[@]}" &
 step=$!
 while wait $step; code=$?; kill -0 $step 2>/dev/null; do :; done
+wait $step 2>/dev/null; late=$?  # if it ended while a trap was served, that was not its code
+[ $late = 127 ] || code=$late
 [ $code -le 100 ] || [ $code -ge 128 -a $code -lt 164 ] || code=$((code - 100))
 
 # What the run itself noted counts for more than what came through srun, which may have been signalled as well.
