@@ -1,6 +1,8 @@
-"""What `relaunch submit` writes, and what it refuses to. Nothing here starts a scheduler; the shell only reads the script."""
+"""What `relaunch submit slurm` writes, and what submit refuses to. No scheduler is started; stand-ins let the script run.
 
-import json
+Fixtures come from submitting.py.
+"""
+
 import os
 import re
 import shlex
@@ -9,40 +11,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from submitting import DIGITS, here, refused, relaunch, written  # noqa: F401
 
-import kubernetes_api
-from data_prep.errors import Failure
-from launch.__main__ import run as relaunch
-from launch.submit import describe, kubernetes, queue, slurm
+from launch.submit import describe, queue, slurm
 from trainers.rundir import RunDir
 
-DIGITS = ["mnist", "--data", "digits", "--config", "cpu"]
 HOSTILE = "x'; touch hacked; echo $(id) `id` \"$HOME\" \\"
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("RELAUNCH_DATA", str(tmp_path / "data"))
-    for name in [n for n in os.environ if n.startswith(("SLURM_", "PET_"))]:
-        monkeypatch.delenv(name)
-
-
-@pytest.fixture
-def written(capsys):
-    """written("slurm", "mnist", …): what the command prints."""
-    def write(*words) -> str:
-        capsys.readouterr()
-        assert relaunch(["submit", *map(str, words)]) == 0
-        return capsys.readouterr().out
-    return write
-
-
-def refused(*words) -> str:
-    with pytest.raises(Failure) as caught:
-        relaunch(["submit", *map(str, words)])
-    assert caught.value.code == 64, caught.value.line()
-    return caught.value.line()
 
 
 def directives(script: str) -> dict[str, str]:
@@ -50,13 +24,13 @@ def directives(script: str) -> dict[str, str]:
     return {name: value.strip('"') for name, value in found}
 
 
-def rehearse(script: str, **tools: str) -> tuple[int, str]:
+def rehearse(script: str, **programs: str) -> tuple[int, str]:
     """Run the script with stand-ins for SLURM's commands; returns its code and everything that was said."""
-    folder = Path("tools")
+    folder = Path("programs")
     folder.mkdir(exist_ok=True)
-    tools = {"scontrol": "case $* in show*hostnames*) echo n1;; *requeue*) echo REQUEUED $2;; *) echo JobState=${STATE:-RUNNING};; esac",
-             "module": "echo module $*", **tools}
-    for name, body in tools.items():
+    programs = {"scontrol": "case $* in show*hostnames*) echo n1;; *requeue*) echo REQUEUED $2;; *) echo JobState=${STATE:-RUNNING};; esac",
+             "module": "echo module $*", **programs}
+    for name, body in programs.items():
         (folder / name).write_text(f"#!/bin/bash\n{body}\n")
         (folder / name).chmod(0o755)
     environment = {"PATH": f"{folder.absolute()}:{os.environ['PATH']}", "SLURM_JOB_ID": "20007", "SLURM_JOB_NODELIST": "n[1-2]", "SLURM_NODEID": "1",
@@ -227,154 +201,6 @@ WRONG = [
 @pytest.mark.parametrize("words, expected", WRONG, ids=[expected for _, expected in WRONG])
 def test_mistakes_are_one_line(words, expected):
     assert expected in refused(*words)
-
-
-# a scheduler that is not there ------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def scheduler(monkeypatch):
-    """scheduler(sbatch="echo 7"): SLURM's commands, in shell."""
-    def install(**tools):
-        Path("bin").mkdir(exist_ok=True)
-        for name, body in tools.items():
-            Path("bin", name).write_text(f"#!/bin/bash\necho {name} \"$@\" >>calls\n{body}\n")
-            Path("bin", name).chmod(0o755)
-        monkeypatch.setenv("PATH", f"{Path('bin').absolute()}:/usr/bin:/bin")
-    return install
-
-
-def test_submitting_notes_the_job_and_chains_it(written, scheduler):
-    scheduler(sbatch='n=$(cat n 2>/dev/null || echo 40); echo $((n + 1)) >n; echo "$((n + 1));cluster"', scancel="", squeue='echo "41|RUNNING|None, n1"')
-    said = written("slurm", *DIGITS, "--time", 5, "--run", "r", "--chain", 3, "--submit")
-    assert said.startswith("job 41 -> 42 -> 43; run runs/r; logs in runs/jobs/r\n")
-    assert Path("calls").read_text().count("--dependency=afterany:4") == 2 and Path("runs/jobs/r/job.sh").read_text().startswith("#!/bin/bash")
-    assert relaunch(["status", "41"]) == 0 and relaunch(["cancel", "41"]) == 0
-    assert "scancel 41 42 43" in Path("calls").read_text()
-
-
-def test_status_from_whoever_still_knows(scheduler, capsys):
-    Path("runs/jobs/r").mkdir(parents=True)
-    Path("runs/jobs/r/7.json").write_text(json.dumps({"ids": ["7"], "runs": ["runs/r"], "logs": "runs/jobs/r"}))
-    Path("runs/r").mkdir()
-    RunDir("runs/r").write_status("preempted", 75, 120, "stopped by SIGUSR1, and saved")
-    gone = "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1"
-    record = "echo 'JobId=7 JobName=r JobState=COMPLETED Reason=None Dependency=(null) Requeue=1 Restarts=2 BatchFlag=1 Reboot=0 ExitCode=0:0'"
-    for tools, expected in (({"squeue": "echo '7|PENDING|Resources, '"}, "job 7: PENDING (Resources)"),
-                            ({"squeue": gone, "scontrol": record}, "job 7: COMPLETED (came back 2 times, exit code 0)"),
-                            ({"squeue": gone, "scontrol": gone, "sacct": "echo '7|TIMEOUT|0:0'"}, "job 7: TIMEOUT (exit code 0:0)"),
-                            ({"squeue": gone, "scontrol": gone, "sacct": "echo 'Slurm accounting storage is disabled' >&2; exit 1"}, "")):
-        scheduler(**tools)
-        assert relaunch(["status", "7"]) == 0
-        said = capsys.readouterr().out
-        assert said.startswith(expected) and "run runs/r: preempted, code 75, step 120, stopped by SIGUSR1, and saved" in said
-    for name in ("7", "71", "7_0"):
-        Path(f"runs/jobs/r/{name}.out").write_text(f"of {name}\n")
-    assert relaunch(["logs", "7"]) == 0 and capsys.readouterr().out == "==> runs/jobs/r/7.out\nof 7\n==> runs/jobs/r/7_0.out\nof 7_0\n"
-    scheduler(squeue=gone, scontrol=record)
-    assert relaunch(["cancel", "7"]) == 0 and "nothing was left to cancel" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("said, expected", [
-    ("sbatch: error: invalid partition specified: nope\nsbatch: error: Batch job submission failed: Invalid partition name specified", "sinfo -s"),
-    ("sbatch: error: Batch job submission failed: Invalid account or account/partition combination specified", "--account NAME"),
-    ("sbatch: error: Batch job submission failed: Requested time limit is invalid (missing or exceeds some limit)", "less --time")])
-def test_a_refusal_is_one_line_with_the_schedulers_reason(scheduler, said, expected):
-    scheduler(sbatch=f"cat >&2 <<'E'\n{said}\nE\nexit 1")
-    line = refused("slurm", *DIGITS, "--time", "5", "--submit")
-    assert expected in line and said.splitlines()[-1].split("error: ")[1] in line and "\n" not in line
-
-
-def test_without_a_scheduler(monkeypatch):
-    monkeypatch.setenv("PATH", str(Path.cwd()))
-    for words in (["submit", "slurm", *DIGITS, "--time", "5", "--submit"], ["status", "7"], ["cancel", "7"]):
-        with pytest.raises(Failure) as caught:
-            relaunch(words)
-        assert caught.value.code == 69 and "login node" in caught.value.fix
-
-
-def test_a_jobs_number():
-    for verb in ("status", "logs", "cancel"):
-        with pytest.raises(Failure, match="not a job's number"):
-            relaunch([verb, "7; rm"])
-
-
-# kubernetes ------------------------------------------------------------------------------------------------------------
-
-PODS = ["--image", "registry/relaunch:1", "--volume", "sets:/data", "--volume", "runs:/runs", "--run", "/runs/Über 1_x", "--env", "HF_TOKEN", "--env", "A=no"]
-
-
-@pytest.mark.parametrize("more", [[], ["--pytorchjob"]], ids=["trainjob", "pytorchjob"])
-@pytest.mark.parametrize("nodes", [1, 2])
-def test_manifests_are_as_the_published_api_has_them(written, more, nodes):
-    documents = list(yaml.safe_load_all(written("kubernetes", "mnist", "--config", "8gpu", "--nodes", nodes, "--queue", "team-a", "--time", 60, *PODS, *more)))
-    assert [d["kind"] for d in documents] == (["PyTorchJob"] if more else ["TrainingRuntime", "TrainJob"])
-    for document in documents:
-        assert kubernetes_api.problems(document, kubernetes_api.KINDS[document["kind"]]) == []
-    job, whole = documents[-1], json.dumps(documents)
-    assert job["metadata"]["labels"] == {"kueue.x-k8s.io/queue-name": "team-a"}
-    assert (job["spec"]["runPolicy"] if more else job["spec"])["suspend"] is True
-    for text in ('{"medium": "Memory"}', '"mountPath": "/dev/shm"', '"claimName": "runs"', '"nvidia.com/gpu": 8', '"terminationGracePeriodSeconds": 180'):
-        assert text in whole
-    assert kubernetes.GRACE > 120  # what the engine is given to save and leave (launch/plan.py)
-
-
-def test_the_check_of_manifests_notices(written):
-    runtime, job = yaml.safe_load_all(written("kubernetes", "mnist", "--config", "1gpu", *PODS))
-    job["spec"]["trainer"]["numNodes"] = "1"
-    job["spec"]["numNodes"] = 1
-    del job["spec"]["runtimeRef"]["name"]
-    runtime["spec"]["template"]["spec"]["replicatedJobs"][0]["template"]["spec"]["podFailurePolicy"]["rules"][1]["action"] = "Retry"
-    found = kubernetes_api.problems(job, kubernetes_api.TRAINJOB) + kubernetes_api.problems(runtime, kubernetes_api.TRAINING_RUNTIME)
-    assert len(found) == 4 and "numNodes: '1' is not int" in " ".join(found)
-
-
-def test_a_trainjob_comes_back_on_75_alone(written):
-    runtime, job = yaml.safe_load_all(written("kubernetes", "mnist", "--config", "8gpu", "--nodes", 2, "--requeues", 5, *PODS))
-    node = runtime["spec"]["template"]["spec"]["replicatedJobs"][0]["template"]["spec"]
-    assert node["backoffLimit"] == 10 and node["template"]["spec"]["restartPolicy"] == "Never"  # each start again costs one pod per node
-    disruption, again, others = node["podFailurePolicy"]["rules"]
-    assert disruption["action"] == "Ignore" and again["action"] == "Count" and again["onExitCodes"]["values"] == [75]
-    assert (others["action"], others["onExitCodes"]["operator"], others["onExitCodes"]["values"]) == ("FailJob", "NotIn", [75])
-    assert job["spec"]["trainer"]["command"][:4] == ["python3", "-m", "launch", "train"]  # process 1: no shell that swallows signals
-    assert job["spec"]["trainer"]["env"][0] == {"name": "A", "value": "no"}  # not False
-
-
-@pytest.mark.parametrize("code, seen", [(0, 0), (75, 203), (64, 64), (1, 1), (137, 1), (143, 1)])
-def test_a_pytorchjob_comes_back_on_75_alone(written, code, seen):
-    job = yaml.safe_load(written("kubernetes", "mnist", "--config", "1gpu", *PODS, "--pytorchjob"))
-    master = job["spec"]["pytorchReplicaSpecs"]["Master"]
-    assert master["restartPolicy"] == "ExitCode"  # again from 128 up, and only then
-    words = master["template"]["spec"]["containers"][0]["command"]
-    Path("python3").write_text(f"#!/bin/bash\nexit {code}\n")
-    Path("python3").chmod(0o755)
-    assert subprocess.run(words, env={"PATH": f"{Path.cwd()}:/usr/bin:/bin"}).returncode == seen
-
-
-def test_the_shell_of_a_pytorchjob_passes_the_stop_on(written):
-    words = yaml.safe_load(written("kubernetes", "mnist", "--config", "1gpu", *PODS, "--pytorchjob"))["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"][0]["command"]
-    Path("python3").write_text("#!/bin/bash\ntrap 'sleep 0.3; exit 75' TERM\necho ready\nwhile :; do sleep 0.05; done\n")
-    Path("python3").chmod(0o755)
-    with subprocess.Popen(words, env={"PATH": f"{Path.cwd()}:/usr/bin:/bin"}, stdout=subprocess.PIPE, text=True) as shell:
-        assert shell.stdout.readline() == "ready\n"
-        shell.terminate()
-        assert shell.wait(10) == 203
-
-
-# sheet -----------------------------------------------------------------------------------------------------------------
-
-
-def test_a_sheet_with_the_platforms_paths(written):
-    text = written("sheet", "cifar10", "--config", "8gpu", "--gpus-per-node", 4, "--user", "anna", "--image", "torch:2.10", "--node-type", "a100", "--run", "first", "--epochs", 5)
-    command = "cd /code && exec python3 -m launch train cifar10 --config 8gpu --epochs 5 --num-processes 4 --data /data/anna/cifar10 --run /output/first --resume auto"
-    assert "GPUs:           4" in text and "Node type:      a100" in text and f"Start command:\n{command}\n" in text
-    assert f"mkdir -p /output && cp -rn /myproject_outputs/THIS_TASK/first /output/ && {command}" in text
-    assert subprocess.run(["bash", "-n"], input=command, text=True).returncode == 0
-
-
-def test_a_sheet_that_goes_on_from_an_earlier_task(written):
-    text = written("sheet", "cifar10", "--config", "1gpu", "--user", "anna", "--run", "first", "--from-task", "t 1", "--dataset", "c10")
-    assert "Start command:\nmkdir -p /output && cp -rn '/myproject_outputs/t 1/first' /output/ && cd /code" in text and "--data /data/anna/c10 " in text
 
 
 def test_help(capsys):
