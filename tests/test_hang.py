@@ -105,8 +105,7 @@ def test_the_engine_alone_says_it_too(group):
 @pytest.mark.slow
 def test_a_killed_rank_costs_a_restart_and_no_bits(relaunch_env):
     command = [sys.executable, "-m", "launch", "train", "mnist", "--config", "cpu2", "--num-processes", "3", "--batch-size", "18",  # of two, no order differs
-               "--max-steps", "14", "--epochs", "9",
-               "--save-every", "4", "--threads", "1", "--run"]
+               "--max-steps", "14", "--epochs", "9", "--save-every", "4", "--threads", "1", "--run"]
     whole = subprocess.run([*command, "whole"], capture_output=True, text=True)
     assert whole.returncode == 0, whole.stderr
     hook = relaunch_env / "hook"
