@@ -154,7 +154,11 @@ def train_together(job: Job, existing: RunDir | None, config: RunConfig, runtime
 
 def headline(training, packed, state) -> str:
     r, c = training.runtime, training.config
-    where = f"{r.world} process{'es' * (r.world > 1)} on {r.device.type}, {r.precision if r.precision != 'no' else 'fp32'}, {r.threads} thread{'s' * (r.threads > 1)} each"
+
+    def processes(world: int, precision: str) -> str:
+        return f"{world} process{'es' * (world > 1)} in {'fp32' if precision == 'no' else precision}"
+
+    where = f"{processes(r.world, r.precision)} on {r.device.type}, {r.threads} thread{'s' * (r.threads > 1)} each"
     lines = [f"{training.run.path}: {c.workload} {c.arch} on {packed.name}, {where}",
              f"batch {c.batch_size} = {r.world} x {c.grad_accum_steps} x {c.batch_size // r.world // c.grad_accum_steps}, "
              f"{training.task.steps_per_epoch} steps an epoch, {training.total} in all"]
@@ -164,7 +168,7 @@ def headline(training, packed, state) -> str:
         lines.append(f"resumed from step {state.meta['step']}")
         was = state.meta["world"], state.meta["precision"]
         if was != (r.world, r.precision):
-            lines.append(f"it was saved by {was[0]} processes in {was[1]}: the same samples follow, sums may round differently")
+            lines.append(f"it was saved by {processes(*was)}: the same samples follow, sums may round differently")
     return "\n".join(lines)
 
 
