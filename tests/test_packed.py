@@ -32,7 +32,7 @@ def small(tmp_path):
 @pytest.fixture(scope="module")
 def many_images(tmp_path_factory):
     """Takes about a second to pack, so that there is a middle to be killed in."""
-    return tree_of(tmp_path_factory.mktemp("many"), image_folder_files(count=700, size=(48, 48)))
+    return tree_of(tmp_path_factory.mktemp("many"), image_folder_files(count=3000, size=(48, 48)))
 
 
 def test_a_set_describes_itself(small, tmp_path):
