@@ -188,7 +188,7 @@ class Process:
     def until(self, text: str) -> "Process":
         """Wait until the program has written `text`."""
         with self.changed:
-            assert self.changed.wait_for(lambda: text in self.out + self.err, timeout=60), self.out + self.err
+            assert self.changed.wait_for(lambda: text in self.out + self.err, timeout=120), self.out + self.err
         return self
 
     def listening(self) -> "Process":

@@ -132,6 +132,7 @@ def test_text_on_two_processes(train, launch, relaunch_env):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("command", [IMAGES, TEXT], ids=["images", "text"])
 def test_any_number_of_processes(train, launch, relaunch_env, command):
     """Of seven, one has no image to score."""

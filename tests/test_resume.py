@@ -167,6 +167,7 @@ def test_two_processes(train, start, launch, relaunch_env):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("workload, processes", [*((name, 1) for name in workloads.names()), ("mnist", 2), ("wikitext2", 2)])
 def test_every_workload_through_the_engine(start, launch, relaunch_env, workload, processes):
     command, engine = forty(workload), dict(processes=processes, engine="accelerate")
