@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -81,6 +82,15 @@ def test_a_single_machine_needs_nothing():
 def test_another_number_of_machines_than_started():
     with pytest.raises(Failure, match="2x8gpu is for 2 machines and SLURM started 3"):
         fill(engine.read("2x8gpu"), {}, Nodes(platform="SLURM", nodes=3, rank=0))
+
+
+def test_the_plan_prints_them():
+    from launch import facts, plan, show
+
+    asked = engine.read("2x8gpu")
+    todo = plan.make("train", [], asked, engine.override(asked, **fill(asked, {}, TWO)), facts.Facts(nodes=TWO))
+    table = show.table(todo, None)
+    assert re.search(r"platform +SLURM: machine 1 of 2, the first is gpu003:24711", table) and "--machine_rank 1 --main_process_ip gpu003" in table
 
 
 @pytest.mark.slow
