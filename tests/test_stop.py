@@ -147,3 +147,14 @@ def test_the_engine_dies_and_its_worker_saves(start, train, relaunch_env):
     assert train(*command, "--resume", "auto") == 0
     assert train(*command[:-1], "./whole") == 0
     assert outcome(relaunch_env / "run") == outcome(relaunch_env / "whole")
+
+
+def test_a_crash_is_written_down_with_its_step(train, relaunch_env, at):
+    def bug(training):
+        raise RuntimeError("a bug")
+
+    at(3, bug)
+    with pytest.raises(RuntimeError):
+        train("cifar10", "--arch", "net", "--batch-size", 8, "--run", "./crashed")
+    said = status(relaunch_env / "crashed")
+    assert (said["state"], said["code"], said["step"], said["reason"]) == ("failed", 1, 3, "RuntimeError: a bug")

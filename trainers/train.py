@@ -141,9 +141,10 @@ def train_together(job: Job, existing: RunDir | None, config: RunConfig, runtime
                 training.restore(state)
             training.say(headline(training, packed, state))
             code = training.train()
-    except Failure as failure:
+    except Exception as error:  # the launcher compares where crashes happened
         if runtime.main:
-            run.write_status("failed", failure.code, training.step, failure.what)
+            code, what = (error.code, error.what) if isinstance(error, Failure) else (1, f"{type(error).__name__}: {error}")
+            run.write_status("failed", code, training.step, what)
         raise
     finally:
         if metrics:
