@@ -83,7 +83,7 @@ class Images:
         """uint8 [B,H,W,C] of these rows of the epoch's order, shifted and mirrored."""
         o, ids = self.config.options, self.ids[rows]
         if not (o.crop or o.flip):
-            return self.images[ids]
+            return self.images.index_select(0, ids)
         height, width = self.images.shape[1:3]
         y = torch.arange(height, device=ids.device) + self.offsets[rows, 0, None]
         x = torch.arange(width, device=ids.device) + self.offsets[rows, 1, None]
