@@ -15,6 +15,7 @@ import pytest
 
 from trainers import workloads
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in what it starts with `&`, and so would every process below
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHAPES = {"mnist": (28, 28, 1)}  # others get 32x32 RGB: Tiny-ImageNet's network takes any size, and half is faster
 TRAIN, TEST, WORDS = 96, 23, 50

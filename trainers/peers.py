@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 
 import torch.distributed as dist
@@ -50,7 +50,9 @@ class Peers:
         self._wake, self._closing, self._concluded = threading.Event(), threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._listen, daemon=True)
         if world > 1 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":  # else a rank keeps it, and may be the one
-            self._thread.start()
+            with suppress(RuntimeError):  # no way to the store: the group will not meet either, and says so
+                self._store = self._connect()
+                self._thread.start()
 
     @contextmanager
     def watched(self):
@@ -74,15 +76,18 @@ class Peers:
 
     # the thread --------------------------------------------------------------------------------------------------------
 
+    def _connect(self):
+        """Not in the thread: looking up an address reads the environment, which the engine writes meanwhile: a crash, rarely."""
+        store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), wait_for_workers=False, timeout=self.patience)
+        return dist.PrefixStore(f"relaunch/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+
     def _listen(self) -> None:
         try:
-            store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), wait_for_workers=False, timeout=self.patience)
-            store = dist.PrefixStore(f"relaunch/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
             while not self._closing.is_set():
                 if self._failed:
-                    store.set("alarm", "")
-                if store.check(["alarm"]):
-                    self._lost = self._conclude(store)
+                    self._store.set("alarm", "")
+                if self._store.check(["alarm"]):
+                    self._lost = self._conclude(self._store)
                     break
                 self._wake.wait(LOOK)
         except RuntimeError:  # the store's machine is gone: it is the collectives that tell whether that matters
