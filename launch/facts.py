@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launch import platforms
+from trainers.config import physical_cores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,16 +91,3 @@ def installed_gpus(root: Path = Path("/")) -> tuple[str, ...]:
             return ()
         return tuple(re.findall(r"^GPU \d+: (.+?) \(UUID", listed, re.MULTILINE))
     return ()
-
-
-def physical_cores() -> int:
-    """Cores that we may use, hyper-threads counted once."""
-    if not hasattr(os, "sched_getaffinity"):  # not Linux
-        return os.cpu_count() or 1
-    siblings = set()
-    for cpu in os.sched_getaffinity(0):
-        try:
-            siblings.add(Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text())
-        except OSError:
-            siblings.add(str(cpu))
-    return len(siblings)

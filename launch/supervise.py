@@ -23,7 +23,7 @@ from pathlib import Path
 from data_prep.errors import DIED, PREEMPTED
 from launch import processes
 
-STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 INSISTS = 2.0  # s after which a second Ctrl-C is a person who insists, and not a terminal that repeats
 DEAF = 60.0  # s for a process to learn to listen before it is told to stop all the same: imports take seconds
 LEAVING = 3.0  # s for a group that lost a process to be gone: of the rest, some may wait for it for ever
@@ -59,7 +59,8 @@ class Asked:
         self.first = self.first or signal.Signals(number)
 
     def __enter__(self):
-        self._before = {s: signal.signal(s, self._note) for s in STOPPING}
+        ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN  # nohup
+        self._before = {s: signal.signal(s, self._note) for s in STOPPING if s != signal.SIGHUP or not ignored}
         return self
 
     def __exit__(self, *error):

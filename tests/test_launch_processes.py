@@ -136,7 +136,7 @@ def test_the_workers_code_is_ours(group, world, end, code):
     assert errors.count("relaunch: 65 the data is bad; prepare it again") == (code == 65)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP])
 def test_every_stop_signal_saves(group, number):
     g = group(1)
     g.reach("steps")

@@ -50,6 +50,11 @@ def test_warm_up_then_cosine():
     assert rates[20:] == pytest.approx(theirs(lambda o: lr_scheduler.CosineAnnealingLR(o, 75), 75))
 
 
+def test_warm_up_goes_with_one_cycle():
+    rates, plain = ours("--schedule one-cycle --warmup-steps 20", 95), ours("--schedule one-cycle", 95)
+    assert rates == pytest.approx([rate * min(1, (i + 1) / 20) for i, rate in enumerate(plain)])
+
+
 def test_a_warm_up_longer_than_the_run():
     assert ours("--schedule cosine --warmup-steps 200", 5) == pytest.approx([0.4 * (i + 1) / 200 for i in range(5)])
 

@@ -8,13 +8,14 @@ import subprocess
 import pytest
 from conftest import outcome, status, steps, tree
 
+from launch import supervise
 from trainers import process
 from trainers.rundir import RunDir
 
 NET = ["cifar10", "--arch", "net", "--batch-size", 8, "--max-steps", 30, "--run", "./run"]
 
 
-@pytest.mark.parametrize("numbers", [[signal.SIGTERM], [signal.SIGINT], [signal.SIGUSR1], [signal.SIGUSR2],
+@pytest.mark.parametrize("numbers", [[signal.SIGTERM], [signal.SIGINT], [signal.SIGUSR1], [signal.SIGUSR2], [signal.SIGHUP],
                                      [signal.SIGTERM, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]], ids=str)
 def test_signals_save_and_leave_with_75(train, relaunch_env, at, capsys, numbers):
     at(7, lambda training: [os.kill(os.getpid(), n) for n in numbers])
@@ -23,6 +24,14 @@ def test_signals_save_and_leave_with_75(train, relaunch_env, at, capsys, numbers
     assert (run["state"], run["code"], run["step"]) == ("preempted", 75, 7)
     assert run["reason"] == f"stopped by {numbers[0].name}, and saved" and run["reason"] in capsys.readouterr().out
     assert steps(relaunch_env / "run") == [7]
+
+
+def test_what_nohup_started_outlives_its_terminal(signals):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    process.listen()
+    with supervise.Asked() as asked:
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert asked.first is None and process.asked_to_stop() is None
 
 
 def test_only_a_second_ctrl_c_after_two_seconds_insists(signals, monkeypatch):

@@ -4,9 +4,10 @@ import json
 import re
 
 import pytest
+import torch
 from conftest import TRAIN, outcome, pack_images, pack_text, records, status, steps, tree
 
-from trainers import order, workloads
+from trainers import order, process, workloads
 from trainers.build import make_model
 from trainers.checkpoint import load
 from trainers.config import RunConfig, parse
@@ -158,6 +159,7 @@ def odd_sets(relaunch_env):
     ("cifar10 --arch net_bn --batch-size 1", 64, "net_bn cannot train on one image at a time"),
     ("cifar10 --arch net_bn --batch-size 4 --grad-accum-steps 4", 64, "net_bn cannot train on one image at a time"),
     ("mnist --split test", 64, "--split goes with --evaluate"),
+    ("wikitext2 --emsize 4000000000 --nhead 1", 69, "out of memory (tried to allocate 800000000000 bytes); choose a smaller model"),
 ])
 def test_a_mistake_is_one_line(train, odd_sets, relaunch_env, capsys, command, code, words):
     before = tree(relaunch_env)
@@ -180,3 +182,37 @@ def test_a_mistake_of_two_processes_is_said_once(launch, relaunch_env):
     assert done.code and done.err.count("relaunch: ") == 1
     assert "relaunch: 64 --batch-size 9 does not divide by 2 processes x 1 accumulation steps; choose a multiple" in done.err
     assert not (relaunch_env / "runs").exists()
+
+
+def test_no_memory_for_a_step_or_an_evaluation(train, at, relaunch_env, capsys, monkeypatch):
+    """Advice for each, and no restart: the same would happen again. What the real allocator refuses is asked of it."""
+    from trainers.images import Images
+
+    def greedy(*_):
+        return torch.empty(1 << 50)
+
+    assert train(*NET, "--run", "./step", "--max-steps", 4, "--save-every", 2) == 0
+    at(3, greedy)
+    assert train(*NET, "--run", "./run", "--max-steps", 4, "--save-every", 2) == 69
+    expected = f"relaunch: 69 out of memory (tried to allocate {1 << 52} bytes); raise --grad-accum-steps"
+    assert capsys.readouterr().err.startswith(expected)
+    assert (status(relaunch_env / "run")["state"], status(relaunch_env / "run")["code"]) == ("failed", 69)
+    with monkeypatch.context() as patch:
+        patch.setattr(Images, "score", greedy)
+        assert train("cifar10", "--run", "./run", "--resume", "auto") == 69
+    assert "; lower --eval-batch-size" in capsys.readouterr().err
+    assert train("cifar10", "--run", "./run", "--resume", "auto") == 0
+    assert outcome(relaunch_env / "run")["model"] == outcome(relaunch_env / "step")["model"]
+
+
+@pytest.mark.parametrize("said, expected", [
+    ("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 79.18 GiB of which 1.75 GiB is free. Including …",
+     "(Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 79.18 GiB of which 1.75 GiB is free)"),
+    ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", "out of memory"),
+])
+def test_what_a_gpu_says_when_it_has_no_memory(said, expected):
+    with pytest.raises(process.Lost) as lost, process.fits("advice"):
+        raise RuntimeError(said)
+    assert lost.value.code == 69 and expected in lost.value.what
+    with pytest.raises(RuntimeError, match="a bug"), process.fits("advice"):
+        raise RuntimeError("a bug")

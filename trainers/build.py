@@ -12,6 +12,7 @@ from data_prep.packed import Packed
 from trainers import order, workloads
 from trainers.config import RunConfig
 from trainers.images import Images
+from trainers.process import fits
 from trainers.text import Text
 
 TASKS = {"images": Images, "text": Text}
@@ -39,13 +40,16 @@ def make_model(config: RunConfig, packed: Packed) -> nn.Module:
     check_kind(config, packed)
     torch.manual_seed(order.key("init", config.seed))
     try:
-        model = workloads.load(config.workload).model(config, packed)
+        with fits("choose a smaller model"):
+            model = workloads.load(config.workload).model(config, packed)
         if packed.kind == "images":  # sizes that the architecture cannot take show here, not in the first step
             model.eval()
             with torch.no_grad():
                 model(torch.zeros(1, len(packed.mean), *packed.images("train").shape[1:3]))
             model.train()
     except RuntimeError as error:
+        if packed.kind != "images":
+            raise
         shape = "x".join(map(str, packed.images("train").shape[1:]))
         raise Failure(USAGE, f"{config.arch} does not take the {shape} images of {packed.name} ({error})",
                       "choose another --arch, or pack the data with another --size") from error

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+import os
 import types
 import typing
 from dataclasses import dataclass, field, fields
@@ -85,6 +86,20 @@ class RunConfig:
         except (TypeError, KeyError, Failure) as error:
             raise Failure(DATA, f"config.json does not fit this version of Relaunch ({error})",
                           "resume it with the version that wrote it") from error
+
+
+def physical_cores() -> int:
+    """Cores that this process may use, hyper-threads counted once."""
+    if not hasattr(os, "sched_getaffinity"):  # not Linux
+        return os.cpu_count() or 1
+    siblings = set()
+    for cpu in os.sched_getaffinity(0):
+        try:
+            with open(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") as f:
+                siblings.add(f.read())
+        except OSError:
+            siblings.add(str(cpu))
+    return len(siblings)
 
 
 FREE = {"save_every", "keep", "eval_every", "log_interval"}  # change nothing that is trained: free on resume

@@ -27,7 +27,7 @@ def score_split(runtime, task, module, split: str, outputs: bool = False, stop: 
     runtime.share_buffers(module)
     module.eval()
     batches, parts = task.open_split(split), []
-    with torch.no_grad(), runtime.accelerator.autocast():
+    with torch.no_grad(), runtime.accelerator.autocast(), process.fits("lower --eval-batch-size"):
         for first in range(0, batches, runtime.world):
             if stop():
                 module.train()
@@ -102,7 +102,7 @@ def evaluate(launch: Launch, config: RunConfig | None, changes: dict) -> tuple[i
     if out is None:
         raise Failure(USAGE, f"{source.path} lies in no run, so there is no place for its predictions", "add --out FOLDER")
     runtime = Runtime(config.threads or source.meta.get("threads"), config.deterministic, launch.timeout)
-    with runtime.peers.watched():
+    with runtime.watched():
         return evaluate_together(launch, config, source, packed, split, out, runtime)
 
 

@@ -29,7 +29,7 @@ class Training:
         self.model = runtime.accelerator.prepare(model)
         # the engine's optimizer is needed for its fp16 scaler only, and costs 120 us a step
         self.optimizer = runtime.accelerator.prepare(optimizer) if runtime.accelerator.scaler else optimizer
-        self.stop_after = stop_after
+        self.stop_after = stop_after or math.inf
         self.total = total_steps(config, task.steps_per_epoch)
         self.step = self.skipped = self.evaluated = 0
         self.best: dict | None = None
@@ -83,7 +83,7 @@ class Training:
 
     def asked(self) -> int:
         """Why this rank would stop after the step just taken. The STOP file is looked for once a second."""
-        why = BY_SIGNAL if process.asked_to_stop() or self.step == self.stop_after else NO_STOP
+        why = BY_SIGNAL if process.asked_to_stop() or self.step >= self.stop_after else NO_STOP
         now = time.monotonic()
         if self.runtime.main and (why or now - self.polled > 1):
             self.polled = now
@@ -164,6 +164,7 @@ class Training:
             for window, epoch_sums in open_sums:
                 self.refuse_unless_finite(window + epoch_sums)
             try:
+                self.metrics.sync()
                 checkpoint.save(self.run, State(weights_of(self.module), optimizer_state(self.optimizer, self.module),
                                                 self.meta(open_sums)), self.config.keep, self.protected)
                 self.run.write_status("running", step=self.step)
@@ -254,7 +255,7 @@ class Training:
             code, state, why = STOPPED, "stopped", "stopped by the STOP file, and saved"
         else:
             number = process.asked_to_stop()
-            by = number.name if number else "--stop-after" if self.step == self.stop_after else "a signal to another process"
+            by = number.name if number else "--stop-after" if self.step >= self.stop_after else "a signal to another process"
             code, state, why = PREEMPTED, "preempted", f"stopped by {by}, and saved"
         if self.step == 0 and code:
             why = why.replace("and saved", "before the first step: nothing to save")
@@ -277,7 +278,7 @@ def peak_memory_mb(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 1e6
     import resource
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
 UNITS = {"samples_per_s": " samples/s", "peak_memory_mb": " MB"}

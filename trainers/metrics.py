@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -49,6 +50,11 @@ class Metrics:
 
         self.attempt("metrics.jsonl", lambda: print(json.dumps(finite, allow_nan=False), file=self.file, flush=True))
         self.attempt("TensorBoard", draw)
+
+    def sync(self) -> None:
+        """Make what was logged survive a power cut, as the checkpoint that follows will. OSError on a full disk."""
+        self.file.flush()
+        os.fsync(self.file.fileno())
 
     def attempt(self, what: str, write: Callable) -> None:
         """A disk that is full must not end a training: one alarm for each file. Lines stay buffered until they fit."""

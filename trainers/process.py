@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import faulthandler
 import json
 import os
+import re
 import signal
 import sys
 import time
 from collections.abc import Callable
 
-from data_prep.errors import Failure
+from data_prep.errors import HARDWARE, Failure
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)  # the last: a terminal closed
 PR_SET_PDEATHSIG = 1
 
 _asked: signal.Signals | None = None
@@ -31,6 +33,19 @@ class Lost(Failure):
     def __init__(self, code: int, what: str, fix: str, speaks: bool):
         super().__init__(code, what, fix)
         self.speaks = speaks
+
+
+@contextlib.contextmanager
+def fits(fix: str):
+    """What finds no memory, on a device or on the host, becomes Failure 69 of the rank that it befalls."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:  # torch's own class is only for devices
+        text = str(error)
+        if not isinstance(error, MemoryError) and not re.search("out of memory|can't allocate memory|ALLOC_FAILED", text):
+            raise
+        wanted = re.search(r"tried to allocate [\d.]+ \w+(\. GPU \d+ has a total capacity of [\d.]+ \w+ of which [\d.]+ \w+ is free)?", text, re.I)
+        raise Lost(HARDWARE, f"out of memory{f' ({wanted[0]})' if wanted else ''}", fix, speaks=True) from error
 
 
 def _on_signal(number, frame):
@@ -49,9 +64,10 @@ def asked_to_stop() -> signal.Signals | None:
 
 
 def listen() -> None:
-    """Turn SIGTERM, SIGINT, SIGUSR1, SIGUSR2 and the parent's death into a request to save and leave."""
+    """Turn stop signals and the parent's death into a request to save and leave."""
     for s in SIGNALS:
-        signal.signal(s, _on_signal)
+        if s != signal.SIGHUP or signal.getsignal(s) != signal.SIG_IGN:  # nohup
+            signal.signal(s, _on_signal)
     parent = os.getppid()
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -76,6 +92,7 @@ def main(run: Callable[[list[str]], tuple[int, str | None]], saves: bool = True)
     Under `relaunch` the code goes into the file RELAUNCH_OUTCOME and the process ends with 0, so that the engine
     between the two adds no traceback of its own. What `saves` at a stop signal listens to them; the rest just ends.
     """
+    faulthandler.enable()  # a crash of native code says where it was
     if saves:
         listen()
     outcome = os.environ.get("RELAUNCH_OUTCOME")

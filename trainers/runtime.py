@@ -9,6 +9,7 @@ import atexit
 import os
 import platform
 from collections.abc import Callable
+from contextlib import contextmanager
 from datetime import timedelta
 
 import torch
@@ -17,7 +18,9 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
 from data_prep.errors import HARDWARE, Failure
+from trainers.config import physical_cores
 from trainers.peers import Peers
+from trainers.process import fits
 
 
 def check_hardware(env: dict, gpus: int, bf16: bool) -> bool:
@@ -55,18 +58,6 @@ def suited(gpus: int) -> str:
     return "accelerate_configs/1gpu.yaml" if gpus == 1 else f"8gpu.yaml with --num_processes {gpus}"
 
 
-def physical_cores() -> int:
-    """Cores that this process may use, hyper-threads counted once."""
-    cores = set()
-    for cpu in os.sched_getaffinity(0):
-        try:
-            with open(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") as f:
-                cores.add(f.read().strip())
-        except OSError:
-            cores.add(str(cpu))
-    return len(cores)
-
-
 class Runtime:
     """Device, rank and engine of this process, and what all ranks decide together."""
 
@@ -99,6 +90,12 @@ class Runtime:
             self._group = dist.new_group(backend="gloo", timeout=self.peers.patience) if self.world > 1 else None
             self.peers.hosts = self.broadcast(self.gather(platform.node()))
         atexit.register(self.close)  # also after a Failure: with its threads alive the process may end in an abort
+
+    @contextmanager
+    def watched(self):
+        """What the group cannot do without a missing rank, or a device without more memory, becomes a Failure."""
+        with self.peers.watched(), fits("raise --grad-accum-steps, which takes the same batch in more parts, or lower --batch-size"):
+            yield
 
     def set_threads(self, threads: int) -> None:
         self.threads = threads

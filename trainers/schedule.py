@@ -13,10 +13,10 @@ def learning_rate(config: RunConfig, step: int, steps_per_epoch: int, total_step
     `one-cycle` is torch's OneCycleLR with its defaults (Smith & Topin, 2018): up over 30 % of the run from lr/25,
     then down to lr/250,000, both along a cosine. `step` multiplies by gamma every step_size epochs (StepLR).
     """
-    if config.schedule == "one-cycle":
-        return one_cycle(config.lr, step, total_steps)
     rate = config.lr
-    if config.schedule == "step":
+    if config.schedule == "one-cycle":
+        rate = one_cycle(config.lr, step, total_steps)
+    elif config.schedule == "step":
         rate *= config.gamma ** (step // steps_per_epoch // config.step_size)
     elif config.schedule == "cosine":
         done = (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps)

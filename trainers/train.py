@@ -56,7 +56,7 @@ def train(job: Job, existing: RunDir | None, config: RunConfig) -> tuple[int, st
     from trainers.runtime import Runtime
 
     runtime = Runtime(config.threads, config.deterministic, job.launch.timeout)
-    with runtime.peers.watched():
+    with runtime.watched():
         existing, config = runtime.broadcast((existing, config))
         if config.threads:
             runtime.set_threads(config.threads)
@@ -136,7 +136,7 @@ def train_together(job: Job, existing: RunDir | None, config: RunConfig, runtime
     metrics = opened[0] if opened else None
     training = Training(config, identity, runtime, task, model, make_optimizer(config, model), run, metrics, job.launch.stop_after)
     try:
-        with runtime.peers.watched():
+        with runtime.watched():
             if state:
                 training.restore(state)
             training.say(headline(training, packed, state))
