@@ -6,6 +6,7 @@ import shutil
 import signal
 
 import pytest
+import torch
 from conftest import outcome, pack_images, records, status, steps, tree
 
 from trainers import workloads
@@ -58,6 +59,37 @@ def test_accumulated_text_with_tied_weights(train, relaunch_env):
     assert train(*command, "--run", "./parts", "--stop-after", 9) == 75
     assert train(*command, "--run", "./parts", "--resume", "auto") == 0
     assert outcome(relaunch_env / "parts") == outcome(relaunch_env / "whole")
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adadelta"])  # fused ones have the scaler skip inside their kernel
+def test_skipped_steps_are_counted_and_the_loss_scale_goes_on(train, relaunch_env, monkeypatch, optimizer):
+    """A real scaler, which a CPU has too; the gradients of four steps are too large for it."""
+    from trainers import runtime
+    from trainers.images import Images
+
+    class Scaled(runtime.Runtime):
+        def __init__(self, *args):
+            super().__init__(*args)
+            self.accelerator.scaler, self.precision = torch.amp.GradScaler("cpu", init_scale=2.0**80, growth_interval=5), "fp16"
+
+    def too_large(training):
+        with monkeypatch.context() as patch:
+            if training.step in (3, 9, 10, 20):
+                patch.setattr(Images, "loss", lambda *args: (loss(*args)[0] * 1e30, loss(*args)[1]))
+            advance(training)
+
+    loss, advance = Images.loss, Training.advance
+    monkeypatch.setattr(runtime, "Runtime", Scaled)
+    monkeypatch.setattr(Training, "advance", too_large)
+    command = [*NET, "--optimizer", optimizer, "--lr", 0.01]
+    assert train(*command, "--run", "./whole") == 0
+    whole = outcome(relaunch_env / "whole")
+    assert whole["state"]["skipped"] == 4 and whole["state"]["scaler"]["scale"] == 2.0**79
+    assert [r["skipped"] for r in records(relaunch_env / "whole") if "lr" in r] == [1, 3, 4, 4, 4]
+    for stop in 9, 10, 11:
+        assert train(*command, "--run", f"./at-{stop}", "--stop-after", stop) == 75
+        assert train(*command, "--run", f"./at-{stop}", "--resume", "auto") == 0
+        assert outcome(relaunch_env / f"at-{stop}") == whole
 
 
 # evaluation that a stop cuts short ---------------------------------------------------------------------------------------

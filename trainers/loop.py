@@ -27,8 +27,10 @@ class Training:
         self.config, self.identity, self.runtime, self.task, self.run, self.metrics = config, identity, runtime, task, run, metrics
         self.module = model
         self.model = runtime.accelerator.prepare(model)
-        # the engine's optimizer is needed for its fp16 scaler only, and costs 120 us a step
-        self.optimizer = runtime.accelerator.prepare(optimizer) if runtime.accelerator.scaler else optimizer
+        self.optimizer = optimizer
+        if runtime.accelerator.scaler:  # the engine's own optimizer is needed for nothing else, and costs 120 us a step
+            optimizer._step_supports_amp_scaling = False  # a fused one would skip in its kernel, unseen
+            self.optimizer = runtime.accelerator.prepare(optimizer)
         self.stop_after = stop_after or math.inf
         self.total = total_steps(config, task.steps_per_epoch)
         self.step = self.skipped = self.evaluated = 0
@@ -111,7 +113,8 @@ class Training:
         self.refuse_unless_finite(sums)
         elapsed = time.perf_counter() - self.clock
         done = self.task.samples_done(self.step) - self.task.samples_done(self.clocked_from)
-        self.record("train", self.task.metrics(sums), {
+        skipped = {"skipped": self.skipped} if self.runtime.accelerator.scaler else {}
+        self.record("train", self.task.metrics(sums), skipped | {
             "lr": learning_rate(self.config, self.step - 1, self.task.steps_per_epoch, self.total),
             "samples_per_s": done / elapsed, "data_wait_share": self.waited / elapsed, "peak_memory_mb": peak_memory_mb(self.runtime.device)})
         self.restart_clock()
