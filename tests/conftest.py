@@ -15,7 +15,9 @@ import pytest
 
 from trainers import workloads
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in what it starts with `&`, and so would every process below
+# ignored in what a shell starts with `&`, or nohup, and then in every process below: a handler ends with exec
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, lambda *_: None)
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHAPES = {"mnist": (28, 28, 1)}  # others get 32x32 RGB: Tiny-ImageNet's network takes any size, and half is faster
 TRAIN, TEST, WORDS = 96, 23, 50
