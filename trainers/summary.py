@@ -46,6 +46,7 @@ def table(model: nn.Module, example: Tensor) -> str:
     Parameters are counted where they are used first. Works on a copy in eval mode, on the CPU.
     """
     import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
     model, counter = copy.deepcopy(model).cpu().eval(), FlopCounterMode(display=False)
@@ -68,7 +69,8 @@ def table(model: nn.Module, example: Tensor) -> str:
     for name, module in model.named_modules():
         module.register_forward_pre_hook(enter)
         module.register_forward_hook(lambda m, args, out, name=name: leave(name, m, args, out))
-    with counter, torch.enable_grad():  # without gradients attention takes a fused path that is not counted
+    # with gradients, and attention as plain products: its fused forms are counted by some versions of torch and not by others
+    with counter, torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         model(example)
     flops = counter.get_total_flops()
     rows = [("layer", "type", "output", "parameters", "FLOPs"), *rows,
