@@ -19,12 +19,12 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from data_prep.packed import Writer, open_packed
-from trainers.build import make_model, make_optimizer, make_task
-from trainers.config import parse
-from trainers.loop import Training
-from trainers.rundir import RunDir
-from trainers.runtime import Runtime
+from relaunch.data_prep.packed import Writer, open_packed
+from relaunch.trainers.build import make_model, make_optimizer, make_task
+from relaunch.trainers.config import parse
+from relaunch.trainers.group.runtime import Runtime
+from relaunch.trainers.loop import Training
+from relaunch.trainers.rundir import RunDir
 
 SAMPLES = 20_000
 
@@ -43,15 +43,29 @@ def pack(folder: Path) -> None:
 def ours(config, packed, runtime, folder: Path) -> Training:
     task = make_task(config, packed, runtime.device)
     model = make_model(config, packed)
-    return Training(config, {}, runtime, task, model, make_optimizer(config, model), RunDir(folder), None, None)
+    return Training(
+        config, {}, runtime, task, model, make_optimizer(config, model), RunDir(folder), None, None
+    )
 
 
 def bare(config, packed):
     """A function that does n steps."""
     model = make_model(config, packed)
     optimizer = make_optimizer(config, model)
-    x = torch.from_numpy(packed.images("train")).permute(0, 3, 1, 2).float().div(255).sub(0.5).div(0.25).contiguous()
-    labels, order, batch = torch.from_numpy(packed.labels("train")), torch.randperm(SAMPLES), config.batch_size
+    x = (
+        torch.from_numpy(packed.images("train"))
+        .permute(0, 3, 1, 2)
+        .float()
+        .div(255)
+        .sub(0.5)
+        .div(0.25)
+        .contiguous()
+    )
+    labels, order, batch = (
+        torch.from_numpy(packed.labels("train")),
+        torch.randperm(SAMPLES),
+        config.batch_size,
+    )
     at = 0
 
     def steps(n: int):
@@ -69,8 +83,21 @@ def bare(config, packed):
 
 def compare(batch: int, block: int, rounds: int, packed, runtime, folder: Path) -> tuple[float, float, float]:
     """(median ratio, our us a step, bare us a step)"""
-    argv = ["cifar10", "--preset", "tutorial", "--batch-size", str(batch), "--max-steps", "1000000000", "--epochs", "1000000",
-            "--save-every", "1000000000", "--eval-every", "1000000"]
+    argv = [
+        "cifar10",
+        "--preset",
+        "tutorial",
+        "--batch-size",
+        str(batch),
+        "--max-steps",
+        "1000000000",
+        "--epochs",
+        "1000000",
+        "--save-every",
+        "1000000000",
+        "--eval-every",
+        "1000000",
+    ]
     config = parse(argv).config
     training, steps = ours(config, packed, runtime, folder), bare(config, packed)
     training.save = lambda: None  # an epoch's end saves: that is the checkpoint's time, not the loop's
@@ -98,10 +125,15 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         pack(Path(folder) / "random")
         packed = open_packed("random", folder)
-        print(f"tutorial net, {args.threads} thread(s), torch {torch.__version__}, median of {args.rounds} pairs of blocks")
+        print(
+            f"tutorial net, {args.threads} thread(s), torch {torch.__version__}, median of {args.rounds} pairs of blocks"
+        )
         for batch, block, bound in ((4, 1000, 1.25), (64, 150, 1.05)):
             ratio, mine, floor = compare(batch, block, args.rounds, packed, runtime, Path(folder))
-            print(f"batch {batch:3}: ours {mine:7.0f} us a step, bare {floor:7.0f} us, ratio {ratio:.3f} (bound {bound})", flush=True)
+            print(
+                f"batch {batch:3}: ours {mine:7.0f} us a step, bare {floor:7.0f} us, ratio {ratio:.3f} (bound {bound})",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

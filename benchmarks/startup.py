@@ -23,7 +23,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent.parent
 BARE = """
 import torch
-from models.cnn import MnistNet
+from relaunch.models.cnn import MnistNet
 model = MnistNet()
 optimizer = torch.optim.Adadelta(model.parameters())
 loss = torch.nn.functional.cross_entropy(model(torch.randn(64, 1, 28, 28)), torch.randint(0, 10, (64,)))
@@ -35,8 +35,16 @@ TRAIN = "mnist --data digits --max-steps 1 --log-interval 1 --threads 1".split()
 WAYS = {
     "relaunch train": [sys.executable, "-m", "launch", "train", *TRAIN, "--config", "cpu"],
     "python": [sys.executable, "-m", "trainers.train", *TRAIN],
-    "accelerate launch": [sys.executable, "-m", "accelerate.commands.launch", "--config_file",
-                          str(HERE / "accelerate_configs" / "cpu.yaml"), "-m", "trainers.train", *TRAIN],
+    "accelerate launch": [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--config_file",
+        str(HERE / "accelerate_configs" / "cpu.yaml"),
+        "-m",
+        "trainers.train",
+        *TRAIN,
+    ],
     "bare script": [sys.executable, "-c", BARE],
 }
 
@@ -45,8 +53,12 @@ def first_step(command: list[str], folder: str) -> float:
     """Seconds until the line of the first step; the process is then left to end."""
     environment = os.environ | {"RELAUNCH_DATA": f"{folder}/data", "PYTHONPATH": str(HERE)}
     start = time.perf_counter()
-    with subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        seconds = next((time.perf_counter() - start for line in process.stdout if line.startswith("step 1/")), None)
+    with subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        seconds = next(
+            (time.perf_counter() - start for line in process.stdout if line.startswith("step 1/")), None
+        )
         process.stdout.read()
     if seconds is None or process.returncode:
         raise SystemExit(f"{' '.join(command[:5])} … ended with {process.returncode} before its first step")
@@ -56,7 +68,9 @@ def first_step(command: list[str], folder: str) -> float:
 def help_seconds() -> float:
     """CPU seconds of `relaunch --help`."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, "-m", "launch", "--help"], cwd=HERE, stdout=subprocess.DEVNULL, check=True)
+    subprocess.run(
+        [sys.executable, "-m", "launch", "--help"], cwd=HERE, stdout=subprocess.DEVNULL, check=True
+    )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 

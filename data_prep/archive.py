@@ -3,6 +3,7 @@
 `open_source(path)` lists regular files; `stream` reads the wanted ones in the source's own order, so a compressed
 tar is read straight through. Whatever is wrong with a source is one Failure(65).
 """
+
 import bz2
 import gzip
 import hashlib
@@ -17,14 +18,24 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from data_prep.errors import DATA, Failure
+from relaunch.data_prep.errors import DATA, Failure
 
 MAX_FILES = 5_000_000  # ImageNet has 1.3 million
 MAX_FILE = 4 << 30  # bytes of one file, which is read whole into memory; WikiText-103 has 0.5 GiB
 MAX_TOTAL = 1 << 40  # bytes of all files
 MAX_RATIO, RATIO_FROM = 200, 64 << 20  # unpacked/packed, looked at above 64 MiB: real data sets stay under 10
-BROKEN = (EOFError, OSError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile,
-          NotImplementedError, RuntimeError, UnicodeError, ValueError)  # what the readers raise on damaged input
+BROKEN = (
+    EOFError,
+    OSError,
+    zlib.error,
+    lzma.LZMAError,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    NotImplementedError,
+    RuntimeError,
+    UnicodeError,
+    ValueError,
+)  # what the readers raise on damaged input
 
 
 class Source:
@@ -60,7 +71,9 @@ class Source:
                     sha = hashlib.file_digest(stream, "sha256").hexdigest()
                     if file.name in published:
                         stream.seek(0)
-                        same[file.name] = hashlib.file_digest(stream, "md5").hexdigest() == published[file.name]
+                        same[file.name] = (
+                            hashlib.file_digest(stream, "md5").hexdigest() == published[file.name]
+                        )
                 total.update(f"{sha}  {label}\n".encode())
         facts = {"file": self.name, "sha256": sha if self.path.is_file() else total.hexdigest()}
         return facts | ({"as_published": all(same.values())} if same else {})
@@ -95,8 +108,11 @@ class Source:
         try:
             yield
         except BROKEN as error:
-            raise Failure(DATA, f"{self.name} cannot be read, it is truncated or damaged ({error or type(error).__name__})",
-                          "copy or download it again") from None
+            raise Failure(
+                DATA,
+                f"{self.name} cannot be read, it is truncated or damaged ({error or type(error).__name__})",
+                "copy or download it again",
+            ) from None
 
 
 class Folder(Source):
@@ -170,7 +186,9 @@ class Tar(Source):
 
     @contextmanager
     def _open(self):
-        opener = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}.get(_start(self.path)[:2], open)
+        opener = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}.get(
+            _start(self.path)[:2], open
+        )
         with opener(self.path, "rb") as stream, self._tar(stream) as archive:
             yield archive
 
@@ -178,7 +196,9 @@ class Tar(Source):
         try:
             return tarfile.open(mode="r:", fileobj=_Metered(stream, self._check_ratio))
         except tarfile.ReadError:
-            self._refuse("it is a single compressed file, not an archive", "pass the folder that holds all files")
+            self._refuse(
+                "it is a single compressed file, not an archive", "pass the folder that holds all files"
+            )
 
 
 class _Metered(io.RawIOBase):
@@ -226,8 +246,11 @@ def open_source(path: Path) -> Source:
         return Zip(path)
     if start[:2] in (b"\x1f\x8b", b"BZ", b"\xfd7") or start[257:262] == b"ustar":
         return Tar(path)
-    raise Failure(DATA, f"{path.name} is {'empty' if not start else 'neither a folder nor a zip or tar archive'}",
-                  "pass the official archive, or the folder that holds its files")
+    raise Failure(
+        DATA,
+        f"{path.name} is {'empty' if not start else 'neither a folder nor a zip or tar archive'}",
+        "pass the official archive, or the folder that holds its files",
+    )
 
 
 def gunzip(name: str, content: bytes) -> bytes:
@@ -239,9 +262,13 @@ def gunzip(name: str, content: bytes) -> bytes:
             if len(data) <= limit:
                 stream.read(1)  # the CRC is checked at the end
     except BROKEN as error:
-        raise Failure(DATA, f"{name} cannot be read, it is truncated or damaged ({error})",
-                      "copy or download it again") from None
+        raise Failure(
+            DATA, f"{name} cannot be read, it is truncated or damaged ({error})", "copy or download it again"
+        ) from None
     if len(data) > limit:
-        raise Failure(DATA, f"{name} is refused: it unpacks to more than {MAX_RATIO} times its size",
-                      "get it from its official place")
+        raise Failure(
+            DATA,
+            f"{name} is refused: it unpacks to more than {MAX_RATIO} times its size",
+            "get it from its official place",
+        )
     return data

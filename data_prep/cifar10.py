@@ -4,6 +4,7 @@
 
 Format: https://www.cs.toronto.edu/~kriz/cifar.html (rows of 3,072 bytes: red, green, blue planes of 32x32).
 """
+
 import io
 import math
 import pickle
@@ -11,8 +12,8 @@ import re
 
 import numpy as np
 
-from data_prep.archive import Source
-from data_prep.errors import DATA, Failure
+from relaunch.data_prep.archive import Source
+from relaunch.data_prep.errors import DATA, Failure
 
 TITLE = "CIFAR-10"
 NEEDS = "cifar-10-batches-py/{data_batch_1..5,test_batch,batches.meta}"
@@ -36,16 +37,30 @@ def pack(source: Source, roles: dict, writer) -> None:
     for split, names in {"train": TRAIN, "test": ["test_batch"]}.items():
         labels, images = zip(*(_batch(name, batches[name]) for name in names))
         starts = np.cumsum([0, *map(len, labels)])
-        writer.images(split, np.concatenate(labels), (32, 32, 3),
-                      ((range(start, start + len(part)), part) for start, part in zip(starts, images)))
+        writer.images(
+            split,
+            np.concatenate(labels),
+            (32, 32, 3),
+            ((range(start, start + len(part)), part) for start, part in zip(starts, images)),
+        )
 
 
 def _batch(name: str, content: dict) -> tuple[np.ndarray, np.ndarray]:
     pixels, labels = getattr(content.get("data"), "array", None), content.get("labels")
-    good = (isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.shape[1:] == (3072,)
-            and isinstance(labels, list) and len(labels) == len(pixels) and all(type(label) is int for label in labels))
+    good = (
+        isinstance(pixels, np.ndarray)
+        and pixels.dtype == np.uint8
+        and pixels.shape[1:] == (3072,)
+        and isinstance(labels, list)
+        and len(labels) == len(pixels)
+        and all(type(label) is int for label in labels)
+    )
     if not good:
-        raise Failure(DATA, f"{name} does not hold N labels and N rows of 3,072 bytes", "download CIFAR-10's python version again")
+        raise Failure(
+            DATA,
+            f"{name} does not hold N labels and N rows of 3,072 bytes",
+            "download CIFAR-10's python version again",
+        )
     return np.array(labels, np.int64), pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
 
 
@@ -54,6 +69,7 @@ def _text(value) -> str:
 
 
 # ---- pickles as data ----
+
 
 class _Dtype:
     """Stands in for numpy.dtype: plain numbers only."""
@@ -82,8 +98,12 @@ class _Array:
 
 
 class _Unpickler(pickle.Unpickler):
-    ALLOWED = {("numpy.core.multiarray", "_reconstruct"): _Array, ("numpy._core.multiarray", "_reconstruct"): _Array,
-               ("numpy", "ndarray"): _Array, ("numpy", "dtype"): _Dtype}
+    ALLOWED = {
+        ("numpy.core.multiarray", "_reconstruct"): _Array,
+        ("numpy._core.multiarray", "_reconstruct"): _Array,
+        ("numpy", "ndarray"): _Array,
+        ("numpy", "dtype"): _Dtype,
+    }
 
     def find_class(self, module, name):
         if (module, name) not in self.ALLOWED:
@@ -97,5 +117,8 @@ def unpickle(name: str, content: bytes) -> dict:
         found = _Unpickler(io.BytesIO(content), encoding="bytes").load()
         return {_text(key): value for key, value in found.items()}
     except Exception as error:  # a hostile or cut-off pickle can raise anything; nothing of it was run
-        raise Failure(DATA, f"{name} is refused: not a plain CIFAR-10 pickle ({error or type(error).__name__})",
-                      "download CIFAR-10's python version again") from None
+        raise Failure(
+            DATA,
+            f"{name} is refused: not a plain CIFAR-10 pickle ({error or type(error).__name__})",
+            "download CIFAR-10's python version again",
+        ) from None

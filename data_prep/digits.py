@@ -4,6 +4,7 @@
 
 From the UCI "Optical Recognition of Handwritten Digits" test set. Every fifth sample of each digit is test (360).
 """
+
 import numpy as np
 
 TITLE = "scikit-learn's digits"
@@ -13,9 +14,14 @@ def pack(writer) -> dict:
     from PIL import Image
     from sklearn import __version__
     from sklearn.datasets import load_digits
+
     digits = load_digits()
-    pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)  # 17 grey levels, 16 is ink, as in MNIST white on black
-    large = np.stack([np.asarray(Image.fromarray(image).resize((28, 28), Image.Resampling.BICUBIC)) for image in pixels])
+    pixels = np.rint(digits.images * (255 / 16)).astype(
+        np.uint8
+    )  # 17 grey levels, 16 is ink, as in MNIST white on black
+    large = np.stack(
+        [np.asarray(Image.fromarray(image).resize((28, 28), Image.Resampling.BICUBIC)) for image in pixels]
+    )
     writer.classes = [str(digit) for digit in range(10)]
     test = np.zeros(len(large), bool)
     test[np.argsort(digits.target, kind="stable")[::5]] = True

@@ -1,4 +1,5 @@
 """Downloads with a checked hash: to NAME.part, resumed after an interruption, renamed when complete."""
+
 import hashlib
 import http.client
 import os
@@ -6,9 +7,9 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from data_prep.errors import DATA, Failure
-from data_prep.packed import storage
-from data_prep.progress import Progress
+from relaunch.data_prep.errors import DATA, Failure
+from relaunch.data_prep.packed import storage
+from relaunch.data_prep.progress import Progress
 
 
 def download(urls: list[str], md5: str, target: Path, show: bool) -> None:
@@ -24,20 +25,27 @@ def download(urls: list[str], md5: str, target: Path, show: bool) -> None:
         except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
             reasons.append(f"{url}: {getattr(error, 'reason', None) or error or type(error).__name__}")
     else:
-        raise Failure(DATA, f"cannot download {'; '.join(reasons)}",
-                      "get the file some other way and add --source PATH; a half download is continued next time")
+        raise Failure(
+            DATA,
+            f"cannot download {'; '.join(reasons)}",
+            "get the file some other way and add --source PATH; a half download is continued next time",
+        )
     with open(part, "rb") as file:
         found = hashlib.file_digest(file, "md5").hexdigest()
     if found != md5:
         part.unlink()
-        raise Failure(DATA, f"{url} gave a file with MD5 {found}, published is {md5}", "try again, or add --source PATH")
+        raise Failure(
+            DATA, f"{url} gave a file with MD5 {found}, published is {md5}", "try again, or add --source PATH"
+        )
     with storage(target):
         os.replace(part, target)
 
 
 def _fetch(url: str, part: Path, show: bool) -> None:
     have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"User-Agent": "relaunch", **({"Range": f"bytes={have}-"} if have else {})})
+    request = urllib.request.Request(
+        url, headers={"User-Agent": "relaunch", **({"Range": f"bytes={have}-"} if have else {})}
+    )
     try:
         answer = urllib.request.urlopen(request, timeout=30)
     except urllib.error.HTTPError as error:

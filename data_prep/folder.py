@@ -4,9 +4,10 @@
 
 Grey images stay one channel if all are grey, else everything becomes RGB.
 """
-from data_prep.archive import Source
-from data_prep.errors import DATA, Failure
-from data_prep.images import decode, is_image, measure
+
+from relaunch.data_prep.archive import Source
+from relaunch.data_prep.errors import DATA, Failure
+from relaunch.data_prep.images import decode, is_image, measure
 
 TITLE = "an image folder"
 NEEDS = "train/<class>/*.jpg (or .png, …) and val/<class>/*.jpg"
@@ -16,7 +17,7 @@ SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "
 def find(source: Source) -> dict | None:
     """File name -> (split, class), below the outermost folder that has train/<class>/<image>."""
     images = [name for name in source.sizes if is_image(name)]
-    tops = {name[:f"/{name}".index("/train/")] for name in images if "/train/" in f"/{name}"}
+    tops = {name[: f"/{name}".index("/train/")] for name in images if "/train/" in f"/{name}"}
     roles = {}
     if tops:
         top = min(tops, key=len)
@@ -29,9 +30,17 @@ def find(source: Source) -> dict | None:
 
 def pack(source: Source, roles: dict, writer, size: int | None = None) -> None:
     writer.classes = sorted({label for split, label in roles.values() if split == "train"})
-    if unknown := sorted({f"{split}/{label}" for split, label in roles.values() if label not in writer.classes}):
-        raise Failure(DATA, f"no train images for {', '.join(unknown[:5])}", "give every class a folder under train/, or remove these")
-    files = {split: sorted(name for name in roles if roles[name][0] == split) for split in ("train", "val", "test")}
+    if unknown := sorted(
+        {f"{split}/{label}" for split, label in roles.values() if label not in writer.classes}
+    ):
+        raise Failure(
+            DATA,
+            f"no train images for {', '.join(unknown[:5])}",
+            "give every class a folder under train/, or remove these",
+        )
+    files = {
+        split: sorted(name for name in roles if roles[name][0] == split) for split in ("train", "val", "test")
+    }
 
     def stream(split):
         rows = {name: row for row, name in enumerate(files[split])}
@@ -40,5 +49,9 @@ def pack(source: Source, roles: dict, writer, size: int | None = None) -> None:
     shape = measure([stream(split) for split in files], len(roles), size, writer.show)
     for split, names in files.items():
         if names:
-            writer.images(split, [writer.classes.index(roles[name][1]) for name in names], shape,
-                          decode(stream(split), shape, len(names), f"packing {split}", writer.show))
+            writer.images(
+                split,
+                [writer.classes.index(roles[name][1]) for name in names],
+                shape,
+                decode(stream(split), shape, len(names), f"packing {split}", writer.show),
+            )

@@ -2,6 +2,7 @@
 
 A `stream` yields (row, name, encoded bytes) in any order; memory holds one batch of images at a time.
 """
+
 import io
 import os
 from collections.abc import Iterator
@@ -10,12 +11,15 @@ from itertools import islice
 
 import numpy as np
 
-from data_prep.errors import DATA, USAGE, Failure
-from data_prep.progress import Progress
+from relaunch.data_prep.errors import DATA, USAGE, Failure
+from relaunch.data_prep.progress import Progress
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 BATCH = 256  # images in flight; 256 photographs of 12 megapixels are 9 GB decoded, so they are cropped in the worker
-MAX_PIXELS, MAX_ASPECT = 100_000_000, 100  # a small file can claim to be a huge image, or become one when resized
+MAX_PIXELS, MAX_ASPECT = (
+    100_000_000,
+    100,
+)  # a small file can claim to be a huge image, or become one when resized
 
 
 def is_image(name: str) -> bool:
@@ -39,23 +43,32 @@ def measure(streams: list[Iterator], total: int, size: int | None, show: bool) -
                     first = first or (name, shape)
                     grey &= mode in ("1", "L")
                     if shape != first[1] and not size:
-                        raise Failure(USAGE, "the images differ in size: {} is {}x{}, {} is {}x{}".format(
-                            *(first[0], *first[1][::-1]), *(name, *shape[::-1])),
-                            "add --size N to resize the short side to N and crop the centre, e.g. --size 64")
+                        raise Failure(
+                            USAGE,
+                            "the images differ in size: {} is {}x{}, {} is {}x{}".format(
+                                *(first[0], *first[1][::-1]), *(name, *shape[::-1])
+                            ),
+                            "add --size N to resize the short side to N and crop the centre, e.g. --size 64",
+                        )
                 progress.add(len(batch))
     _refuse(broken)
     height, width = (size, size) if size else first[1]
     return height, width, 1 if grey else 3
 
 
-def decode(stream: Iterator, shape: tuple[int, int, int], total: int, what: str, show: bool) -> Iterator[tuple[list[int], list]]:
+def decode(
+    stream: Iterator, shape: tuple[int, int, int], total: int, what: str, show: bool
+) -> Iterator[tuple[list[int], list]]:
     """Yields (rows, images uint8 [H,W,C]) for Writer.images. An image of another size gets its short side
     resized and its centre cropped, as torchvision's Resize and CenterCrop do. Failure(65) names all that fail."""
     broken = []
     with Progress(what, total, "images", show) as progress:
         for batch in _mapped(lambda content: _pixels(content, *shape), stream):
             broken += [name for _, name, pixels in batch if pixels is None]
-            yield [row for row, _, pixels in batch if pixels is not None], [p for _, _, p in batch if p is not None]
+            yield (
+                [row for row, _, pixels in batch if pixels is not None],
+                [p for _, _, p in batch if p is not None],
+            )
             progress.add(len(batch))
         _refuse(broken)
 
@@ -70,6 +83,7 @@ def _mapped(work, stream: Iterator) -> Iterator[list[tuple]]:
 
 def _open(content: bytes):
     from PIL import Image
+
     image = Image.open(io.BytesIO(content))
     if image.width * image.height > MAX_PIXELS or max(image.size) > MAX_ASPECT * min(image.size):
         raise ValueError("no photograph is that large or that thin")
@@ -86,6 +100,7 @@ def _header(content: bytes):
 
 def _pixels(content: bytes, height: int, width: int, channels: int):
     from PIL import Image
+
     try:
         image = _open(content).convert("RGB" if channels == 3 else "L")
     except Exception:  # as above
@@ -102,5 +117,8 @@ def _pixels(content: bytes, height: int, width: int, channels: int):
 def _refuse(broken: list[str]) -> None:
     if broken:
         more = f" and {len(broken) - 5:,} more" if len(broken) > 5 else ""
-        raise Failure(DATA, f"{len(broken):,} of the images cannot be decoded: {', '.join(sorted(broken)[:5])}{more}",
-                      "replace or remove them")
+        raise Failure(
+            DATA,
+            f"{len(broken):,} of the images cannot be decoded: {', '.join(sorted(broken)[:5])}{more}",
+            "replace or remove them",
+        )

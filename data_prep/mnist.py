@@ -4,20 +4,23 @@
 
 Format: http://yann.lecun.com/exdb/mnist/ (magic, big-endian sizes, then bytes). MD5 sums: torchvision.datasets.MNIST.
 """
+
 import re
 
 import numpy as np
 
-from data_prep.archive import Source, gunzip
-from data_prep.errors import DATA, Failure
+from relaunch.data_prep.archive import Source, gunzip
+from relaunch.data_prep.errors import DATA, Failure
 
 TITLE = "MNIST"
 NEEDS = "{train,t10k}-{images-idx3,labels-idx1}-ubyte[.gz]"
 MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"
-PUBLISHED = {"train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-             "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
-             "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
-             "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c"}
+PUBLISHED = {
+    "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+    "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
+    "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
+    "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
+}
 URLS = {name: [MIRROR + name] for name in PUBLISHED}
 
 
@@ -42,11 +45,20 @@ def read_idx(name: str, content: bytes) -> np.ndarray:
     """uint8 [N,H,W] or [N]. Failure(65) if the header and the number of bytes disagree."""
     data = gunzip(name, content) if name.endswith(".gz") else content
     dimensions = 3 if "images" in name.rpartition("/")[2] else 1
-    sizes = np.frombuffer(data[4:4 + 4 * dimensions], ">u4").astype(int) if len(data) >= 4 + 4 * dimensions else []
+    sizes = (
+        np.frombuffer(data[4 : 4 + 4 * dimensions], ">u4").astype(int)
+        if len(data) >= 4 + 4 * dimensions
+        else []
+    )
     if len(sizes) != dimensions or data[:4] != bytes([0, 0, 8, dimensions]):
-        raise Failure(DATA, f"{name} is not an IDX file of {dimensions}-dimensional bytes", "download it again")
+        raise Failure(
+            DATA, f"{name} is not an IDX file of {dimensions}-dimensional bytes", "download it again"
+        )
     found, expected = len(data) - 4 - 4 * dimensions, int(np.prod(sizes))
     if found != expected:
-        raise Failure(DATA, f"{name} is damaged: its header announces {expected:,} bytes, {found:,} are there",
-                      "download it again")
+        raise Failure(
+            DATA,
+            f"{name} is damaged: its header announces {expected:,} bytes, {found:,} are there",
+            "download it again",
+        )
     return np.frombuffer(data, np.uint8, offset=4 + 4 * dimensions).reshape(sizes)

@@ -6,6 +6,7 @@
 
 `python -m data_prep.prep NAME --source PATH --verify` re-hashes a set.
 """
+
 import errno
 import fcntl
 import hashlib
@@ -20,7 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.errors import DATA, STORAGE, USAGE, Failure
+from relaunch.data_prep import VERSION
+from relaunch.data_prep.errors import DATA, STORAGE, USAGE, Failure
 
 SCHEMA = 1
 OFFICIAL = ("mnist", "cifar10", "tiny_imagenet", "wikitext2")  # can be downloaded
@@ -47,14 +49,19 @@ class Packed:
 
     def check_split(self, split: str) -> None:
         if split not in self.splits:
-            raise Failure(USAGE, f"data set '{self.name}' has no split '{split}'", f"it has: {', '.join(self.splits)}")
+            raise Failure(
+                USAGE, f"data set '{self.name}' has no split '{split}'", f"it has: {', '.join(self.splits)}"
+            )
 
     @property
     def eval_split(self) -> str:
         """`val` if the set has it, else `test`."""
         if "val" not in self.splits and "test" not in self.splits:
-            raise Failure(USAGE, f"data set '{self.name}' has neither val nor test",
-                          "prepare it again from a source that has one")
+            raise Failure(
+                USAGE,
+                f"data set '{self.name}' has neither val nor test",
+                "prepare it again from a source that has one",
+            )
         return "val" if "val" in self.splits else "test"
 
     def images(self, split: str) -> np.ndarray:
@@ -75,8 +82,11 @@ class Packed:
     def _array(self, split: str, filename: str) -> np.ndarray:
         self.check_split(split)
         if f"{split}/{filename}" not in self.meta["arrays"]:
-            raise Failure(USAGE, f"data set '{self.name}' holds {self.kind}, it has no {filename}",
-                          "choose a data set of the workload's kind")
+            raise Failure(
+                USAGE,
+                f"data set '{self.name}' holds {self.kind}, it has no {filename}",
+                "choose a data set of the workload's kind",
+            )
         # "c" (copy on write): torch.from_numpy warns about read-only maps
         return np.load(self.path / split / filename, mmap_mode="c", allow_pickle=False)
 
@@ -91,7 +101,8 @@ def open_packed(name_or_path: str | Path, root: str | Path) -> Packed:
     if os.sep in text or text in (".", "..") or not path.is_dir() and Path(text, "meta.json").is_file():
         path = Path(text)
     if text in EMBEDDED and not path.exists():
-        from data_prep.prep import prepare
+        from relaunch.data_prep.prep import prepare
+
         return prepare(text, root=root, progress=False)
     name = path.name
     source = "" if name in OFFICIAL + EMBEDDED else " --source PATH"
@@ -106,7 +117,9 @@ def open_packed(name_or_path: str | Path, root: str | Path) -> Packed:
         packed = Packed(path, meta)
         sizes = {file: facts["bytes"] for file, facts in meta["arrays"].items()}
     except FileNotFoundError:
-        raise Failure(DATA, f"{path} has no meta.json, so it is not a complete packed data set", again) from None
+        raise Failure(
+            DATA, f"{path} has no meta.json, so it is not a complete packed data set", again
+        ) from None
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise Failure(DATA, f"{path}/meta.json cannot be read ({error})", again) from None
     for file, size in sizes.items():
@@ -121,11 +134,17 @@ def verify(packed: Packed) -> None:
     """Hashes every array again. Failure(65) names the first file that differs from meta.json."""
     for file, facts in packed.meta["arrays"].items():
         if sha256_file(packed.path / file) != facts["sha256"]:
-            raise Failure(DATA, f"{packed.path / file} is damaged: its SHA-256 is not the one in meta.json",
-                          f"remove {packed.path} and prepare it again")
+            raise Failure(
+                DATA,
+                f"{packed.path / file} is damaged: its SHA-256 is not the one in meta.json",
+                f"remove {packed.path} and prepare it again",
+            )
     if packed.hash != _data_hash(packed.meta):
-        raise Failure(DATA, f"{packed.path}/meta.json is damaged: its hash does not fit its contents",
-                      f"remove {packed.path} and prepare it again")
+        raise Failure(
+            DATA,
+            f"{packed.path}/meta.json is damaged: its hash does not fit its contents",
+            f"remove {packed.path} and prepare it again",
+        )
 
 
 def sha256_file(path: Path) -> str:
@@ -144,13 +163,18 @@ def _data_hash(meta: dict) -> str:
 
 # ---- writing ----
 
+
 @contextmanager
 def storage(path: Path):
     """Turns a failed write (full disk, quota, read-only, no permission) into Failure(73)."""
     try:
         yield
     except OSError as error:
-        fix = "free some space or pick another --out" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "pick another --out"
+        fix = (
+            "free some space or pick another --out"
+            if error.errno in (errno.ENOSPC, errno.EDQUOT)
+            else "pick another --out"
+        )
         raise Failure(STORAGE, f"cannot write {path}: {error.strerror or error}", fix) from None
 
 
@@ -158,7 +182,9 @@ def storage(path: Path):
 def exclusive(root: Path, name: str):
     """One process at a time prepares ROOT/NAME. The kernel lets go of the lock when its holder dies."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise Failure(USAGE, f"'{name}' is not a name for a data set", "use letters, digits, '.', '_' and '-'")
+        raise Failure(
+            USAGE, f"'{name}' is not a name for a data set", "use letters, digits, '.', '_' and '-'"
+        )
     path = root / f".{name}.lock"
     with storage(path):
         root.mkdir(parents=True, exist_ok=True)
@@ -167,7 +193,9 @@ def exclusive(root: Path, name: str):
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                print(f"another process is preparing {root / name}; waiting for it", file=sys.stderr, flush=True)
+                print(
+                    f"another process is preparing {root / name}; waiting for it", file=sys.stderr, flush=True
+                )
                 fcntl.flock(lock, fcntl.LOCK_EX)
             try:
                 if os.path.samestat(os.fstat(lock.fileno()), path.stat()):
@@ -231,10 +259,15 @@ class Writer:
         if not len(labels):
             raise Failure(DATA, f"the source has no images for split '{split}'", "check what --source holds")
         if labels.min() < 0 or labels.max() >= len(self.classes):
-            raise Failure(DATA, f"split '{split}' has a label outside 0..{len(self.classes) - 1}", "check the source")
+            raise Failure(
+                DATA, f"split '{split}' has a label outside 0..{len(self.classes) - 1}", "check the source"
+            )
         self._save(f"{split}/labels.npy", labels)
         path, stride, seen = self.folder / split / "images.npy", int(np.prod(shape)), 0
-        with storage(path), open(path, "wb") as file:  # plain writes, not a map: on a full disk a map dies of SIGBUS
+        with (
+            storage(path),
+            open(path, "wb") as file,
+        ):  # plain writes, not a map: on a full disk a map dies of SIGBUS
             header = {"descr": "|u1", "fortran_order": False, "shape": (len(labels), *shape)}
             np.lib.format.write_array_header_1_0(file, header)
             start = file.tell()
@@ -244,7 +277,9 @@ class Writer:
                     file.write(image.tobytes())
                 seen += len(pixels)
         if seen != len(labels):
-            raise Failure(DATA, f"split '{split}' has {len(labels):,} labels but {seen:,} images", "check the source")
+            raise Failure(
+                DATA, f"split '{split}' has {len(labels):,} labels but {seen:,} images", "check the source"
+            )
         self._record(f"{split}/images.npy", "uint8", [len(labels), *shape])
         self.splits[split] = {"count": len(labels), "shape": list(shape)}
 
@@ -256,18 +291,32 @@ class Writer:
         dtype = np.uint16 if len(vocab) <= 1 << 16 else np.uint32
         for split, ids in splits.items():
             if not len(ids):
-                raise Failure(DATA, f"the source has no words for split '{split}'", "check what --source holds")
+                raise Failure(
+                    DATA, f"the source has no words for split '{split}'", "check what --source holds"
+                )
             self._save(f"{split}/tokens.npy", np.asarray(ids).astype(dtype))
             self.splits[split] = {"count": len(ids), "shape": []}
 
     def finish(self, name: str, recipe: str, source: dict, options: dict) -> None:
         """Writes meta.json: facts of the data only, no times or places, so that equal sources give equal bytes."""
         from importlib.metadata import version
+
         kind = "text" if "vocab.txt" in self.arrays else "images"
         mean, std = _mean_std(self.folder / "train" / "images.npy") if kind == "images" else ([], [])
-        meta = {"schema": SCHEMA, "name": name, "recipe": recipe, "kind": kind, "splits": self.splits,
-                "classes": self.classes, "mean": mean, "std": std, "source": source, "options": options,
-                "arrays": self.arrays, "made_by": f"relaunch {version('relaunch')}, Pillow {version('pillow')}"}
+        meta = {
+            "schema": SCHEMA,
+            "name": name,
+            "recipe": recipe,
+            "kind": kind,
+            "splits": self.splits,
+            "classes": self.classes,
+            "mean": mean,
+            "std": std,
+            "source": source,
+            "options": options,
+            "arrays": self.arrays,
+            "made_by": f"relaunch {VERSION}, Pillow {version('pillow')}",
+        }
         meta["hash"] = _data_hash(meta)
         with storage(self.folder):
             text = json.dumps(meta, indent=1, allow_nan=False, ensure_ascii=False)
@@ -281,7 +330,12 @@ class Writer:
 
     def _record(self, file: str, dtype: str, shape: list[int]) -> None:
         path = self.folder / file
-        self.arrays[file] = {"dtype": dtype, "shape": shape, "bytes": path.stat().st_size, "sha256": sha256_file(path)}
+        self.arrays[file] = {
+            "dtype": dtype,
+            "shape": shape,
+            "bytes": path.stat().st_size,
+            "sha256": sha256_file(path),
+        }
 
 
 def _mean_std(path: Path) -> tuple[list[float], list[float]]:
@@ -290,8 +344,10 @@ def _mean_std(path: Path) -> tuple[list[float], list[float]]:
     counts = np.zeros((images.shape[-1], 256), dtype=np.int64)
     for first in range(0, len(images), 1024):
         for channel, row in enumerate(counts):
-            row += np.bincount(images[first:first + 1024, ..., channel].ravel(), minlength=256)
+            row += np.bincount(images[first : first + 1024, ..., channel].ravel(), minlength=256)
     levels, total = np.arange(256) / 255, counts.sum(axis=1)
     mean = counts @ levels / total
     std = np.sqrt(np.maximum(counts @ levels**2 / total - mean**2, 0))
-    return mean.tolist(), np.where(std > 1e-6, std, 1.0).tolist()  # 1 for a constant channel: nobody divides by zero
+    return mean.tolist(), np.where(
+        std > 1e-6, std, 1.0
+    ).tolist()  # 1 for a constant channel: nobody divides by zero

@@ -1,4 +1,5 @@
 """Progress of long work: a bar with ETA on a terminal, one plain line every ten seconds in a log."""
+
 import sys
 import time
 
@@ -13,7 +14,14 @@ class Progress:
     def __enter__(self):
         if self.show and sys.stderr.isatty():
             from tqdm import tqdm
-            self.bar = tqdm(desc=self.what, total=self.total, unit=" " + self.unit, unit_scale=self.unit == "B", leave=False)
+
+            self.bar = tqdm(
+                desc=self.what,
+                total=self.total,
+                unit=" " + self.unit,
+                unit_scale=self.unit == "B",
+                leave=False,
+            )
         return self
 
     def add(self, count: int) -> None:

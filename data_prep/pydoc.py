@@ -4,26 +4,40 @@
 
 The text differs a little between Python versions. About 80 % of the words are train, 10 % val, 10 % test, by topic.
 """
+
 import re
 import sys
 from collections import Counter
 
-from data_prep.text import write_lines
+from relaunch.data_prep.text import write_lines
 
 TITLE = "Python's documentation topics"
 
 
 def pack(writer) -> dict:
     from pydoc_data.topics import topics
+
     splits: dict[str, list[list[str]]] = {"train": [], "val": [], "test": []}
     share = {"train": 8, "val": 1, "test": 1}
-    for topic in sorted(topics, key=lambda topic: (-len(topics[topic]), topic)):  # large ones first: even shares
-        split = min(splits, key=lambda split: sum(map(len, splits[split])) / share[split])  # the one furthest behind
+    for topic in sorted(
+        topics, key=lambda topic: (-len(topics[topic]), topic)
+    ):  # large ones first: even shares
+        split = min(
+            splits, key=lambda split: sum(map(len, splits[split])) / share[split]
+        )  # the one furthest behind
         # a word, or a run of one sign: the rows of * and - under headings are one token
-        lines = ([match[0] for match in re.finditer(r"\w+|([^\w\s])\1*", line)] for line in topics[topic].splitlines())
+        lines = (
+            [match[0] for match in re.finditer(r"\w+|([^\w\s])\1*", line)]
+            for line in topics[topic].splitlines()
+        )
         splits[split] += [words for words in lines if words]
     seen = Counter(word for words in splits["train"] for word in words)
     # a word seen once in train has no second place to be learned from
-    write_lines(writer, {split: (" ".join(w if seen[w] > 1 else "<unk>" for w in words) for words in lines)
-                         for split, lines in splits.items()})
+    write_lines(
+        writer,
+        {
+            split: (" ".join(w if seen[w] > 1 else "<unk>" for w in words) for words in lines)
+            for split, lines in splits.items()
+        },
+    )
     return {"package": "pydoc_data of Python {}.{}.{}".format(*sys.version_info[:3])}

@@ -4,15 +4,16 @@
 
 The same reading as pytorch/examples' word_language_model/data.py: ids in order of first appearance over train, val, test.
 """
+
 import io
 import re
 from array import array
 
 import numpy as np
 
-from data_prep.archive import Source
-from data_prep.errors import DATA, Failure
-from data_prep.progress import Progress
+from relaunch.data_prep.archive import Source
+from relaunch.data_prep.errors import DATA, Failure
+from relaunch.data_prep.progress import Progress
 
 TITLE = "three text files"
 NEEDS = "train.txt and valid.txt (or val.txt) or test.txt"
@@ -24,7 +25,9 @@ def find(source: Source) -> dict | None:
     folders: dict[str, dict] = {}
     for name in source.sizes:
         folder, _, file = name.rpartition("/")
-        match = re.search(r"(?:^|[^a-z])(train|validation|valid|val|test)(?:[^a-z].*)?\.(?:txt|tokens)$", file.lower())
+        match = re.search(
+            r"(?:^|[^a-z])(train|validation|valid|val|test)(?:[^a-z].*)?\.(?:txt|tokens)$", file.lower()
+        )
         if match:
             folders.setdefault(folder, {}).setdefault(SPLITS[match[1]], name)
     for folder in sorted(folders, key=len):
@@ -35,8 +38,11 @@ def find(source: Source) -> dict | None:
 
 def pack(source: Source, roles: dict, writer) -> None:
     texts = {roles[name]: (name, content) for name, content in source.stream(roles)}
-    write_lines(writer, {split: _lines(*texts[split]) for split in ("train", "val", "test") if split in texts},
-                sum(source.sizes[name] for name in roles))
+    write_lines(
+        writer,
+        {split: _lines(*texts[split]) for split in ("train", "val", "test") if split in texts},
+        sum(source.sizes[name] for name in roles),
+    )
 
 
 def write_lines(writer, splits: dict, total: int | None = None) -> None:
@@ -58,4 +64,6 @@ def _lines(name: str, content: bytes):
     try:
         yield from io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise Failure(DATA, f"{name} is not UTF-8 text ({error.reason} at byte {error.start:,})", "convert it to UTF-8") from None
+        raise Failure(
+            DATA, f"{name} is not UTF-8 text ({error.reason} at byte {error.start:,})", "convert it to UTF-8"
+        ) from None

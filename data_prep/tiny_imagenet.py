@@ -4,17 +4,20 @@
 
 Classes are the sorted ids of wnids.txt, named by words.txt; val labels come from val_annotations.txt.
 """
+
 from pathlib import Path
 
-from data_prep.archive import Source
-from data_prep.errors import DATA, Failure
-from data_prep.images import decode, is_image
-from data_prep.packed import storage
-from data_prep.progress import Progress
+from relaunch.data_prep.archive import Source
+from relaunch.data_prep.errors import DATA, Failure
+from relaunch.data_prep.images import decode, is_image
+from relaunch.data_prep.packed import storage
+from relaunch.data_prep.progress import Progress
 
 TITLE = "Tiny-ImageNet"
 NEEDS = "wnids.txt, words.txt, train/<wnid>/images/*.JPEG, val/images/*.JPEG and val/val_annotations.txt"
-PUBLISHED = {"tiny-imagenet-200.zip": "90528d7ca1a48142e341f4ef8d21d0de"}  # avalanche-lib's and others' copies agree
+PUBLISHED = {
+    "tiny-imagenet-200.zip": "90528d7ca1a48142e341f4ef8d21d0de"
+}  # avalanche-lib's and others' copies agree
 URLS = {"tiny-imagenet-200.zip": ["http://cs231n.stanford.edu/tiny-imagenet-200.zip"]}
 TEXTS = ("wnids.txt", "words.txt", "val/val_annotations.txt")
 
@@ -42,8 +45,12 @@ def pack(source: Source, roles: dict, writer) -> None:
         files = sorted(name for name in labelled if labelled[name][0] == split)
         rows = {name: row for row, name in enumerate(files)}
         stream = ((rows[name], name, content) for name, content in source.stream(files))
-        writer.images(split, [wnids.index(labelled[name][1]) for name in files], (64, 64, 3),
-                      decode(stream, (64, 64, 3), len(files), f"tiny_imagenet: {split}", writer.show))
+        writer.images(
+            split,
+            [wnids.index(labelled[name][1]) for name in files],
+            (64, 64, 3),
+            decode(stream, (64, 64, 3), len(files), f"tiny_imagenet: {split}", writer.show),
+        )
 
 
 def write_folders(source: Source, roles: dict, folder: Path, show: bool) -> None:
@@ -61,8 +68,10 @@ def write_folders(source: Source, roles: dict, folder: Path, show: bool) -> None
 
 def _labels(source: Source, roles: dict) -> tuple[list[str], dict, dict]:
     """(sorted class ids, id -> words, image file -> (split, id)) from the three lists."""
-    lists = {roles[name][1]: content.decode("utf-8", "replace").splitlines() for name, content in
-             source.stream(name for name in roles if roles[name][0] == "text")}
+    lists = {
+        roles[name][1]: content.decode("utf-8", "replace").splitlines()
+        for name, content in source.stream(name for name in roles if roles[name][0] == "text")
+    }
     wnids = sorted(line.strip() for line in lists["wnids.txt"] if line.strip())
     names = dict(line.split("\t", 1) for line in lists["words.txt"] if "\t" in line)
     annotated = dict(line.split("\t")[:2] for line in lists["val/val_annotations.txt"] if "\t" in line)
@@ -71,10 +80,18 @@ def _labels(source: Source, roles: dict) -> tuple[list[str], dict, dict]:
         if split != "text":
             wnid = wnid or annotated.get(name.rpartition("/")[2])
             if wnid not in wnids:
-                raise Failure(DATA, f"{name} has no class: " + ("val_annotations.txt lacks it" if wnid is None else f"{wnid} is not in wnids.txt"),
-                              "download Tiny-ImageNet again")
+                raise Failure(
+                    DATA,
+                    f"{name} has no class: "
+                    + ("val_annotations.txt lacks it" if wnid is None else f"{wnid} is not in wnids.txt"),
+                    "download Tiny-ImageNet again",
+                )
             labelled[name] = (split, wnid)
     present = {name.rpartition("/")[2] for name in labelled}
     if missing := sorted(set(annotated) - present):
-        raise Failure(DATA, f"{len(missing):,} images of val_annotations.txt are missing, the first is {missing[0]}", "download Tiny-ImageNet again")
+        raise Failure(
+            DATA,
+            f"{len(missing):,} images of val_annotations.txt are missing, the first is {missing[0]}",
+            "download Tiny-ImageNet again",
+        )
     return wnids, names, labelled

@@ -1,15 +1,20 @@
 """WikiText-2, word level: the official zip or its folder; 2,088,628 / 217,646 / 245,569 tokens of 33,278 words.
 
-    python -m data_prep.prep wikitext2 --source wikitext-2-v1.zip
+python -m data_prep.prep wikitext2 --source wikitext-2-v1.zip
 """
-from data_prep.archive import Source
-from data_prep.text import pack  # noqa: F401  packed like any text
+
+from relaunch.data_prep.archive import Source
+from relaunch.data_prep.text import pack  # noqa: F401  packed like any text
 
 TITLE = "WikiText-2"
 NEEDS = "wiki.{train,valid,test}.tokens"
 PUBLISHED = {"wikitext-2-v1.zip": "542ccefacc6c27f945fb54453812b3cd"}  # torchtext.datasets.WikiText2
-URLS = {"wikitext-2-v1.zip": ["https://s3.amazonaws.com/research.metamind.io/wikitext/wikitext-2-v1.zip",
-                              "https://wikitext.smerity.com/wikitext-2-v1.zip"]}
+URLS = {
+    "wikitext-2-v1.zip": [
+        "https://s3.amazonaws.com/research.metamind.io/wikitext/wikitext-2-v1.zip",
+        "https://wikitext.smerity.com/wikitext-2-v1.zip",
+    ]
+}
 FILES = {"wiki.train.tokens": "train", "wiki.valid.tokens": "val", "wiki.test.tokens": "test"}
 
 

@@ -1,6 +1,6 @@
 """The command line: `relaunch VERB …`, the same as `python -m launch VERB …`. Never imports torch.
 
-    relaunch train mnist --epochs 1
+relaunch train mnist --epochs 1
 """
 
 from __future__ import annotations
@@ -8,8 +8,16 @@ from __future__ import annotations
 import os
 import sys
 
-from data_prep.errors import USAGE, Failure
-from trainers.workloads import nearest
+if not __package__:  # by path: see trainers/__main__.py
+    here = os.path.dirname(os.path.abspath(__file__))
+    sys.path[:] = [os.path.dirname(here)] + [entry for entry in sys.path if entry not in ("", here)]
+    import launch  # noqa: F401, TID251  binds `relaunch` to this tree
+
+    del sys.path[0]
+
+from relaunch.data_prep.errors import USAGE, Failure
+from relaunch.trainers import PROGRAM
+from relaunch.trainers.workloads import nearest
 
 VERBS = {
     "prep": "make a packed data set from an archive, a folder or a Hugging Face data set",
@@ -31,7 +39,10 @@ VERBS = {
 
 def usage() -> str:
     lines = ["usage: relaunch VERB …", ""] + [f"  {verb:10} {about}" for verb, about in VERBS.items()]
-    return "\n".join(lines + ["", "relaunch VERB --help says more. First steps: relaunch train mnist --data digits --epochs 1"])
+    return "\n".join(
+        lines
+        + ["", "relaunch VERB --help says more. First steps: relaunch train mnist --data digits --epochs 1"]
+    )
 
 
 def run(argv: list[str]) -> int:
@@ -42,27 +53,37 @@ def run(argv: list[str]) -> int:
     verb, rest = argv[0], argv[1:]
     if verb not in VERBS:
         near = nearest(verb, list(VERBS))
-        raise Failure(USAGE, f"unknown verb {verb!r}", f"did you mean {near}?" if near else f"use {', '.join(VERBS)}")
+        raise Failure(
+            USAGE, f"unknown verb {verb!r}", f"did you mean {near}?" if near else f"use {', '.join(VERBS)}"
+        )
     if verb == "prep":
-        from data_prep import prep
+        from relaunch.data_prep import prep
+
         return prep.main(rest)
     if verb in ("train", "evaluate"):
-        from launch import start
+        from relaunch.launch import start
+
         return start.main(verb, rest)
     if verb == "doctor":
-        from launch import doctor
+        from relaunch.launch import doctor
+
         return doctor.main(rest)
     if verb in ("runs", "stop"):
-        from launch import runs
+        from relaunch.launch import runs
+
         return (runs.main_runs if verb == "runs" else runs.main_stop)(rest)
     if verb == "submit":
-        from launch import submit
+        from relaunch.launch import submit
+
         return submit.main(rest)
     if verb in ("status", "logs", "cancel"):
-        from launch.submit import queue
+        from relaunch.launch.submit import queue
+
         return queue.main(verb, rest)
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", f"trainers.{verb}", *rest])  # these need torch: hand the process over
+    os.execv(
+        sys.executable, [sys.executable, PROGRAM, verb, *rest]
+    )  # these need torch: hand the process over
 
 
 def main() -> int:

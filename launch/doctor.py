@@ -1,6 +1,6 @@
 """Is this machine fit for that config and workload? One line a check, with the fix under what fails; then a rehearsal.
 
-    relaunch doctor cifar10 --config 8gpu --emulate
+relaunch doctor cifar10 --config 8gpu --emulate
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from data_prep.errors import DATA, HARDWARE, STORAGE, USAGE, Failure
-from launch import engine, estimate, facts, plan, preflight, rehearse, show, start
-from trainers import config
+from relaunch.data_prep.errors import DATA, HARDWARE, STORAGE, USAGE, Failure
+from relaunch.launch import engine, estimate, facts, plan, preflight, rehearse, show, start
+from relaunch.trainers import config
 
 HELP = """\
 usage: relaunch doctor [WORKLOAD [its flags]] [--config NAME] [--emulate] [--num-processes N] …
@@ -57,22 +57,46 @@ def checks(todo: plan.Plan, versions: dict[str, str]) -> list[Check]:
     """Everything that facts alone decide. Pure, but for looking up the first machine's name."""
     engine_, f = todo.engine, todo.facts
     several, gpu = todo.local > 1, not engine_.use_cpu
-    found = {"machines": show.plural(engine_.machines, "machine"), "devices": f"{show.processes(todo)}; here: {show.gpus(todo)}",
-             "precision": show.precision(todo), "batch": show.batch(todo) if todo.config else "",
-             "disk": f"{f.free / 1e9:.1f} GB free"}
+    found = {
+        "machines": show.plural(engine_.machines, "machine"),
+        "devices": f"{show.processes(todo)}; here: {show.gpus(todo)}",
+        "precision": show.precision(todo),
+        "batch": show.batch(todo) if todo.config else "",
+        "disk": f"{f.free / 1e9:.1f} GB free",
+    }
     made = [software(versions, gpu)]
-    for name, look in (("machines", preflight.machines), ("devices", preflight.devices), ("precision", preflight.precision),
-                       ("batch", preflight.batch), ("disk", preflight.disk)):
+    for name, look in (
+        ("machines", preflight.machines),
+        ("devices", preflight.devices),
+        ("precision", preflight.precision),
+        ("batch", preflight.batch),
+        ("disk", preflight.disk),
+    ):
         if found[name]:
             made.append(Check(name, found[name], look(todo)))
     shm = f.shared_memory
     if several:
-        made.append(check("/dev/shm", f"{(shm or 0) / 1e9:.1f} GB", gpu and (shm or 0) < 512e6, HARDWARE,
-                          f"/dev/shm has {(shm or 0) / 1e6:.0f} MB; GPU processes exchange gradients there and die of SIGBUS when it is full",
-                          "docker run --shm-size 1g, or a memory volume at /dev/shm"))
+        made.append(
+            check(
+                "/dev/shm",
+                f"{(shm or 0) / 1e9:.1f} GB",
+                gpu and (shm or 0) < 512e6,
+                HARDWARE,
+                f"/dev/shm has {(shm or 0) / 1e6:.0f} MB; GPU processes exchange gradients there and die of SIGBUS when it is full",
+                "docker run --shm-size 1g, or a memory volume at /dev/shm",
+            )
+        )
     need = 1024 + 128 * todo.local  # sockets and files of each process, generously
-    made.append(check("open files", f"{f.open_files:,} allowed", f.open_files < need, HARDWARE,
-                      f"a process may have {f.open_files} files open; {need} may be needed", f"ulimit -n {need}"))
+    made.append(
+        check(
+            "open files",
+            f"{f.open_files:,} allowed",
+            f.open_files < need,
+            HARDWARE,
+            f"a process may have {f.open_files} files open; {need} may be needed",
+            f"ulimit -n {need}",
+        )
+    )
     return made
 
 
@@ -81,13 +105,29 @@ def software(versions: dict[str, str], gpu: bool) -> Check:
     listed = ", ".join(f"{name} {version}" for name, version in versions.items())
     missing = [name for name in ("torch", "accelerate") if name not in versions]
     if missing:
-        return Check("software", "", Failure(USAGE, f"{' and '.join(missing)} not installed", "pip install -e ."))
+        return Check(
+            "software", "", Failure(USAGE, f"{' and '.join(missing)} not installed", "pip install -e .")
+        )
     old = tuple(int(n) for n in re.findall(r"\d+", versions["torch"])[:2]) < (2, 10)
     if old:
-        return Check("software", "", Failure(USAGE, f"torch {versions['torch']} is too old (both known escapes of its "
-                                             "weights_only are fixed in 2.10)", "pip install --upgrade 'torch>=2.10'"))
-    return check("software", listed, gpu and "+cpu" in versions["torch"], HARDWARE,
-                 f"torch {versions['torch']} was built without CUDA", "install the CUDA build of torch")
+        return Check(
+            "software",
+            "",
+            Failure(
+                USAGE,
+                f"torch {versions['torch']} is too old (both known escapes of its "
+                "weights_only are fixed in 2.10)",
+                "pip install --upgrade 'torch>=2.10'",
+            ),
+        )
+    return check(
+        "software",
+        listed,
+        gpu and "+cpu" in versions["torch"],
+        HARDWARE,
+        f"torch {versions['torch']} was built without CUDA",
+        "install the CUDA build of torch",
+    )
 
 
 def installed() -> dict[str, str]:
@@ -112,7 +152,7 @@ def attempt(name: str, look: Callable[[], str]) -> Check:
 
 
 def data(settings: config.RunConfig, root: str | None) -> str:
-    from data_prep import packed
+    from relaunch.data_prep import packed
 
     known = start.data_of(settings, root)
     if known.train is None:
@@ -120,7 +160,11 @@ def data(settings: config.RunConfig, root: str | None) -> str:
     try:
         packed.verify(packed.open_packed(settings.data, packed.data_root(root)))
     except PermissionError as error:
-        raise Failure(DATA, f"{error.filename} belongs to somebody else and cannot be read", "ask its owner for read access") from error
+        raise Failure(
+            DATA,
+            f"{error.filename} belongs to somebody else and cannot be read",
+            "ask its owner for read access",
+        ) from error
     return f"{known.where}: {known.train:,} in train, hash verified"
 
 
@@ -133,8 +177,11 @@ def port(engine_: engine.Engine) -> str:
 
 def name_of(host: str) -> str:
     if not facts.has_address(host):
-        raise Failure(HARDWARE, f"this machine's own name, {host}, has no address: its processes may not find each other",
-                      f"add '127.0.0.1 {host}' to /etc/hosts")
+        raise Failure(
+            HARDWARE,
+            f"this machine's own name, {host}, has no address: its processes may not find each other",
+            f"add '127.0.0.1 {host}' to /etc/hosts",
+        )
     return f"{host} resolves"
 
 
@@ -148,15 +195,26 @@ def shared_disk(runs: Path) -> str:
             except OSError:
                 pass
             else:
-                raise Failure(STORAGE, f"two processes can lock one file in {runs}: two launches could write one run",
-                              "choose a --run on another disk")
+                raise Failure(
+                    STORAGE,
+                    f"two processes can lock one file in {runs}: two launches could write one run",
+                    "choose a --run on another disk",
+                )
             one.write(b"x")
             one.flush()
             off = os.stat(one.name).st_mtime - time.time()
     except OSError as error:
-        raise Failure(STORAGE, f"cannot write and lock files in {runs} ({error.strerror})", "choose another place with --run PATH") from error
+        raise Failure(
+            STORAGE,
+            f"cannot write and lock files in {runs} ({error.strerror})",
+            "choose another place with --run PATH",
+        ) from error
     if abs(off) > 60:
-        raise Failure(STORAGE, f"the clock of {runs} is {abs(off):.0f} s {'ahead of' if off > 0 else 'behind'} this machine's", "set the clocks")
+        raise Failure(
+            STORAGE,
+            f"the clock of {runs} is {abs(off):.0f} s {'ahead of' if off > 0 else 'behind'} this machine's",
+            "set the clocks",
+        )
     return "locks hold, clocks agree"
 
 
@@ -167,11 +225,18 @@ def room(todo: plan.Plan, rest: list[str]) -> str:
         return estimate.say(None)
     copies = todo.config.keep + 2  # the best, and the one being written
     if todo.facts.free < size.checkpoint * copies:
-        raise Failure(STORAGE, f"{copies} checkpoints of {size.checkpoint / 1e6:.0f} MB need more than the {todo.facts.free / 1e6:.0f} MB that are free",
-                      "free some space, lower --keep, or choose another place with --run PATH")
+        raise Failure(
+            STORAGE,
+            f"{copies} checkpoints of {size.checkpoint / 1e6:.0f} MB need more than the {todo.facts.free / 1e6:.0f} MB that are free",
+            "free some space, lower --keep, or choose another place with --run PATH",
+        )
     if todo.engine.use_cpu and todo.facts.memory < size.memory * todo.local:
-        raise Failure(HARDWARE, f"{todo.local} processes of about {size.memory / 1e9:.1f} GB need more than this machine's "
-                      f"{todo.facts.memory / 1e9:.1f} GB", "use fewer with --num-processes, or a smaller batch")
+        raise Failure(
+            HARDWARE,
+            f"{todo.local} processes of about {size.memory / 1e9:.1f} GB need more than this machine's "
+            f"{todo.facts.memory / 1e9:.1f} GB",
+            "use fewer with --num-processes, or a smaller batch",
+        )
     return estimate.say(size)
 
 
@@ -179,7 +244,11 @@ def rehearsal(todo: plan.Plan, flags: list[str], rest: list[str], fits: bool, ru
     if not fits:
         return Check("rehearsal", "skipped: correct the above first", skipped=True)
     if todo.engine.machines > 1:
-        return Check("rehearsal", "skipped: it takes all machines; --emulate rehearses their processes on this one", skipped=True)
+        return Check(
+            "rehearsal",
+            "skipped: it takes all machines; --emulate rehearses their processes on this one",
+            skipped=True,
+        )
     done = rehearse.run(flags, todo.engine.processes, rest or None, runs)
     if done.code:
         said = re.sub(r"^relaunch: \d+ ", "", done.said)
@@ -188,8 +257,14 @@ def rehearsal(todo: plan.Plan, flags: list[str], rest: list[str], fits: bool, ru
     asked = (todo.engine.processes, device, show.precision(todo))
     got = (done.world, done.device, "fp32" if done.precision == "no" else done.precision)
     words = "{} x {} in {}".format
-    return check("rehearsal", f"{words(*got)} met, took 2 steps, saved and loaded between them, in {done.seconds:.0f} s", asked != got,
-                 HARDWARE, f"asked for {words(*asked)}, got {words(*got)}", "")
+    return check(
+        "rehearsal",
+        f"{words(*got)} met, took 2 steps, saved and loaded between them, in {done.seconds:.0f} s",
+        asked != got,
+        HARDWARE,
+        f"asked for {words(*asked)}, got {words(*got)}",
+        "",
+    )
 
 
 def main(argv: list[str]) -> int:
@@ -212,7 +287,13 @@ def main(argv: list[str]) -> int:
         report(attempt("data", lambda: data(todo.config, job.launch.data_root)))
         if not results[-1].failure:
             todo = dataclasses.replace(todo, data=start.data_of(todo.config, job.launch.data_root))
-            report(Check("steps", f"{todo.epoch_steps:,} an epoch" if todo.epoch_steps else estimate.say(None), preflight.steps(todo)))
+            report(
+                Check(
+                    "steps",
+                    f"{todo.epoch_steps:,} an epoch" if todo.epoch_steps else estimate.say(None),
+                    preflight.steps(todo),
+                )
+            )
             report(attempt("room", lambda: room(todo, rest)))
     report(Check("port", port(todo.engine), preflight.port(todo)))
     report(attempt("host name", lambda: name_of(todo.facts.host)))

@@ -1,6 +1,6 @@
 """What this machine has: the facts that a plan is checked against. Plans are pure functions of them; tests invent some.
 
-    facts.gather().gpus    # 0
+facts.gather().gpus    # 0
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from launch import platforms
-from trainers.config import physical_cores
+from relaunch.launch import platforms
+from relaunch.trainers.config import physical_cores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +39,19 @@ def gather(runs: Path = Path("runs")) -> Facts:
     names = installed_gpus()
     place = next(p for p in (runs.absolute(), *runs.absolute().parents) if p.exists())
     shm = Path("/dev/shm")
-    return Facts(gpus=visible(len(names), os.environ.get("CUDA_VISIBLE_DEVICES")), gpus_installed=len(names),
-                 gpu_names=names, cores=physical_cores(), memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-                 shared_memory=shutil.disk_usage(shm).total if shm.is_dir() else None, free=shutil.disk_usage(place).free,
-                 writable=os.access(place, os.W_OK | os.X_OK), open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
-                 host=socket.gethostname(), nodes=platforms.find(os.environ))
+    return Facts(
+        gpus=visible(len(names), os.environ.get("CUDA_VISIBLE_DEVICES")),
+        gpus_installed=len(names),
+        gpu_names=names,
+        cores=physical_cores(),
+        memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        shared_memory=shutil.disk_usage(shm).total if shm.is_dir() else None,
+        free=shutil.disk_usage(place).free,
+        writable=os.access(place, os.W_OK | os.X_OK),
+        open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        host=socket.gethostname(),
+        nodes=platforms.find(os.environ),
+    )
 
 
 def has_address(name: str) -> bool:
@@ -56,7 +64,9 @@ def has_address(name: str) -> bool:
 def is_free(port: int) -> bool:
     """Whether nobody here listens on a port."""
     with socket.socket() as s:
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of an ended run linger for a minute
+        s.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # connections of an ended run linger for a minute
         try:
             s.bind(("", port))
         except OSError:
@@ -83,7 +93,7 @@ def installed_gpus(root: Path = Path("/")) -> tuple[str, ...]:
     nodes = [p for p in (root / "dev").glob("nvidia*") if re.fullmatch(r"nvidia\d+", p.name)]
     if files and nodes:  # a container may see files of GPUs whose device nodes it was not given
         found = [re.search(r"Model:\s*(.+)", f.read_text()) for f in files]
-        return tuple(m.group(1).strip() if m else "NVIDIA GPU" for m in found)[:len(nodes)]
+        return tuple(m.group(1).strip() if m else "NVIDIA GPU" for m in found)[: len(nodes)]
     if shutil.which("nvidia-smi"):  # Windows' Linux has no such files
         try:
             listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20).stdout

@@ -1,6 +1,6 @@
 """What a start will do, worked out before it does anything: a pure function of the config, the flags and the machine.
 
-    plan.make("train", ["mnist"], engine.read("cpu2"), engine.read("cpu2"), facts.gather()).command
+plan.make("train", ["mnist"], engine.read("cpu2"), engine.read("cpu2"), facts.gather()).command
 """
 
 from __future__ import annotations
@@ -10,13 +10,25 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from launch.engine import Engine
-from launch.facts import Facts
-from trainers.config import RunConfig
+from relaunch.launch.engine import Engine
+from relaunch.launch.facts import Facts
+from relaunch.trainers import PROGRAM
+from relaunch.trainers.config import RunConfig
 
 # Left over from whatever started us, these would make a single process look for companions that nobody started.
-GROUP_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "ROLE_RANK", "MASTER_ADDR", "MASTER_PORT",
-                   "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+GROUP_VARIABLES = (
+    "RANK",
+    "LOCAL_RANK",
+    "WORLD_SIZE",
+    "LOCAL_WORLD_SIZE",
+    "GROUP_RANK",
+    "ROLE_RANK",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "PMI_SIZE",
+    "OMPI_COMM_WORLD_SIZE",
+    "MV2_COMM_WORLD_SIZE",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,47 +93,90 @@ class Plan:
         return min((n for n in limits if n), default=None)
 
 
-def make(verb: str, argv: list[str], asked: Engine, engine: Engine, facts: Facts, config: RunConfig | None = None,
-         data: Data | None = None, place: Place | None = None, emulate: bool = False,
-         timeout: int | None = None) -> Plan:
+def make(
+    verb: str,
+    argv: list[str],
+    asked: Engine,
+    engine: Engine,
+    facts: Facts,
+    config: RunConfig | None = None,
+    data: Data | None = None,
+    place: Place | None = None,
+    emulate: bool = False,
+    timeout: int | None = None,
+) -> Plan:
     """Plan `trainers.VERB argv`. `asked` is the config as written, `engine` the same with the typed flags over it."""
     if emulate:
         engine = emulated(engine)
-    module = ("-m", f"trainers.{verb}", *argv)
+    program, module = (PROGRAM, verb, *argv), ("-m", f"trainers.{verb}", *argv)
     # the engine's own time for the machines to meet: one form takes the first setting, the other the second
-    meet = ("--rdzv_conf", f"timeout={timeout},join_timeout={timeout}") if engine.machines > 1 and timeout else ()
-    words = ("--config_file", str(engine.path), *overrides(asked, engine), *meet, *module)
+    meet = (
+        ("--rdzv_conf", f"timeout={timeout},join_timeout={timeout}")
+        if engine.machines > 1 and timeout
+        else ()
+    )
+    words = ("--config_file", str(engine.path), *overrides(asked, engine), *meet)
     direct = engine.processes == 1 and engine.machines == 1
-    variables = {"RELAUNCH_CONFIG": engine.name}
+    variables = {"RELAUNCH_CONFIG": engine.name, "PYTHONSAFEPATH": "1"}
     if direct:
         # what accelerate's own launcher of one process exports, except threads, which the worker sets itself
-        variables |= {"ACCELERATE_USE_CPU": str(engine.use_cpu), "ACCELERATE_MIXED_PRECISION": engine.precision,
-                      "ACCELERATE_DYNAMO_BACKEND": "NO"}
+        variables |= {
+            "ACCELERATE_USE_CPU": str(engine.use_cpu),
+            "ACCELERATE_MIXED_PRECISION": engine.precision,
+            "ACCELERATE_DYNAMO_BACKEND": "NO",
+        }
         if engine.gpu_ids != "all" and not engine.use_cpu:
             variables["CUDA_VISIBLE_DEVICES"] = engine.gpu_ids
     else:
-        variables["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = "120"  # seconds; its 30 may be less than a step and a save
-        variables["TORCH_CPP_LOG_LEVEL"] = "ERROR"  # a host that is gone would be a page of C++ frames before our line
-    return Plan(verb=verb, engine=engine, facts=facts, config=config, data=data, place=place, emulated=emulate,
-                timeout=timeout, local=engine.processes // engine.machines, direct=direct, variables=variables,
-                command=(sys.executable, *(module if direct else ("-m", "accelerate.commands.launch", *words))),
-                engine_command=("accelerate", "launch", *words))
+        variables["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = (
+            "120"  # seconds; its 30 may be less than a step and a save
+        )
+        variables["TORCH_CPP_LOG_LEVEL"] = (
+            "ERROR"  # a host that is gone would be a page of C++ frames before our line
+        )
+    return Plan(
+        verb=verb,
+        engine=engine,
+        facts=facts,
+        config=config,
+        data=data,
+        place=place,
+        emulated=emulate,
+        timeout=timeout,
+        local=engine.processes // engine.machines,
+        direct=direct,
+        variables=variables,
+        command=(sys.executable, *(() if direct else ("-m", "accelerate.commands.launch", *words)), *program),
+        engine_command=("accelerate", "launch", *words, *module),
+    )
 
 
 def goes_to(plan: Plan, run: Path) -> Plan:
     """The same plan, with its run's folder chosen."""
-    return more(dataclasses.replace(plan, place=dataclasses.replace(plan.place, run=str(run))), "--run", str(run))
+    return more(
+        dataclasses.replace(plan, place=dataclasses.replace(plan.place, run=str(run))), "--run", str(run)
+    )
 
 
 def more(plan: Plan, *words: str) -> Plan:
     """The same plan with more arguments for the worker."""
-    return dataclasses.replace(plan, command=(*plan.command, *words), engine_command=(*plan.engine_command, *words))
+    return dataclasses.replace(
+        plan, command=(*plan.command, *words), engine_command=(*plan.engine_command, *words)
+    )
 
 
 def emulated(engine: Engine) -> Engine:
     """The same processes, all on this machine's CPU. There float16 has no arithmetic: it becomes float32."""
-    return dataclasses.replace(engine, use_cpu=True, gpu_ids="all", machines=1, machine_rank=0, address=None, port=None,
-                               precision="no" if engine.precision == "fp16" else engine.precision)
+    return dataclasses.replace(
+        engine,
+        use_cpu=True,
+        gpu_ids="all",
+        machines=1,
+        machine_rank=0,
+        address=None,
+        port=None,
+        precision="no" if engine.precision == "fp16" else engine.precision,
+    )
 
 
 def overrides(asked: Engine, engine: Engine) -> list[str]:
@@ -133,8 +188,14 @@ def overrides(asked: Engine, engine: Engine) -> list[str]:
         flags += ["--gpu_ids=-1,-1"]  # how the processes learn that they are to use the CPU
     elif engine.use_cpu and not asked.use_cpu:
         flags += ["--cpu"]
-    for name, flag in (("processes", "--num_processes"), ("precision", "--mixed_precision"), ("machines", "--num_machines"),
-                       ("machine_rank", "--machine_rank"), ("address", "--main_process_ip"), ("port", "--main_process_port")):
+    for name, flag in (
+        ("processes", "--num_processes"),
+        ("precision", "--mixed_precision"),
+        ("machines", "--num_machines"),
+        ("machine_rank", "--machine_rank"),
+        ("address", "--main_process_ip"),
+        ("port", "--main_process_port"),
+    ):
         value = getattr(engine, name)
         if value is not None and value != getattr(asked, name):
             flags += [flag, str(value)]
@@ -149,5 +210,7 @@ def environment(plan: Plan, inherited: dict[str, str]) -> dict[str, str]:
     """The environment that the command runs in. A user's own setting of the engine's timeout and log level stays."""
     left_over = GROUP_VARIABLES if plan.direct else ()
     kept = {k: v for k, v in inherited.items() if k not in left_over and not k.startswith("ACCELERATE_")}
-    theirs = {k: v for k, v in inherited.items() if k in ("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "TORCH_CPP_LOG_LEVEL")}
+    theirs = {
+        k: v for k, v in inherited.items() if k in ("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "TORCH_CPP_LOG_LEVEL")
+    }
     return kept | plan.variables | theirs

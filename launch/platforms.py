@@ -12,8 +12,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from data_prep.errors import USAGE, Failure
-from launch.engine import Engine
+from relaunch.data_prep.errors import USAGE, Failure
+from relaunch.launch.engine import Engine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,18 +31,34 @@ class Nodes:
 def find(env: Mapping[str, str]) -> Nodes | None:
     """The platform's facts; None on a machine of its own. Failure 64 if a variable is not what its platform writes."""
     for platform, marks, count, rank, address, port, gpus in TABLE:
-        if all(mark in env for mark in marks.split()) and not ("LOCAL_RANK" in env and platform == "Kubernetes"):  # there a process's
-            if (tasks := number(env, "SLURM_STEP_NUM_TASKS", 0)) > number(env, count, 1) and platform == "SLURM":
-                raise Failure(USAGE, f"SLURM started {tasks} launchers on {env[count]} machine(s)", "add --ntasks-per-node=1 to srun: a launcher starts its machine's processes")
-            return Nodes(platform=platform, nodes=number(env, count, 1), rank=number(env, rank, 0), address=address(env),
-                         port=port(env), gpus=number(env, gpus) if env.get(gpus, "").isdigit() else None)
+        if all(mark in env for mark in marks.split()) and not (
+            "LOCAL_RANK" in env and platform == "Kubernetes"
+        ):  # there a process's
+            if (tasks := number(env, "SLURM_STEP_NUM_TASKS", 0)) > number(
+                env, count, 1
+            ) and platform == "SLURM":
+                raise Failure(
+                    USAGE,
+                    f"SLURM started {tasks} launchers on {env[count]} machine(s)",
+                    "add --ntasks-per-node=1 to srun: a launcher starts its machine's processes",
+                )
+            return Nodes(
+                platform=platform,
+                nodes=number(env, count, 1),
+                rank=number(env, rank, 0),
+                address=address(env),
+                port=port(env),
+                gpus=number(env, gpus) if env.get(gpus, "").isdigit() else None,
+            )
     return None
 
 
 def number(env: Mapping[str, str], name: str, otherwise: int | None = None) -> int | None:
     value = env.get(name, "")
     if value and not value.isdigit():
-        raise Failure(USAGE, f"the environment says {name}={value!r}, which is not a number", "unset it, or correct it")
+        raise Failure(
+            USAGE, f"the environment says {name}={value!r}, which is not a number", "unset it, or correct it"
+        )
     return int(value) if value else otherwise
 
 
@@ -67,16 +83,52 @@ _FREE = 29500
 # (platform, variables that give it away, machines, rank, address of the first, port, GPUs of a machine). Under SLURM only
 # a step has companions: the batch script itself runs on the first node alone.
 TABLE = (
-    ("SkyPilot", "SKYPILOT_NODE_RANK", "SKYPILOT_NUM_NODES", "SKYPILOT_NODE_RANK", _first_line("SKYPILOT_NODE_IPS"),
-     lambda env: _FREE, "SKYPILOT_NUM_GPUS_PER_NODE"),
-    ("dstack", "DSTACK_NODE_RANK", "DSTACK_NODES_NUM", "DSTACK_NODE_RANK", _first_line("DSTACK_MASTER_NODE_IP"),
-     lambda env: _FREE, "DSTACK_GPUS_PER_NODE"),
-    ("SLURM", "SLURM_STEP_NUM_NODES", "SLURM_STEP_NUM_NODES", "SLURM_NODEID", lambda env: first_host(env.get("SLURM_STEP_NODELIST", "")),
-     lambda env: slurm_port(number(env, "SLURM_JOB_ID", 0)), "SLURM_GPUS_ON_NODE"),
-    ("Kubeflow", "PET_NODE_RANK", "PET_NNODES", "PET_NODE_RANK", _first_line("PET_MASTER_ADDR"),
-     lambda env: number(env, "PET_MASTER_PORT", _FREE), "PET_NPROC_PER_NODE"),
+    (
+        "SkyPilot",
+        "SKYPILOT_NODE_RANK",
+        "SKYPILOT_NUM_NODES",
+        "SKYPILOT_NODE_RANK",
+        _first_line("SKYPILOT_NODE_IPS"),
+        lambda env: _FREE,
+        "SKYPILOT_NUM_GPUS_PER_NODE",
+    ),
+    (
+        "dstack",
+        "DSTACK_NODE_RANK",
+        "DSTACK_NODES_NUM",
+        "DSTACK_NODE_RANK",
+        _first_line("DSTACK_MASTER_NODE_IP"),
+        lambda env: _FREE,
+        "DSTACK_GPUS_PER_NODE",
+    ),
+    (
+        "SLURM",
+        "SLURM_STEP_NUM_NODES",
+        "SLURM_STEP_NUM_NODES",
+        "SLURM_NODEID",
+        lambda env: first_host(env.get("SLURM_STEP_NODELIST", "")),
+        lambda env: slurm_port(number(env, "SLURM_JOB_ID", 0)),
+        "SLURM_GPUS_ON_NODE",
+    ),
+    (
+        "Kubeflow",
+        "PET_NODE_RANK",
+        "PET_NNODES",
+        "PET_NODE_RANK",
+        _first_line("PET_MASTER_ADDR"),
+        lambda env: number(env, "PET_MASTER_PORT", _FREE),
+        "PET_NPROC_PER_NODE",
+    ),
     # PyTorchJob v1, PAI-DLC, AIHC: torch's names, counting machines instead of processes
-    ("Kubernetes", "WORLD_SIZE RANK MASTER_ADDR", "WORLD_SIZE", "RANK", _first_line("MASTER_ADDR"), lambda env: number(env, "MASTER_PORT", _FREE), ""),
+    (
+        "Kubernetes",
+        "WORLD_SIZE RANK MASTER_ADDR",
+        "WORLD_SIZE",
+        "RANK",
+        _first_line("MASTER_ADDR"),
+        lambda env: number(env, "MASTER_PORT", _FREE),
+        "",
+    ),
 )
 
 
@@ -89,8 +141,11 @@ def fill(asked: Engine, typed: dict, found: Nodes | None) -> dict:
         return typed
     machines = typed.get("machines", asked.machines if asked.machines > 1 else found.nodes)
     if machines != found.nodes:
-        raise Failure(USAGE, f"{asked.name} is for {machines} machines and {found.platform} started {found.nodes}",
-                      f"add --num-machines {found.nodes} --num-processes N (all machines together)")
+        raise Failure(
+            USAGE,
+            f"{asked.name} is for {machines} machines and {found.platform} started {found.nodes}",
+            f"add --num-machines {found.nodes} --num-processes N (all machines together)",
+        )
     known = {"machines": machines, "machine_rank": found.rank, "address": found.address, "port": found.port}
     if asked.machines == 1:
         known["processes"] = asked.processes * machines

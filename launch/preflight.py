@@ -1,13 +1,13 @@
 """What is asked against what is there: every start passes here before anything is written.
 
-    preflight.check(plan)    # raises the first Failure; problems(plan) lists all
+preflight.check(plan)    # raises the first Failure; problems(plan) lists all
 """
 
 from __future__ import annotations
 
-from data_prep.errors import HARDWARE, STORAGE, USAGE, Failure
-from launch.facts import has_address, is_free
-from launch.plan import Plan
+from relaunch.data_prep.errors import HARDWARE, STORAGE, USAGE, Failure
+from relaunch.launch.facts import has_address, is_free
+from relaunch.launch.plan import Plan
 
 
 def check(plan: Plan) -> None:
@@ -17,22 +17,42 @@ def check(plan: Plan) -> None:
 
 def problems(plan: Plan) -> list[Failure]:
     """Everything that stands against this plan, most basic first. A pure function, but for several machines' names and port."""
-    return [p for p in (machines(plan), port(plan), devices(plan), precision(plan), batch(plan), steps(plan), disk(plan)) if p]
+    return [
+        p
+        for p in (
+            machines(plan),
+            port(plan),
+            devices(plan),
+            precision(plan),
+            batch(plan),
+            steps(plan),
+            disk(plan),
+        )
+        if p
+    ]
 
 
 def machines(plan: Plan) -> Failure | None:
     engine = plan.engine
     if engine.processes % engine.machines:
-        return Failure(USAGE, f"{engine.processes} processes cannot be shared evenly by {engine.machines} machines",
-                       "num_processes counts all machines together: make it a multiple")
+        return Failure(
+            USAGE,
+            f"{engine.processes} processes cannot be shared evenly by {engine.machines} machines",
+            "num_processes counts all machines together: make it a multiple",
+        )
     if engine.machine_rank >= engine.machines:
-        return Failure(USAGE, f"machine_rank {engine.machine_rank} does not exist among {engine.machines} machines",
-                       f"ranks go from 0 to {engine.machines - 1}")
+        return Failure(
+            USAGE,
+            f"machine_rank {engine.machine_rank} does not exist among {engine.machines} machines",
+            f"ranks go from 0 to {engine.machines - 1}",
+        )
     if engine.machines == 1:
         return None
     fix = "say --main-process-ip HOST on every machine: the name or address of the first"
     if not engine.address:
-        return Failure(USAGE, f"{engine.name} is for {engine.machines} machines and does not say where the first is", fix)
+        return Failure(
+            USAGE, f"{engine.name} is for {engine.machines} machines and does not say where the first is", fix
+        )
     if not has_address(engine.address):
         return Failure(USAGE, f"no machine is called {engine.address!r} here", fix)
     return None
@@ -42,8 +62,11 @@ def port(plan: Plan) -> Failure | None:
     """On the first of several machines, where all meet. One machine alone takes a port that is free."""
     engine = plan.engine
     if engine.machines > 1 and engine.machine_rank == 0 and not is_free(engine.port or 29500):
-        return Failure(HARDWARE, f"port {engine.port or 29500} is taken on this machine, the first",
-                       "choose another: --main-process-port N on every machine")
+        return Failure(
+            HARDWARE,
+            f"port {engine.port or 29500} is taken on this machine, the first",
+            "choose another: --main-process-port N on every machine",
+        )
     return None
 
 
@@ -55,28 +78,43 @@ def devices(plan: Plan) -> Failure | None:
     if engine.gpu_ids != "all":  # the engine sets CUDA_VISIBLE_DEVICES to these, whatever it was
         absent = [i for i in chosen if i.isdigit() and int(i) >= facts.gpus_installed]
         if absent and facts.gpus_installed:
-            return Failure(HARDWARE, f"{engine.name} names GPU {absent[0]} of a machine whose GPUs are numbered 0 to "
-                           f"{facts.gpus_installed - 1}", "correct gpu_ids in it, or write gpu_ids: all")
+            return Failure(
+                HARDWARE,
+                f"{engine.name} names GPU {absent[0]} of a machine whose GPUs are numbered 0 to "
+                f"{facts.gpus_installed - 1}",
+                "correct gpu_ids in it, or write gpu_ids: all",
+            )
         seen = len(chosen) - len(absent)
     if plan.local <= seen:
         return None
     here = f"this machine has {facts.gpus_installed or 'none'}"
     if seen < facts.gpus_installed:
         here = f"{'gpu_ids' if engine.gpu_ids != 'all' else 'CUDA_VISIBLE_DEVICES'} shows {seen} of this machine's {facts.gpus_installed}"
-    need = "a GPU" if plan.local == 1 else f"{plan.local} GPUs on each machine" if engine.machines > 1 else f"{plan.local} GPUs"
+    need = (
+        "a GPU"
+        if plan.local == 1
+        else f"{plan.local} GPUs on each machine"
+        if engine.machines > 1
+        else f"{plan.local} GPUs"
+    )
     return Failure(HARDWARE, f"{engine.name} needs {need} and {here}", suited(seen, plan.local))
 
 
 def suited(gpus: int, wanted: int) -> str:
     if gpus == 0:
-        return "use --config cpu" + (", or add --emulate to try its processes on the CPU" if wanted > 1 else "")
+        return "use --config cpu" + (
+            ", or add --emulate to try its processes on the CPU" if wanted > 1 else ""
+        )
     return "use --config 1gpu" if gpus == 1 else f"use --num-processes {gpus}"
 
 
 def precision(plan: Plan) -> Failure | None:
     if plan.engine.precision == "fp16" and plan.engine.use_cpu:
-        return Failure(HARDWARE, "fp16 needs a GPU (on a CPU the engine would train in fp32 and call it fp16)",
-                       "leave --mixed-precision out, or use bf16")
+        return Failure(
+            HARDWARE,
+            "fp16 needs a GPU (on a CPU the engine would train in fp32 and call it fp16)",
+            "leave --mixed-precision out, or use bf16",
+        )
     return None
 
 
@@ -87,26 +125,40 @@ def batch(plan: Plan) -> Failure | None:
     share = processes * config.grad_accum_steps
     if config.batch_size % share == 0:
         return None
-    parts = f"{processes} processes" + (f" x {config.grad_accum_steps} micro-batches" if config.grad_accum_steps > 1 else "")
+    parts = f"{processes} processes" + (
+        f" x {config.grad_accum_steps} micro-batches" if config.grad_accum_steps > 1 else ""
+    )
     near = max(share, round(config.batch_size / share) * share)
-    return Failure(USAGE, f"--batch-size {config.batch_size} (over all processes) does not divide by {parts}",
-                   f"use --batch-size {near}, for example")
+    return Failure(
+        USAGE,
+        f"--batch-size {config.batch_size} (over all processes) does not divide by {parts}",
+        f"use --batch-size {near}, for example",
+    )
 
 
 def steps(plan: Plan) -> Failure | None:
     if plan.config is None or plan.data is None or plan.data.train is None or plan.epoch_steps:
         return None
-    return Failure(USAGE, f"--batch-size {plan.config.batch_size} is more than {plan.data.name} can fill ({plan.data.train:,} in train)",
-                   "use a smaller one")
+    return Failure(
+        USAGE,
+        f"--batch-size {plan.config.batch_size} is more than {plan.data.name} can fill ({plan.data.train:,} in train)",
+        "use a smaller one",
+    )
 
 
 def disk(plan: Plan) -> Failure | None:
     if plan.place is None:
         return None
     if not plan.facts.writable:
-        return Failure(STORAGE, f"{plan.place.run} cannot be written: the folder above it belongs to somebody else or is read-only",
-                       "choose another place with --run PATH")
+        return Failure(
+            STORAGE,
+            f"{plan.place.run} cannot be written: the folder above it belongs to somebody else or is read-only",
+            "choose another place with --run PATH",
+        )
     if plan.facts.free < 10e6:  # bytes; not even a small model's checkpoints
-        return Failure(STORAGE, f"{plan.facts.free / 1e6:.1f} MB are free where {plan.place.run} goes",
-                       "free some space, or choose another place with --run PATH")
+        return Failure(
+            STORAGE,
+            f"{plan.facts.free / 1e6:.1f} MB are free where {plan.place.run} goes",
+            "free some space, or choose another place with --run PATH",
+        )
     return None

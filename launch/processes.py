@@ -1,6 +1,6 @@
 """Processes as the kernel shows them: children, whether one listens to a signal, orphans. Linux's /proc; elsewhere, less.
 
-    processes.children(os.getpid())    # [4711]
+processes.children(os.getpid())    # [4711]
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """After a crash: start again from the last checkpoint, unless that would only repeat it.
 
-    restart.keep(plan, run, limit=3)    # the End of the last attempt
+restart.keep(plan, run, limit=3)    # the End of the last attempt
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import os
 import sys
 from dataclasses import dataclass
 
-from data_prep.errors import HUNG, Failure
-from launch import plan, supervise
-from trainers.rundir import RunDir
+from relaunch.data_prep.errors import HUNG, Failure
+from relaunch.launch import plan, supervise
+from relaunch.trainers.rundir import RunDir
 
 LIMIT = 3  # starts again without a new checkpoint: more hide a fault that will not go away
 
@@ -34,8 +34,12 @@ def keep(todo: plan.Plan, run: RunDir | None, limit: int) -> supervise.End:
         while True:
             end = supervise.run(todo.command, plan.environment(todo, dict(os.environ)), todo.direct, asked)
             if end.crashed and not end.started and todo.engine.machines > 1:
-                return supervise.End(HUNG, what=f"the {todo.engine.machines} machines did not meet at {todo.engine.address}:{todo.engine.port or 29500} "
-                                     f"(they wait {todo.timeout} s for each other)", fix="start it on all of them, and look at their network")
+                return supervise.End(
+                    HUNG,
+                    what=f"the {todo.engine.machines} machines did not meet at {todo.engine.address}:{todo.engine.port or 29500} "
+                    f"(they wait {todo.timeout} s for each other)",
+                    fix="start it on all of them, and look at their network",
+                )
             if not end.crashed:
                 if end.code == HUNG and run:
                     note(run, end)
@@ -45,11 +49,23 @@ def keep(todo: plan.Plan, run: RunDir | None, limit: int) -> supervise.End:
             crashes.append(crash(end.what, run))
             again = f"to go on: the same command with --run {run.path} --resume auto"
             alone = todo.engine.machines == 1 or limit > 0
-            reason = "asked to stop" if asked.first else verdict(crashes, limit) if alone else "start it again on all machines"
+            reason = (
+                "asked to stop"
+                if asked.first
+                else verdict(crashes, limit)
+                if alone
+                else "start it again on all machines"
+            )
             if reason:
-                return dataclasses.replace(end, what=f"{end.what} ({reason})", fix=again if run.begun() else "")
-            print(f"relaunch: {end.what}; starting again from step {crashes[-1].checkpoint} of {run.path} "
-                  f"({spent(crashes)} of {limit})", file=sys.stderr, flush=True)
+                return dataclasses.replace(
+                    end, what=f"{end.what} ({reason})", fix=again if run.begun() else ""
+                )
+            print(
+                f"relaunch: {end.what}; starting again from step {crashes[-1].checkpoint} of {run.path} "
+                f"({spent(crashes)} of {limit})",
+                file=sys.stderr,
+                flush=True,
+            )
             if len(crashes) == 1:
                 todo = plan.more(todo, "--resume", "auto")
 

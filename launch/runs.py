@@ -1,8 +1,8 @@
 """Runs as their folders tell of them, from anywhere that sees the folders: list them, show one, stop one.
 
-    relaunch runs
-    relaunch runs show NAME
-    relaunch stop NAME
+relaunch runs
+relaunch runs show NAME
+relaunch stop NAME
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.errors import DATA, STORAGE, USAGE, Failure
-from launch.restart import newest
-from trainers import rundir
-from trainers.config import Parser
-from trainers.rundir import RunDir
+from relaunch.data_prep.errors import DATA, STORAGE, USAGE, Failure
+from relaunch.launch.restart import newest
+from relaunch.trainers import rundir
+from relaunch.trainers.config import Parser
+from relaunch.trainers.rundir import RunDir
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,16 @@ def summarise(run: RunDir) -> Summary:
     step = max(status.get("step") or 0, newest(run), last.get("train", {}).get("step", 0))
     files = [p.stat().st_mtime for p in (run.metrics, run.status) if p.exists()]
     seconds = max(files) - run.config.stat().st_mtime if files else 0.0
-    return Summary(run.path.name, state, step, plan.get("total_steps"), best_metric(last.get("val", {})),
-                   plan.get("config") or f"{plan.get('world', '?')} x {plan.get('device', '?')}", max(seconds, 0.0),
-                   status.get("reason", ""))
+    return Summary(
+        run.path.name,
+        state,
+        step,
+        plan.get("total_steps"),
+        best_metric(last.get("val", {})),
+        plan.get("config") or f"{plan.get('world', '?')} x {plan.get('device', '?')}",
+        max(seconds, 0.0),
+        status.get("reason", ""),
+    )
 
 
 def last_lines(metrics: Path) -> dict[str, dict]:
@@ -97,8 +104,17 @@ def duration(seconds: float) -> str:
 
 def table(summaries: list[Summary]) -> str:
     rows = [("run", "state", "step", "metric", "time", "config")]
-    rows += [(s.name, s.state, f"{s.step:,}" + (f"/{s.total:,}" if s.total else ""), s.metric, duration(s.seconds), s.config)
-             for s in summaries]
+    rows += [
+        (
+            s.name,
+            s.state,
+            f"{s.step:,}" + (f"/{s.total:,}" if s.total else ""),
+            s.metric,
+            duration(s.seconds),
+            s.config,
+        )
+        for s in summaries
+    ]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip() for row in rows)
 
@@ -108,15 +124,26 @@ def show(run: RunDir) -> str:
     words = " ".join(plan.get("command", ["?"])[1:])
     steps = sorted(p.parent.name for p in run.checkpoints.glob("step-*/MANIFEST.json"))
     size = sum(f.stat().st_size for f in run.checkpoints.rglob("*") if f.is_file())
-    rows = [("run", str(run.path)), ("state", s.state + (f": {s.reason}" if s.reason else "")),
-            ("step", f"{s.step:,}" + (f" of {s.total:,}" if s.total else "")), ("metric", s.metric or "none yet"),
-            ("time", duration(s.seconds)), ("command", words),
-            ("ran as", f"{plan.get('world', '?')} x {plan.get('device', '?')} ({plan.get('device_name', '?')}) on {plan.get('host', '?')}, "
-                       f"config {s.config}, {'fp32' if plan.get('precision') in ('no', None) else plan['precision']}"),
-            ("data", f"{plan.get('data', config.get('data', '?'))}, hash {plan.get('data_hash', '?')[:12]}"),
-            ("checkpoints", f"{', '.join(s.removeprefix('step-').lstrip('0') or '0' for s in steps) or 'none'} ({size / 1e6:.1f} MB)"),
-            ("predictions", ", ".join(sorted(p.name for p in run.predictions.glob("*.parquet"))) or "none"),
-            ("curves", f"tensorboard --logdir {run.tensorboard}")]
+    rows = [
+        ("run", str(run.path)),
+        ("state", s.state + (f": {s.reason}" if s.reason else "")),
+        ("step", f"{s.step:,}" + (f" of {s.total:,}" if s.total else "")),
+        ("metric", s.metric or "none yet"),
+        ("time", duration(s.seconds)),
+        ("command", words),
+        (
+            "ran as",
+            f"{plan.get('world', '?')} x {plan.get('device', '?')} ({plan.get('device_name', '?')}) on {plan.get('host', '?')}, "
+            f"config {s.config}, {'fp32' if plan.get('precision') in ('no', None) else plan['precision']}",
+        ),
+        ("data", f"{plan.get('data', config.get('data', '?'))}, hash {plan.get('data_hash', '?')[:12]}"),
+        (
+            "checkpoints",
+            f"{', '.join(s.removeprefix('step-').lstrip('0') or '0' for s in steps) or 'none'} ({size / 1e6:.1f} MB)",
+        ),
+        ("predictions", ", ".join(sorted(p.name for p in run.predictions.glob("*.parquet"))) or "none"),
+        ("curves", f"tensorboard --logdir {run.tensorboard}"),
+    ]
     if s.state in ("preempted", "stopped", "crashed", "failed"):
         rows.append(("go on", f"relaunch train {config.get('workload')} --run {run.path} --resume auto"))
     return "\n".join(f"{name:12}{value}" for name, value in rows)
@@ -131,7 +158,10 @@ def found(name: str) -> RunDir:
 
 
 def main_runs(argv: list[str]) -> int:
-    parser = Parser(prog="relaunch runs", description="List the runs under runs/, newest last; `show NAME` tells more of one.")
+    parser = Parser(
+        prog="relaunch runs",
+        description="List the runs under runs/, newest last; `show NAME` tells more of one.",
+    )
     parser.add_argument("what", nargs="?", choices=("show",), help="show one run")
     parser.add_argument("run", nargs="?", metavar="RUN", help="a name under runs/, or a path")
     args = parser.parse_args(argv)
@@ -146,9 +176,13 @@ def main_runs(argv: list[str]) -> int:
 
 
 def main_stop(argv: list[str]) -> int:
-    parser = Parser(prog="relaunch stop", description=(
-        "Ask a run to save at its next step and leave with code 78, after which no scheduler starts it again.\n"
-        "Works from any machine that sees the run's folder; the same as `touch RUN/STOP`."))
+    parser = Parser(
+        prog="relaunch stop",
+        description=(
+            "Ask a run to save at its next step and leave with code 78, after which no scheduler starts it again.\n"
+            "Works from any machine that sees the run's folder; the same as `touch RUN/STOP`."
+        ),
+    )
     parser.add_argument("run", metavar="RUN", help="a name under runs/, or a path")
     args = parser.parse_args(argv)
     run = found(args.run)
@@ -158,6 +192,10 @@ def main_stop(argv: list[str]) -> int:
     try:
         rundir.write_atomic(run.stop, time.strftime("%Y-%m-%dT%H:%M:%S%z\n"))
     except OSError as error:
-        raise Failure(STORAGE, f"cannot write {run.stop} ({error.strerror})", "ask its owner, or send its launcher SIGTERM") from error
+        raise Failure(
+            STORAGE,
+            f"cannot write {run.stop} ({error.strerror})",
+            "ask its owner, or send its launcher SIGTERM",
+        ) from error
     print(f"{run.path}: asked to stop; it saves at its next step and leaves")
     return 0

@@ -1,7 +1,7 @@
 """What a plan looks like on a terminal.
 
-    print(show.table(plan))    # relaunch train … --dry-run
-    print(show.line(plan))     # at the top of every start
+print(show.table(plan))    # relaunch train … --dry-run
+print(show.line(plan))     # at the top of every start
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from launch import estimate
-from launch.estimate import Size
-from launch.plan import Plan
+from relaunch.launch import estimate
+from relaunch.launch.estimate import Size
+from relaunch.launch.plan import Plan
 
 
 def plural(n: int, word: str, words: str | None = None) -> str:
@@ -37,7 +37,11 @@ def processes(plan: Plan) -> str:
 
 def batch(plan: Plan) -> str:
     config = plan.config
-    accumulated = f" x {plural(config.grad_accum_steps, 'micro-batch', 'micro-batches')}" if config.grad_accum_steps > 1 else ""
+    accumulated = (
+        f" x {plural(config.grad_accum_steps, 'micro-batch', 'micro-batches')}"
+        if config.grad_accum_steps > 1
+        else ""
+    )
     return f"{config.batch_size} = {plural(plan.engine.processes, 'process', 'processes')}{accumulated} x {plan.micro_batch}"
 
 
@@ -47,7 +51,9 @@ def line(plan: Plan) -> str:
     if plan.config:
         parts.append(f"batch {batch(plan)}")
     if plan.place:
-        parts.append(f"{plan.place.run}{f' from step {plan.place.step}' if plan.place.step is not None else ''}")
+        parts.append(
+            f"{plan.place.run}{f' from step {plan.place.step}' if plan.place.step is not None else ''}"
+        )
     if plan.timeout and plan.engine.processes > 1:
         parts.append(f"a process that is missing ends the others after {plan.timeout} s")
     return f"relaunch {plan.verb}: " + "; ".join(parts)
@@ -59,15 +65,33 @@ def table(plan: Plan, size: Size | None) -> str:
     if config := plan.config:
         rows.append(("workload", f"{config.workload} {config.arch}"))
         if data := plan.data:
-            sizes = ", ".join(f"{n:,} {split}" for split, n in ((("train", data.train), *data.rest) if data.train else ()))
-            rows.append(("data", f"{data.name} in {data.where}: " + (f"{sizes}, hash {data.hash[:12]}" if sizes else "packed at the start")))
+            sizes = ", ".join(
+                f"{n:,} {split}" for split, n in ((("train", data.train), *data.rest) if data.train else ())
+            )
+            rows.append(
+                (
+                    "data",
+                    f"{data.name} in {data.where}: "
+                    + (f"{sizes}, hash {data.hash[:12]}" if sizes else "packed at the start"),
+                )
+            )
     rows.append(("config", f"{engine.name} ({short(engine.path)})"))
     rows.append(("processes", processes(plan)))
     this = f"{facts.host}: {plural(facts.cores, 'core')}, {gpus(plan)}, {facts.memory / 1e9:.0f} GB of memory"
     if engine.machines > 1:
-        rows.append(("machines", f"{engine.machines}, the first is {engine.address}:{engine.port or 29500}; this is number {engine.machine_rank}"))
+        rows.append(
+            (
+                "machines",
+                f"{engine.machines}, the first is {engine.address}:{engine.port or 29500}; this is number {engine.machine_rank}",
+            )
+        )
     if nodes := facts.nodes:
-        rows.append(("platform", f"{nodes.platform}: machine {nodes.rank} of {nodes.nodes}, the first is {nodes.address}:{nodes.port}"))
+        rows.append(
+            (
+                "platform",
+                f"{nodes.platform}: machine {nodes.rank} of {nodes.nodes}, the first is {nodes.address}:{nodes.port}",
+            )
+        )
     rows += [("this machine", this), ("threads", f"{plan.threads} a process"), ("precision", precision(plan))]
     if config:
         rows.append(("batch", batch(plan)))
@@ -77,17 +101,29 @@ def table(plan: Plan, size: Size | None) -> str:
         warm = f", {plural(config.warmup_steps, 'step')} of warm-up" if config.warmup_steps else ""
         rows.append(("learning rate", f"{config.lr:g}, {config.schedule}{warm}; {config.optimizer}"))
     if place := plan.place:
-        begins = f", goes on from its checkpoint of step {place.step:,}" if place.step is not None else \
-            f", begins with the weights of {place.weights}" if place.weights else ", new"
+        begins = (
+            f", goes on from its checkpoint of step {place.step:,}"
+            if place.step is not None
+            else f", begins with the weights of {place.weights}"
+            if place.weights
+            else ", new"
+        )
         rows.append(("run", place.run + begins))
     if plan.timeout and engine.processes > 1:
-        rows.append(("timeout", f"a process that is missing ends the others after {plan.timeout} s (--timeout)"))
+        rows.append(
+            ("timeout", f"a process that is missing ends the others after {plan.timeout} s (--timeout)")
+        )
     if config:
         rows.append(("memory", estimate.say(size)))
     words = [short(w) if w == str(engine.path) else w for w in plan.engine_command]
     rows.append(("engine", shlex.join(words)))
     if plan.direct:
-        rows.append(("started as", shlex.join(["python", *plan.command[1:]]) + "  (one process needs no engine around it)"))
+        rows.append(
+            (
+                "started as",
+                shlex.join(["python", *plan.command[1:]]) + "  (one process needs no engine around it)",
+            )
+        )
     return "\n".join(f"{name:14}{value}" for name, value in rows)
 
 

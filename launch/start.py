@@ -1,6 +1,6 @@
 """`relaunch train` and `relaunch evaluate`: parse, plan, check, start, stay to the end.
 
-    relaunch train cifar10 --config 8gpu --epochs 10 --dry-run
+relaunch train cifar10 --config 8gpu --epochs 10 --dry-run
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import sys
 import time
 from pathlib import Path
 
-from data_prep.errors import USAGE, Failure
-from launch import engine, facts, plan, platforms, preflight, restart, show
-from trainers import config, rundir
-from trainers.rundir import RunDir
+from relaunch.data_prep.errors import USAGE, Failure
+from relaunch.launch import engine, facts, plan, platforms, preflight, restart, show
+from relaunch.trainers import PROGRAM, config, rundir
+from relaunch.trainers.rundir import RunDir
 
 HELP = """\
 how it is launched:
@@ -55,10 +55,17 @@ def flags() -> config.Parser:
 def split(argv: list[str]) -> tuple[dict, list[str]]:
     """The launcher's flags that were typed, and the worker's arguments."""
     typed, rest = flags().parse_known_args(argv)
-    for flag, name, least in (("--num-processes", "processes", 1), ("--num-machines", "machines", 1), ("--machine-rank", "machine_rank", 0),
-                              ("--main-process-port", "port", 0), ("--max-restarts", "max_restarts", 0)):
+    for flag, name, least in (
+        ("--num-processes", "processes", 1),
+        ("--num-machines", "machines", 1),
+        ("--machine-rank", "machine_rank", 0),
+        ("--main-process-port", "port", 0),
+        ("--max-restarts", "max_restarts", 0),
+    ):
         if getattr(typed, name, least) < least:
-            raise Failure(USAGE, f"{flag} {getattr(typed, name)} is too small", f"it must be at least {least}")
+            raise Failure(
+                USAGE, f"{flag} {getattr(typed, name)} is too small", f"it must be at least {least}"
+            )
     return vars(typed), rest
 
 
@@ -67,7 +74,11 @@ def words(typed: dict) -> list[str]:
     found = []
     for action in flags()._actions:
         if action.dest in typed:
-            found += action.option_strings if action.nargs == 0 else [action.option_strings[0], str(typed[action.dest])]
+            found += (
+                action.option_strings
+                if action.nargs == 0
+                else [action.option_strings[0], str(typed[action.dest])]
+            )
     return found
 
 
@@ -112,7 +123,7 @@ def place_of(job: config.Job) -> plan.Place | None:
 
 def data_of(settings: config.RunConfig, root: str | None) -> plan.Data:
     """The packed set. Failure 65 if it is not there; those that come with Relaunch are packed when they are first used."""
-    from data_prep import packed
+    from relaunch.data_prep import packed
 
     folder = packed.data_root(root)
     if settings.data in packed.EMBEDDED and not (folder / settings.data).exists():
@@ -120,7 +131,9 @@ def data_of(settings: config.RunConfig, root: str | None) -> plan.Data:
     found = packed.open_packed(settings.data, folder)
     found.check_split("train")
     rest = tuple((split, n) for split, n in found.splits.items() if split != "train")
-    return plan.Data(name=found.name, where=str(found.path), hash=found.hash, train=found.splits["train"], rest=rest)
+    return plan.Data(
+        name=found.name, where=str(found.path), hash=found.hash, train=found.splits["train"], rest=rest
+    )
 
 
 def size_of(todo: plan.Plan, rest: list[str]):
@@ -128,11 +141,11 @@ def size_of(todo: plan.Plan, rest: list[str]):
 
     A model that cannot be built for this data is the Failure that training would end with.
     """
-    from launch import estimate
+    from relaunch.launch import estimate
 
     if todo.data is None or todo.data.train is None:
         return None
-    asked = subprocess.run([sys.executable, "-m", "trainers.summary", *rest], capture_output=True, text=True)
+    asked = subprocess.run([sys.executable, PROGRAM, "summary", *rest], capture_output=True, text=True)
     for line in asked.stderr.splitlines():
         if said := re.match(r"relaunch: (\d+) (.*)", line):
             raise Failure(int(said[1]), said[2])
@@ -149,8 +162,18 @@ def draft(verb: str, typed: dict, rest: list[str]) -> tuple[plan.Plan, config.Jo
     asked = engine.read(typed.pop("config", None) or ("1gpu" if machine.gpus else "cpu"))
     if not emulate:
         typed = platforms.fill(asked, typed, machine.nodes)
-    return plan.make(verb, rest, asked, engine.override(asked, **typed), machine, settings, None, place, emulate,
-                     job.launch.timeout if job else None), job
+    return plan.make(
+        verb,
+        rest,
+        asked,
+        engine.override(asked, **typed),
+        machine,
+        settings,
+        None,
+        place,
+        emulate,
+        job.launch.timeout if job else None,
+    ), job
 
 
 def prepare(verb: str, typed: dict, rest: list[str]) -> tuple[plan.Plan, config.Job | None]:
@@ -168,7 +191,7 @@ def main(verb: str, argv: list[str]) -> int:
     typed, rest = split(argv)
     if verb == "evaluate" and {"-h", "--help"} & set(rest):
         print(HELP.format(names=", ".join(engine.names())) + "\n", flush=True)
-        os.execv(sys.executable, [sys.executable, "-m", "trainers.evaluate", "--help"])
+        os.execv(sys.executable, [sys.executable, PROGRAM, "evaluate", "--help"])
     todo, job = prepare(verb, typed, rest)
     if typed.get("dry_run"):
         print(show.table(todo, size_of(todo, rest)))
@@ -177,10 +200,14 @@ def main(verb: str, argv: list[str]) -> int:
     if todo.place:
         run = RunDir(todo.place.run)
         if not job.launch.run and todo.engine.machine_rank == 0:
-            run = rundir.create(None, job.config.workload)  # now, so that we know where to go on after a crash
+            run = rundir.create(
+                None, job.config.workload
+            )  # now, so that we know where to go on after a crash
             todo = plan.goes_to(todo, run.path)
     print(show.line(todo), flush=True)
-    end = restart.keep(todo, run, typed.get("max_restarts", restart.LIMIT if todo.engine.machines == 1 else 0))
+    end = restart.keep(
+        todo, run, typed.get("max_restarts", restart.LIMIT if todo.engine.machines == 1 else 0)
+    )
     if run and not job.launch.run and run.path.is_dir() and not any(run.path.iterdir()):
         run.path.rmdir()  # it did not get as far as a run
     if end.what:

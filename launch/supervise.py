@@ -20,8 +20,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.errors import DIED, PREEMPTED
-from launch import processes
+from relaunch.data_prep.errors import DIED, PREEMPTED
+from relaunch.launch import processes
 
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 INSISTS = 2.0  # s after which a second Ctrl-C is a person who insists, and not a terminal that repeats
@@ -60,7 +60,9 @@ class Asked:
 
     def __enter__(self):
         ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN  # nohup
-        self._before = {s: signal.signal(s, self._note) for s in STOPPING if s != signal.SIGHUP or not ignored}
+        self._before = {
+            s: signal.signal(s, self._note) for s in STOPPING if s != signal.SIGHUP or not ignored
+        }
         return self
 
     def __exit__(self, *error):
@@ -87,10 +89,14 @@ def start(command, environment: dict[str, str]) -> subprocess.Popen:
 
     def in_child():
         for s in (signal.SIGUSR1, signal.SIGUSR2):
-            signal.signal(s, signal.SIG_IGN)  # a scheduler signals everybody: an engine has no handler and would die
+            signal.signal(
+                s, signal.SIG_IGN
+            )  # a scheduler signals everybody: an engine has no handler and would die
         processes.die_with_parent(parent)
 
-    return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, process_group=0, preexec_fn=in_child)
+    return subprocess.Popen(
+        command, env=environment, stdin=subprocess.DEVNULL, process_group=0, preexec_fn=in_child
+    )
 
 
 def watch(child: subprocess.Popen, asked: Asked, outcome: Path, direct: bool) -> tuple[bool, bool]:
@@ -131,12 +137,25 @@ def judge(status: int, outcome: str, asked: signal.Signals | None, insisted: boo
         said = {}
     # a worker that crashed makes the engine signal the others: what they take for a stop is a crash
     if said and not (said["code"] == PREEMPTED and status > 0 and not asked):
-        return End(said["code"], said.get("run"), said.get("what", ""), said.get("fix", ""), crashed=said["code"] == DIED)
+        return End(
+            said["code"],
+            said.get("run"),
+            said.get("what", ""),
+            said.get("fix", ""),
+            crashed=said["code"] == DIED,
+        )
     if insisted:
-        return End(128 + signal.SIGINT, what="left at once, as asked twice", fix="what came after the last checkpoint is lost")
+        return End(
+            128 + signal.SIGINT,
+            what="left at once, as asked twice",
+            fix="what came after the last checkpoint is lost",
+        )
     if asked and status == -signal.SIGTERM:
-        return End(PREEMPTED, what=f"stopped by {asked.name} before the first step: there was nothing to save",
-                   fix="run the same command again")
+        return End(
+            PREEMPTED,
+            what=f"stopped by {asked.name} before the first step: there was nothing to save",
+            fix="run the same command again",
+        )
     if status < 0:
         name = signal.Signals(-status).name
         memory = " (often: no memory left)" if -status == signal.SIGKILL else ""

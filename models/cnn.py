@@ -58,11 +58,23 @@ class NetBN(nn.Sequential):
 
     def __init__(self, channels: int = 3, classes: int = 10):
         super().__init__(
-            nn.Conv2d(channels, 6, 5, bias=False), nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Conv2d(6, 16, 5, bias=False), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
-            nn.Linear(16 * 5 * 5, 120, bias=False), nn.BatchNorm1d(120), nn.ReLU(),
-            nn.Linear(120, 84, bias=False), nn.BatchNorm1d(84), nn.ReLU(),
-            nn.Linear(84, classes))
+            nn.Conv2d(channels, 6, 5, bias=False),
+            nn.BatchNorm2d(6),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(6, 16, 5, bias=False),
+            nn.BatchNorm2d(16),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(16 * 5 * 5, 120, bias=False),
+            nn.BatchNorm1d(120),
+            nn.ReLU(),
+            nn.Linear(120, 84, bias=False),
+            nn.BatchNorm1d(84),
+            nn.ReLU(),
+            nn.Linear(84, classes),
+        )
 
 
 class SimpleCNN(nn.Sequential):
@@ -70,6 +82,14 @@ class SimpleCNN(nn.Sequential):
 
     def __init__(self, channels: int = 3, classes: int = 10):
         super().__init__(
-            nn.Conv2d(channels, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
-            nn.Linear(64 * 8 * 8, 128), nn.ReLU(), nn.Linear(128, classes))
+            nn.Conv2d(channels, 32, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(32, 64, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(64 * 8 * 8, 128),
+            nn.ReLU(),
+            nn.Linear(128, classes),
+        )

@@ -1,6 +1,6 @@
 """ResNet-18 (He et al., 2015) as torchvision builds it, so that public weights load, with a stem for small images.
 
-    resnet18(classes=200, stem="small")(torch.zeros(1, 3, 64, 64)).shape    # [1, 200]
+resnet18(classes=200, stem="small")(torch.zeros(1, 3, 64, 64)).shape    # [1, 200]
 """
 
 from __future__ import annotations

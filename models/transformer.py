@@ -1,6 +1,6 @@
 """The word-level Transformer language model of pytorch/examples (word_language_model), with its state-dict names.
 
-    TransformerLM(words=1000, emsize=200, nhead=2, nhid=200, nlayers=2)(torch.zeros(35, 20, dtype=torch.long)).shape
+TransformerLM(words=1000, emsize=200, nhead=2, nhid=200, nlayers=2)(torch.zeros(35, 20, dtype=torch.long)).shape
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ class PositionalEncoding(nn.Module):
     def __init__(self, emsize: int, dropout: float, longest: int = 5000):
         super().__init__()
         self.dropout = nn.Dropout(dropout)
-        angle = torch.arange(longest)[:, None] * torch.exp(torch.arange(0, emsize, 2) * (-math.log(10000.0) / emsize))
+        angle = torch.arange(longest)[:, None] * torch.exp(
+            torch.arange(0, emsize, 2) * (-math.log(10000.0) / emsize)
+        )
         pe = torch.zeros(longest, 1, emsize)  # contiguous from the start: DDP broadcasts it
         pe[:, 0, 0::2] = torch.sin(angle)
         pe[:, 0, 1::2] = torch.cos(angle)[:, : emsize // 2]
@@ -35,7 +37,16 @@ class TransformerLM(nn.Module):
     0.1 whatever is asked, `dropout` holds everywhere.
     """
 
-    def __init__(self, words: int, emsize: int, nhead: int, nhid: int, nlayers: int, dropout: float = 0.2, tied: bool = False):
+    def __init__(
+        self,
+        words: int,
+        emsize: int,
+        nhead: int,
+        nhid: int,
+        nlayers: int,
+        dropout: float = 0.2,
+        tied: bool = False,
+    ):
         super().__init__()
         self.emsize = emsize
         self.input_emb = nn.Embedding(words, emsize)

@@ -13,21 +13,25 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import prep_sources
 import pytest
 
-from data_prep import errors, prep
-from data_prep.errors import HARDWARE, PREEMPTED, USAGE
-from launch import __main__ as launch
-from launch import engine, start
-from trainers import config
+from relaunch.data_prep import errors, prep
+from relaunch.data_prep.errors import HARDWARE, PREEMPTED, USAGE
+from relaunch.launch import __main__ as launch
+from relaunch.launch import engine, start
+from relaunch.trainers import config
+from rigs import prep_sources
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 LABS = ("mnist", "cifar10", "tiny_imagenet", "wikitext2")
 CONCEPTS = ("checkpoints-and-resume", "predictions-and-diff", "data", "configs")
 PAGES = ("README.md", *(f"docs/{name}.md" for name in LABS + CONCEPTS))
-ARCHIVES = {"mnist": "mnist-files", "cifar10": "cifar-10-python.tar.gz", "tiny_imagenet": "tiny-imagenet-200.zip",
-            "wikitext2": "wikitext-2-v1.zip"}
+ARCHIVES = {
+    "mnist": "mnist-files",
+    "cifar10": "cifar-10-python.tar.gz",
+    "tiny_imagenet": "tiny-imagenet-200.zip",
+    "wikitext2": "wikitext-2-v1.zip",
+}
 
 
 @dataclass
@@ -41,7 +45,9 @@ class Step:
 
 def commands(page: str) -> list[list[str]]:
     """The commands of a page's ```bash and ```sh blocks, as words; a backslash at a line's end continues it."""
-    blocks = re.findall(r"^ *```(?:bash|sh|shell|console)\n(.*?)^ *```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+    blocks = re.findall(
+        r"^ *```(?:bash|sh|shell|console)\n(.*?)^ *```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL
+    )
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
@@ -62,7 +68,9 @@ def step(words: list[str]) -> Step | None:
         case ["relaunch", "prep", name, *rest]:
             if hub := [word for word in rest if word.startswith("hub:")]:
                 rest[rest.index(hub[0])] = "tables"
-                rest += [] if "--columns" in rest else ["--columns", "image=photo,label=species", "--size", "28"]
+                rest += (
+                    [] if "--columns" in rest else ["--columns", "image=photo,label=species", "--size", "28"]
+                )
             if name in ARCHIVES and "--source" not in rest and "--verify" not in rest:
                 rest += ["--source", ARCHIVES[name]]
             return relaunch("prep", name, *rest)
@@ -77,8 +85,20 @@ def step(words: list[str]) -> Step | None:
             return relaunch(verb, *rest)
         case ["accelerate", "launch", "--config_file", path, "-m", "trainers.train", *rest]:
             missing = needs_gpus(str(ROOT / path))
-            return Step([sys.executable, "-m", "accelerate.commands.launch", "--config_file", path, "-m", "trainers.train", *shortened(rest)],
-                        int(missing), "relaunch: 69" if missing else "")
+            return Step(
+                [
+                    sys.executable,
+                    "-m",
+                    "accelerate.commands.launch",
+                    "--config_file",
+                    path,
+                    "-m",
+                    "trainers.train",
+                    *shortened(rest),
+                ],
+                int(missing),
+                "relaunch: 69" if missing else "",
+            )
     pytest.fail(f"this test does not know how to run: {shlex.join(words)}")
 
 
@@ -89,7 +109,11 @@ def relaunch(*words: str, **outcome) -> Step:
 def shortened(rest: list[str]) -> list[str]:
     """Two steps on the archives made here, all of them on the digits; on one thread, as other tests run beside this one."""
     whole = {"digits", "--max-steps", "--stop-after", "--evaluate", "--dry-run"}
-    return [*rest, *([] if whole & set(rest) else ["--max-steps", "2"]), *([] if "--threads" in rest else ["--threads", "1"])]
+    return [
+        *rest,
+        *([] if whole & set(rest) else ["--max-steps", "2"]),
+        *([] if "--threads" in rest else ["--threads", "1"]),
+    ]
 
 
 def needs_gpus(name: str) -> bool:
@@ -111,7 +135,7 @@ def test_commands_are_known_and_parse(page):
             case ["relaunch", "train", *rest]:
                 config.parse(start.split(rest)[1])
             case ["accelerate", *_]:
-                config.parse(words[words.index("trainers.train") + 1:])
+                config.parse(words[words.index("trainers.train") + 1 :])
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -146,7 +170,9 @@ def reader(tmp_path):
     texts = {name: 200 * text for name, text in prep_sources.wikitext_files().items()}
     prep_sources.zip_of(tmp_path / ARCHIVES["wikitext2"], texts)
     prep_sources.tree_of(tmp_path / "photos", prep_sources.image_folder_files(count=80, size=(70, 64)))
-    prep_sources.tree_of(tmp_path / "texts", {Path(name).name.split(".")[1] + ".txt": text for name, text in texts.items()})
+    prep_sources.tree_of(
+        tmp_path / "texts", {Path(name).name.split(".")[1] + ".txt": text for name, text in texts.items()}
+    )
     tables(tmp_path / "tables")
     return tmp_path
 
@@ -156,8 +182,13 @@ def tables(folder: Path, rows: int = 160) -> None:
     import datasets
 
     folder.mkdir()
-    features = datasets.Features({"photo": datasets.Image(), "species": datasets.ClassLabel(names=["ant", "bee", "cat"])})
-    columns = {"photo": [{"bytes": prep_sources.picture(size=(40, 36))} for _ in range(rows)], "species": [i % 3 for i in range(rows)]}
+    features = datasets.Features(
+        {"photo": datasets.Image(), "species": datasets.ClassLabel(names=["ant", "bee", "cat"])}
+    )
+    columns = {
+        "photo": [{"bytes": prep_sources.picture(size=(40, 36))} for _ in range(rows)],
+        "species": [i % 3 for i in range(rows)],
+    }
     for split in ("train", "validation"):
         datasets.Dataset.from_dict(columns, features=features).to_parquet(folder / f"{split}.parquet")
 
@@ -188,9 +219,11 @@ def here(todo: Step) -> bool:
     match todo.words[2:]:
         case ["launch", "prep", *rest]:
             code = prep.main(rest)
-        case ["launch", "train" | "evaluate" | "diff" | "export" | "generate" | "summary" as verb, *rest] if not {"--config", "--dry-run"} & set(rest):
+        case ["launch", "train" | "evaluate" | "diff" | "export" | "generate" | "summary" as verb, *rest] if (
+            not {"--config", "--dry-run"} & set(rest)
+        ):
             try:
-                code, _ = importlib.import_module(f"trainers.{verb}").run(rest)
+                code, _ = importlib.import_module(f"relaunch.trainers.{verb}").run(rest)
             except errors.Failure as failure:
                 print(failure.line())
                 code = failure.code
@@ -201,8 +234,17 @@ def here(todo: Step) -> bool:
 
 
 def process(words: list[str], todo: Step) -> None:
-    done = subprocess.run(todo.words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300)
-    shown = f"$ {shlex.join(words)}\nrun as {shlex.join(todo.words)}, exit code {done.returncode}\n{done.stdout}"
+    done = subprocess.run(
+        todo.words,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+    )
+    shown = (
+        f"$ {shlex.join(words)}\nrun as {shlex.join(todo.words)}, exit code {done.returncode}\n{done.stdout}"
+    )
     assert (done.returncode, "Traceback" in done.stdout) == (todo.code, todo.code == 1), shown
     assert todo.says in done.stdout, shown
     if words[0] == "sha256sum":  # shown where files are equal

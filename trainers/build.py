@@ -7,13 +7,14 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from data_prep.errors import DATA, USAGE, Failure
-from data_prep.packed import Packed
-from trainers import order, workloads
-from trainers.config import RunConfig
-from trainers.images import Images
-from trainers.process import fits
-from trainers.text import Text
+from relaunch.data_prep.errors import DATA, USAGE, Failure
+from relaunch.data_prep.packed import Packed
+from relaunch.trainers import workloads
+from relaunch.trainers.config import RunConfig
+from relaunch.trainers.group.process import fits
+from relaunch.trainers.tasks import order
+from relaunch.trainers.tasks.images import Images
+from relaunch.trainers.tasks.text import Text
 
 TASKS = {"images": Images, "text": Text}
 
@@ -22,8 +23,12 @@ def make_task(config: RunConfig, packed: Packed, device: torch.device, rank: int
     """The workload's batches, loss and scores on this data. Failure 64 where they do not fit each other."""
     kind = check_kind(config, packed)
     if config.batch_size % (world * config.grad_accum_steps):
-        raise Failure(USAGE, f"--batch-size {config.batch_size} does not divide by {world} processes x "
-                      f"{config.grad_accum_steps} accumulation steps", "choose a multiple")
+        raise Failure(
+            USAGE,
+            f"--batch-size {config.batch_size} does not divide by {world} processes x "
+            f"{config.grad_accum_steps} accumulation steps",
+            "choose a multiple",
+        )
     return TASKS[kind](config, packed, device, rank, world)
 
 
@@ -31,7 +36,11 @@ def check_kind(config: RunConfig, packed: Packed) -> str:
     """The kind of data that the workload and the set share. Failure 64 if they do not."""
     kind = workloads.load(config.workload).kind
     if packed.kind != kind:
-        raise Failure(USAGE, f"{config.workload} trains on {kind}, and {packed.name} holds {packed.kind}", "choose another --data")
+        raise Failure(
+            USAGE,
+            f"{config.workload} trains on {kind}, and {packed.name} holds {packed.kind}",
+            "choose another --data",
+        )
     return kind
 
 
@@ -42,7 +51,9 @@ def make_model(config: RunConfig, packed: Packed) -> nn.Module:
     try:
         with fits("choose a smaller model"):
             model = workloads.load(config.workload).model(config, packed)
-        if packed.kind == "images":  # sizes that the architecture cannot take show here, not in the first step
+        if (
+            packed.kind == "images"
+        ):  # sizes that the architecture cannot take show here, not in the first step
             model.eval()
             with torch.no_grad():
                 model(torch.zeros(1, len(packed.mean), *packed.images("train").shape[1:3]))
@@ -51,8 +62,11 @@ def make_model(config: RunConfig, packed: Packed) -> nn.Module:
         if packed.kind != "images":
             raise
         shape = "x".join(map(str, packed.images("train").shape[1:]))
-        raise Failure(USAGE, f"{config.arch} does not take the {shape} images of {packed.name} ({error})",
-                      "choose another --arch, or pack the data with another --size") from error
+        raise Failure(
+            USAGE,
+            f"{config.arch} does not take the {shape} images of {packed.name} ({error})",
+            "choose another --arch, or pack the data with another --size",
+        ) from error
     return model
 
 
@@ -61,9 +75,15 @@ def check_micro_batch(config: RunConfig, model: nn.Module, packed: Packed, world
     if packed.kind == "images" and config.batch_size == world * config.grad_accum_steps:
         try:
             with torch.no_grad():
-                copy.deepcopy(model).train()(torch.zeros(1, len(packed.mean), *packed.images("train").shape[1:3]))
+                copy.deepcopy(model).train()(
+                    torch.zeros(1, len(packed.mean), *packed.images("train").shape[1:3])
+                )
         except ValueError as error:
-            raise Failure(USAGE, f"{config.arch} cannot train on one image at a time ({error})", "choose a larger --batch-size") from error
+            raise Failure(
+                USAGE,
+                f"{config.arch} cannot train on one image at a time ({error})",
+                "choose a larger --batch-size",
+            ) from error
 
 
 def make_optimizer(config: RunConfig, model: nn.Module) -> torch.optim.Optimizer:
@@ -72,7 +92,9 @@ def make_optimizer(config: RunConfig, model: nn.Module) -> torch.optim.Optimizer
         return torch.optim.SGD(p, lr, momentum=config.momentum, weight_decay=decay, fused=True)
     if config.optimizer == "adadelta":
         return torch.optim.Adadelta(p, lr, weight_decay=decay)
-    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer](p, lr, weight_decay=decay, fused=True)
+    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer](
+        p, lr, weight_decay=decay, fused=True
+    )
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
@@ -99,17 +121,30 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], origin: str) -> N
     missing, extra = [n for n in own if n not in filled], [n for n in filled if n not in own]
     shapes = [n for n in own if n in filled and own[n].shape != filled[n].shape]
     if missing or extra or shapes:
-        what = (f"lacks {missing[0]}" if missing else f"has {extra[0]}, which the model lacks" if extra else
-                f"has {shapes[0]} of shape {list(filled[shapes[0]].shape)} instead of {list(own[shapes[0]].shape)}")
-        raise Failure(DATA, f"{origin} does not fit this model: it {what}", "give the --workload, --arch and --data it was trained with")
+        what = (
+            f"lacks {missing[0]}"
+            if missing
+            else f"has {extra[0]}, which the model lacks"
+            if extra
+            else f"has {shapes[0]} of shape {list(filled[shapes[0]].shape)} instead of {list(own[shapes[0]].shape)}"
+        )
+        raise Failure(
+            DATA,
+            f"{origin} does not fit this model: it {what}",
+            "give the --workload, --arch and --data it was trained with",
+        )
     model.load_state_dict(filled)
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
     """Copies of the optimizer's state on the CPU, as `parameter/entry`."""
     names = [name for name, _ in model.named_parameters()]
-    return {f"{names[i]}/{entry}": torch.as_tensor(value).detach().to("cpu", copy=True).contiguous()
-            for i, entries in optimizer.state_dict()["state"].items() for entry, value in entries.items() if value is not None}
+    return {
+        f"{names[i]}/{entry}": torch.as_tensor(value).detach().to("cpu", copy=True).contiguous()
+        for i, entries in optimizer.state_dict()["state"].items()
+        for entry, value in entries.items()
+        if value is not None
+    }
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: dict[str, Tensor]) -> None:

@@ -17,9 +17,9 @@ import typing
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
-from data_prep.errors import DATA, USAGE, Failure
-from trainers import workloads
-from trainers.workloads import setting
+from relaunch.data_prep.errors import DATA, USAGE, Failure
+from relaunch.trainers import workloads
+from relaunch.trainers.workloads import setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,9 @@ class RunConfig:
     """The settings of one training. Equal configs on equal data, hardware and threads train equal bits."""
 
     workload: str = field(metadata={"help": "what to train"})
-    data: str = setting("", "packed data set, by name under the data root or by path (default: the workload's own)")
+    data: str = setting(
+        "", "packed data set, by name under the data root or by path (default: the workload's own)"
+    )
     arch: str = setting("", "model architecture")
     epochs: int = setting(10, "epochs to train; with --max-steps, the smaller of the two")
     max_steps: int | None = setting(None, "optimizer steps to train")
@@ -36,7 +38,9 @@ class RunConfig:
     grad_accum_steps: int = setting(1, "micro-batches per optimizer step")
     optimizer: Literal["sgd", "adam", "adamw", "adadelta"] = setting("sgd", "update rule")
     lr: float = setting(0.1, "learning rate (its peak, where the schedule has one)")
-    schedule: Literal["constant", "step", "cosine", "one-cycle"] = setting("constant", "learning rate over the run")
+    schedule: Literal["constant", "step", "cosine", "one-cycle"] = setting(
+        "constant", "learning rate over the run"
+    )
     step_size: int = setting(1, "epochs between two reductions of --schedule step")
     gamma: float = setting(0.1, "factor of each reduction of --schedule step")
     warmup_steps: int = setting(0, "steps of linear warm-up before the schedule's full rate")
@@ -53,21 +57,43 @@ class RunConfig:
     options: typing.Any = field(metadata={"help": "the workload's own settings"})
 
     def __post_init__(self):
-        check_all(type(self), {name: value for name, value in vars(self).items() if name not in ("options", "workload")})
-        for name in ("epochs", "max_steps", "batch_size", "eval_batch_size", "grad_accum_steps", "step_size", "threads",
-                     "keep", "eval_every", "log_interval", "save_every"):
+        check_all(
+            type(self),
+            {name: value for name, value in vars(self).items() if name not in ("options", "workload")},
+        )
+        for name in (
+            "epochs",
+            "max_steps",
+            "batch_size",
+            "eval_batch_size",
+            "grad_accum_steps",
+            "step_size",
+            "threads",
+            "keep",
+            "eval_every",
+            "log_interval",
+            "save_every",
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise Failure(USAGE, f"{flag(name)} {value} is too small", "it must be at least 1")
         for name in ("warmup_steps", "momentum", "weight_decay", "clip", "lr", "gamma", "seed"):
             if getattr(self, name) < 0:
-                raise Failure(USAGE, f"{flag(name)} {getattr(self, name)} is negative", "it must be at least 0")
+                raise Failure(
+                    USAGE, f"{flag(name)} {getattr(self, name)} is negative", "it must be at least 0"
+                )
         archs = workloads.load(self.workload).archs
         if self.arch not in archs:
-            raise Failure(USAGE, f"{self.workload} has no architecture {self.arch!r}", f"use --arch {' | '.join(archs)}")
+            raise Failure(
+                USAGE, f"{self.workload} has no architecture {self.arch!r}", f"use --arch {' | '.join(archs)}"
+            )
         if self.batch_size % self.grad_accum_steps:
-            raise Failure(USAGE, f"--batch-size {self.batch_size} does not divide by --grad-accum-steps "
-                          f"{self.grad_accum_steps}", "choose a multiple")
+            raise Failure(
+                USAGE,
+                f"--batch-size {self.batch_size} does not divide by --grad-accum-steps "
+                f"{self.grad_accum_steps}",
+                "choose a multiple",
+            )
 
     def to_json(self) -> dict:
         """A dict that `from_json` turns into an equal config."""
@@ -84,8 +110,11 @@ class RunConfig:
             check_all(work.options, values["options"])
             return RunConfig(**{**values, "options": work.options(**values["options"])})
         except (TypeError, KeyError, Failure) as error:
-            raise Failure(DATA, f"config.json does not fit this version of Relaunch ({error})",
-                          "resume it with the version that wrote it") from error
+            raise Failure(
+                DATA,
+                f"config.json does not fit this version of Relaunch ({error})",
+                "resume it with the version that wrote it",
+            ) from error
 
 
 def physical_cores() -> int:
@@ -110,13 +139,19 @@ LENGTH = {"epochs", "max_steps"}  # may be extended where the schedule does not 
 class Launch:
     """What belongs to one start of a run and is not kept in its config."""
 
-    run: str | None = setting(None, "the run's folder: a name under runs/, or a path (default: a new dated one)")
+    run: str | None = setting(
+        None, "the run's folder: a name under runs/, or a path (default: a new dated one)"
+    )
     data_root: str | None = setting(None, "where packed data is kept (default: $RELAUNCH_DATA, else data)")
-    resume: str | None = setting(None, "'auto' continues --run, or starts it if it is empty; a PATH starts from those weights")
+    resume: str | None = setting(
+        None, "'auto' continues --run, or starts it if it is empty; a PATH starts from those weights"
+    )
     preset: str | None = setting(None, "a named group of settings of the workload; flags override it")
     evaluate: bool = setting(False, "only evaluate the checkpoint given by --resume")
     split: str | None = setting(None, "with --evaluate: the split to score (default: val, else test)")
-    out: str | None = setting(None, "with --evaluate: where to write the predictions (default: inside the run)")
+    out: str | None = setting(
+        None, "with --evaluate: where to write the predictions (default: inside the run)"
+    )
     outputs: bool = setting(False, "with --evaluate: also write the raw outputs [N, classes] (images)")
     stop_after: int | None = setting(None, "end after this step as a signal would: saved, code 75")
     # ten minutes: longer than the slowest save or evaluation batch of one rank, shorter than an hour of eight GPUs wasted
@@ -141,18 +176,30 @@ class Parser(argparse.ArgumentParser):
     """argparse whose mistakes are a Failure 64 of one line, and which takes --a_b for --a-b."""
 
     def __init__(self, *args, **kwargs):
-        super().__init__(*args, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
+        super().__init__(
+            *args, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs
+        )
 
     def error(self, message):
         if message.startswith("unrecognized arguments: "):
             word = message.split(": ", 1)[1].split()[0]
-            near = workloads.nearest(word, [s for a in self._actions for s in a.option_strings if s.startswith("--")])
-            raise Failure(USAGE, f"unknown argument {word!r}", f"did you mean {near}?" if near else f"see {self.prog} --help")
+            near = workloads.nearest(
+                word, [s for a in self._actions for s in a.option_strings if s.startswith("--")]
+            )
+            raise Failure(
+                USAGE,
+                f"unknown argument {word!r}",
+                f"did you mean {near}?" if near else f"see {self.prog} --help",
+            )
         raise Failure(USAGE, message, f"see {self.prog} --help")
 
     def parse_known_args(self, args=None, namespace=None):
-        args = [a.split("=", 1)[0].replace("_", "-") + ("=" + a.split("=", 1)[1] if "=" in a else "")
-                if a.startswith("--") else a for a in args]
+        args = [
+            a.split("=", 1)[0].replace("_", "-") + ("=" + a.split("=", 1)[1] if "=" in a else "")
+            if a.startswith("--")
+            else a
+            for a in args
+        ]
         return super().parse_known_args(args, namespace)
 
 
@@ -177,9 +224,13 @@ def check(name: str, hint, value):
         return
     if choices and value not in choices:
         raise Failure(USAGE, f"{flag(name)} {value!r} is not one of {', '.join(choices)}")
-    fits = isinstance(value, bool) == (kind is bool) and isinstance(value, (int, float) if kind is float else kind)
+    fits = isinstance(value, bool) == (kind is bool) and isinstance(
+        value, (int, float) if kind is float else kind
+    )
     if not fits or (kind is float and not math.isfinite(value)):
-        raise Failure(USAGE, f"{flag(name)} {value!r} is not {'a finite number' if kind is float else kind.__name__}")
+        raise Failure(
+            USAGE, f"{flag(name)} {value!r} is not {'a finite number' if kind is float else kind.__name__}"
+        )
 
 
 def check_all(cls, values: dict):
@@ -202,16 +253,29 @@ def add_fields(parser: argparse.ArgumentParser, cls, defaults: dict, title: str)
         names = [n for n in (f.metadata.get("short"), flag(f.name)) if n]
         common = dict(dest=f.name, default=argparse.SUPPRESS, help=help)
         if kind is bool:
-            group.add_argument(*names, action=argparse.BooleanOptionalAction if default else "store_true", **common)
+            group.add_argument(
+                *names, action=argparse.BooleanOptionalAction if default else "store_true", **common
+            )
         else:
-            group.add_argument(*names, type=kind, choices=choices, metavar=None if choices else kind.__name__.upper(), **common)
+            group.add_argument(
+                *names,
+                type=kind,
+                choices=choices,
+                metavar=None if choices else kind.__name__.upper(),
+                **common,
+            )
 
 
 def workload_parser(name: str, prog: str = "relaunch train") -> Parser:
     """The parser of one workload: its own flags, the common ones, and their defaults for it."""
     work = workloads.load(name)
-    presets = "".join(f"\n  {key}: {' '.join(f'{flag(k)} {v}' for k, v in values.items())}" for key, values in work.presets.items())
-    parser = Parser(prog=f"{prog} {name}", description=work.about + (f"\n\npresets:{presets}" if presets else ""))
+    presets = "".join(
+        f"\n  {key}: {' '.join(f'{flag(k)} {v}' for k, v in values.items())}"
+        for key, values in work.presets.items()
+    )
+    parser = Parser(
+        prog=f"{prog} {name}", description=work.about + (f"\n\npresets:{presets}" if presets else "")
+    )
     defaults = {**work.defaults, "data": work.data, "arch": work.archs[0]}
     add_fields(parser, work.options, defaults, f"settings of {name} (architectures: {', '.join(work.archs)})")
     add_fields(parser, RunConfig, defaults, "training")
@@ -231,15 +295,22 @@ def parse(argv: list[str], prog: str = "relaunch train") -> Job:
         print(overview(prog))
         raise SystemExit(0 if argv else USAGE)
     if argv[0].startswith("-"):
-        raise Failure(USAGE, f"the workload comes first, before {argv[0]}", f"type: {prog} {' | '.join(workloads.names())} …")
+        raise Failure(
+            USAGE,
+            f"the workload comes first, before {argv[0]}",
+            f"type: {prog} {' | '.join(workloads.names())} …",
+        )
     work = workloads.load(argv[0])
     given = vars(workload_parser(argv[0], prog).parse_args(list(argv[1:])))
     launch = Launch(**{f.name: given[f.name] for f in fields(Launch) if f.name in given})
     preset = {}
     if launch.preset:
         if launch.preset not in work.presets:
-            raise Failure(USAGE, f"{work.name} has no preset {launch.preset!r}",
-                          f"it has {', '.join(work.presets)}" if work.presets else "it has none: leave --preset out")
+            raise Failure(
+                USAGE,
+                f"{work.name} has no preset {launch.preset!r}",
+                f"it has {', '.join(work.presets)}" if work.presets else "it has none: leave --preset out",
+            )
         preset = work.presets[launch.preset]
     values = {**preset, **given}
     config = build(work, values)
@@ -250,7 +321,11 @@ def build(work, values: dict) -> RunConfig:
     """The config of a workload with `values` over its defaults. Keys of other dataclasses are ignored."""
     merged = {"data": work.data, "arch": work.archs[0], **work.defaults, **values}
     own = {f.name: merged[f.name] for f in fields(work.options) if f.name in merged}
-    common = {f.name: merged[f.name] for f in fields(RunConfig) if f.name in merged and f.name not in ("workload", "options")}
+    common = {
+        f.name: merged[f.name]
+        for f in fields(RunConfig)
+        if f.name in merged and f.name not in ("workload", "options")
+    }
     check_all(work.options, own)
     return RunConfig(workload=work.name, options=work.options(**own), **common)
 
@@ -260,15 +335,24 @@ def merge_resumed(old: RunConfig, job: Job) -> RunConfig:
     new, changed, options = job.config, {}, {f.name for f in fields(old.options)}
     if new.workload != old.workload:
         raise Failure(USAGE, f"this run trains {old.workload}, not {new.workload}", "choose another --run")
-    for name in sorted(job.given - {"data"}):  # data may have moved: it is compared by its hash, where it is opened
+    for name in sorted(
+        job.given - {"data"}
+    ):  # data may have moved: it is compared by its hash, where it is opened
         was, now = (getattr(c.options if name in options else c, name) for c in (old, new))
         if was == now:
             continue
         if name in LENGTH and old.schedule not in ("constant", "step"):
-            raise Failure(USAGE, f"{flag(name)} {now} changes the {old.schedule} schedule of a run begun with {was}",
-                          "only constant and step schedules can be extended; start a new --run")
+            raise Failure(
+                USAGE,
+                f"{flag(name)} {now} changes the {old.schedule} schedule of a run begun with {was}",
+                "only constant and step schedules can be extended; start a new --run",
+            )
         if name not in FREE | LENGTH:
-            raise Failure(USAGE, f"{flag(name)} {now} differs from this run's {was}", "leave it out, or start a new --run")
+            raise Failure(
+                USAGE,
+                f"{flag(name)} {now} differs from this run's {was}",
+                "leave it out, or start a new --run",
+            )
         changed[name] = now
     if "data" in job.given:
         changed["data"] = new.data

@@ -1,6 +1,6 @@
 """Which predictions changed between two checkpoints, and whether that is more than chance.
 
-    python -m trainers.diff first@best second --split test
+python -m trainers.diff first@best second --split test
 """
 
 from __future__ import annotations
@@ -17,31 +17,47 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_prep.errors import DATA, PREEMPTED, USAGE, Failure
-from data_prep.packed import Packed, data_root, open_packed
-from trainers import changes, passages, pictures, predictions, process, rundir
-from trainers.config import Parser, RunConfig, parse
-from trainers.predictions import Predictions
-from trainers.source import Source, config_for, open_source
+from relaunch.data_prep.errors import DATA, PREEMPTED, USAGE, Failure
+from relaunch.data_prep.packed import Packed, data_root, open_packed
+from relaunch.trainers import PROGRAM, rundir
+from relaunch.trainers.compare import changes, passages, pictures, predictions
+from relaunch.trainers.compare.predictions import Predictions
+from relaunch.trainers.config import Parser, RunConfig, parse
+from relaunch.trainers.group import process
+from relaunch.trainers.weights.source import Source, config_for, open_source
 
 SHOWN_IMAGES = 40  # tiles of the picture: what one looks through in a minute
 
 
 def parser() -> Parser:
-    p = Parser(prog="relaunch diff", description=(
-        "Say which predictions changed from A to B, how many each way, and whether that is more than chance.\n"
-        "What has not been evaluated yet is evaluated first.\n\n"
-        "  relaunch diff first@best second             two runs, on the evaluation split\n"
-        "  relaunch diff first@1000 first@2000 --fail-under 99\n"
-        "  relaunch diff old.parquet new.parquet       two files that relaunch evaluate wrote\n"
-        "  relaunch diff first model.pth.tar --workload tiny_imagenet --arch resnet18"))
+    p = Parser(
+        prog="relaunch diff",
+        description=(
+            "Say which predictions changed from A to B, how many each way, and whether that is more than chance.\n"
+            "What has not been evaluated yet is evaluated first.\n\n"
+            "  relaunch diff first@best second             two runs, on the evaluation split\n"
+            "  relaunch diff first@1000 first@2000 --fail-under 99\n"
+            "  relaunch diff old.parquet new.parquet       two files that relaunch evaluate wrote\n"
+            "  relaunch diff first model.pth.tar --workload tiny_imagenet --arch resnet18"
+        ),
+    )
     for name in ("A", "B"):
-        p.add_argument(name.lower(), metavar=name, help="RUN, RUN@best, RUN@STEP, a checkpoint's folder, a weights file or a predictions .parquet")
-    p.add_argument("--split", help="the split to compare on (default: that of a .parquet, else val, else test)")
+        p.add_argument(
+            name.lower(),
+            metavar=name,
+            help="RUN, RUN@best, RUN@STEP, a checkpoint's folder, a weights file or a predictions .parquet",
+        )
+    p.add_argument(
+        "--split", help="the split to compare on (default: that of a .parquet, else val, else test)"
+    )
     p.add_argument("--data-root", help="where packed data is kept (default: $RELAUNCH_DATA, else data)")
     p.add_argument("--out", help="folder of the results (default: diffs/A-vs-B)")
-    p.add_argument("--top", type=int, default=10, metavar="N", help="changed samples, classes and passages to show [10]")
-    p.add_argument("--fail-under", type=float, metavar="PERCENT", help="exit with 1 if fewer of the predictions agree")
+    p.add_argument(
+        "--top", type=int, default=10, metavar="N", help="changed samples, classes and passages to show [10]"
+    )
+    p.add_argument(
+        "--fail-under", type=float, metavar="PERCENT", help="exit with 1 if fewer of the predictions agree"
+    )
     p.add_argument("--workload", help="for a foreign file: the workload, after it its flags (--arch …)")
     return p
 
@@ -70,13 +86,19 @@ def run(argv: list[str]) -> tuple[int, str | None]:
     if args.top < 1:
         raise Failure(USAGE, f"--top {args.top} is too small", "it must be at least 1")
     if args.fail_under is not None and not 0 <= args.fail_under <= 100:
-        raise Failure(USAGE, f"--fail-under {args.fail_under:g} is not a percentage", "it is between 0 and 100")
+        raise Failure(
+            USAGE, f"--fail-under {args.fail_under:g} is not a percentage", "it is between 0 and 100"
+        )
     config = parse([args.workload, *rest], "relaunch diff … --workload").config if args.workload else None
     foreign = ["--workload", args.workload, *rest] if args.workload else []
     out = Path(args.out or default_out(args.a, args.b, args.split))
 
     sides = [open_side(name, args.data_root, config) for name in (args.a, args.b)]
-    split = args.split or next((s.predictions.facts["split"] for s in sides if s.predictions), None) or sides[0].packed.eval_split
+    split = (
+        args.split
+        or next((s.predictions.facts["split"] for s in sides if s.predictions), None)
+        or sides[0].packed.eval_split
+    )
     check(sides, split)
     for side, folder in zip(sides, ("a", "b")):
         if not side.predictions:
@@ -85,21 +107,32 @@ def run(argv: list[str]) -> tuple[int, str | None]:
                 return code, None
     a, b = (side.predictions for side in sides)
     if not np.array_equal(a.label, b.label):
-        raise Failure(DATA, f"{a.path} and {b.path} do not have the same labels", "write them again: relaunch evaluate")
+        raise Failure(
+            DATA, f"{a.path} and {b.path} do not have the same labels", "write them again: relaunch evaluate"
+        )
 
     packed = find_packed(a, b, args.data_root)
     names = names_of(packed, a, b)
     numbers, changed = changes.compare(a, b, names)
-    result = {"schema": 1, **{letter: {"name": side.name, "predictions": str(p.path), **p.facts, **changes.quality(p)}
-                              for letter, side, p in zip("ab", sides, (a, b))}, **numbers}
+    result = {
+        "schema": 1,
+        **{
+            letter: {"name": side.name, "predictions": str(p.path), **p.facts, **changes.quality(p)}
+            for letter, side, p in zip("ab", sides, (a, b))
+        },
+        **numbers,
+    }
     process.tell("\n".join(["", *changes.report(result, a, b, changed, names, args.top), ""]))
     with predictions.storage(out):
         out.mkdir(parents=True, exist_ok=True)
         written = write(out, result, a, b, changed, packed, names, args.top)
     process.tell(f"written: {', '.join(written)} in {out}")
     if args.fail_under is not None and 100 * result["agree"] < args.fail_under * result["n"]:
-        raise Failure(1, f"{result['n'] - result['agree']:,} of {result['n']:,} predictions differ: "
-                      f"{result['agreement']:.2f} % agree, which is under --fail-under {args.fail_under:g}")
+        raise Failure(
+            1,
+            f"{result['n'] - result['agree']:,} of {result['n']:,} predictions differ: "
+            f"{result['agreement']:.2f} % agree, which is under --fail-under {args.fail_under:g}",
+        )
     return 0, None
 
 
@@ -108,8 +141,13 @@ def run(argv: list[str]) -> tuple[int, str | None]:
 
 def default_out(a: str, b: str, split: str | None) -> Path:
     """`diffs/first-best-vs-second`: the last parts of what was typed that say something."""
+
     def short(name: str) -> str:
-        parts = [p for p in Path(name.removesuffix(".parquet")).parts if p not in ("/", ".", "..", "runs", "checkpoints", "predictions")]
+        parts = [
+            p
+            for p in Path(name.removesuffix(".parquet")).parts
+            if p not in ("/", ".", "..", "runs", "checkpoints", "predictions")
+        ]
         return re.sub(r"[^\w.]+", "-", "-".join(parts[-2:])).strip("-.") or "here"
 
     return Path("diffs") / (f"{short(a)}-vs-{short(b)}" + f"-{split}" * bool(split))
@@ -126,14 +164,25 @@ def check(sides: list[Side], split: str) -> None:
     """Refuse, before anything is evaluated, what cannot be compared sample by sample."""
     a, b = sides
     if a.data[1] != b.data[1]:
-        what = f"A is about {a.data[0]}, B about {b.data[0]}" if a.data[0] != b.data[0] else f"A and B are about two different sets named {a.data[0]}"
-        raise Failure(USAGE, what, "evaluate both on one set (relaunch evaluate SOURCE --data NAME) and compare the .parquet files")
+        what = (
+            f"A is about {a.data[0]}, B about {b.data[0]}"
+            if a.data[0] != b.data[0]
+            else f"A and B are about two different sets named {a.data[0]}"
+        )
+        raise Failure(
+            USAGE,
+            what,
+            "evaluate both on one set (relaunch evaluate SOURCE --data NAME) and compare the .parquet files",
+        )
     for letter, side in zip("AB", sides):
         if side.packed:
             side.packed.check_split(split)
         elif side.predictions.facts["split"] != split:
-            raise Failure(USAGE, f"{letter} is about the split {side.predictions.facts['split']}, not {split}",
-                          "compare predictions of one split")
+            raise Failure(
+                USAGE,
+                f"{letter} is about the split {side.predictions.facts['split']}, not {split}",
+                "compare predictions of one split",
+            )
 
 
 def score(side: Side, split: str, folder: Path, root: str | None, foreign: list[str]) -> int:
@@ -143,7 +192,11 @@ def score(side: Side, split: str, folder: Path, root: str | None, foreign: list[
     """
     source = side.source
     inside = source.run.predictions if source.run else folder
-    home = inside if source.run and os.access(inside if inside.exists() else source.run.path, os.W_OK) else folder
+    home = (
+        inside
+        if source.run and os.access(inside if inside.exists() else source.run.path, os.W_OK)
+        else folder
+    )
     for path in {predictions.place(f, split, source): None for f in (inside, folder)}:
         if source.config and path.exists():  # a foreign file's predictions depend on the flags given with it
             try:
@@ -151,10 +204,14 @@ def score(side: Side, split: str, folder: Path, root: str | None, foreign: list[
             except Failure as failure:
                 process.tell(f"{failure.what}: evaluating again", sys.stderr)
                 continue
-            if (found.facts["model_sha256"], found.facts["data_hash"], found.facts["split"]) == (source.sha256, side.data[1], split):
+            if (found.facts["model_sha256"], found.facts["data_hash"], found.facts["split"]) == (
+                source.sha256,
+                side.data[1],
+                split,
+            ):
                 side.predictions = found
                 return 0
-    command = [sys.executable, "-m", "trainers.evaluate", str(source.path), "--split", split, "--out", str(home)]
+    command = [sys.executable, PROGRAM, "evaluate", str(source.path), "--split", split, "--out", str(home)]
     command += ["--data-root", root] if root else []
     code = wait([*command, *([] if source.config else foreign)], side.name)
     if code == 0:
@@ -165,7 +222,9 @@ def score(side: Side, split: str, folder: Path, root: str | None, foreign: list[
 def wait(command: list[str], name: str) -> int:
     """Run an evaluation to its end, which a signal to us hastens; its exit code."""
     process.tell(f"evaluating {name} …")
-    child = subprocess.Popen(command, env={k: v for k, v in os.environ.items() if k != "RELAUNCH_OUTCOME"})  # that file is for ours
+    child = subprocess.Popen(
+        command, env={k: v for k, v in os.environ.items() if k != "RELAUNCH_OUTCOME"}
+    )  # that file is for ours
     while True:
         try:
             code = child.wait(0.2)
@@ -176,7 +235,9 @@ def wait(command: list[str], name: str) -> int:
     if code < 0 and process.asked_to_stop():  # it died before it could listen
         raise Failure(PREEMPTED, "stopped before the comparison", "run it again")
     if code < 0:
-        raise Failure(128 - code, f"the evaluation of {name} was killed by signal {-code}", "see whether memory ran out")
+        raise Failure(
+            128 - code, f"the evaluation of {name} was killed by signal {-code}", "see whether memory ran out"
+        )
     return code
 
 
@@ -195,14 +256,24 @@ def find_packed(a: Predictions, b: Predictions, root: str | None) -> Packed | No
 def names_of(packed: Packed | None, a: Predictions, b: Predictions) -> list[str]:
     """What classes (text: words) are called; numbers where that is not known."""
     names = [] if packed is None else packed.classes if packed.kind == "images" else packed.vocab()
-    return names + [str(i) for i in range(len(names), 1 + max(int(c.max()) for c in (a.label, a.pred, b.pred)))]
+    return names + [
+        str(i) for i in range(len(names), 1 + max(int(c.max()) for c in (a.label, a.pred, b.pred)))
+    ]
 
 
 # what is written -----------------------------------------------------------------------------------------------------
 
 
-def write(out: Path, result: dict, a: Predictions, b: Predictions, changed: np.ndarray, packed: Packed | None, names: list[str],
-          top: int) -> list[str]:
+def write(
+    out: Path,
+    result: dict,
+    a: Predictions,
+    b: Predictions,
+    changed: np.ndarray,
+    packed: Packed | None,
+    names: list[str],
+    top: int,
+) -> list[str]:
     """Write diff.json, changed.parquet, and what there is to look at; returns their names."""
     columns = {"id": changed, "label": a.label[changed], "confidence": changes.confidence(a, b)[changed]}
     for letter, p in (("a", a), ("b", b)):
@@ -215,13 +286,17 @@ def write(out: Path, result: dict, a: Predictions, b: Predictions, changed: np.n
     if result["identical"] or (kind == "images" and not len(changed)):
         pass
     elif not packed:
-        process.tell(f"no {look}: the data set {a.facts['data']} (hash {a.facts['data_hash'][:12]}) is not here; add --data-root FOLDER")
+        process.tell(
+            f"no {look}: the data set {a.facts['data']} (hash {a.facts['data_hash'][:12]}) is not here; add --data-root FOLDER"
+        )
     else:
         title = f"A: {result['a']['name']}   B: {result['b']['name']}   on {a.facts['data']}/{split}"
         if kind == "images":
             files[look] = picture(result, a, b, changed[:SHOWN_IMAGES], packed.images(split), names, title)
         else:
-            files[look] = passages.markdown([names[i] for i in packed.tokens(split)], a.nll, b.nll, top, title)
+            files[look] = passages.markdown(
+                [names[i] for i in packed.tokens(split)], a.nll, b.nll, top, title
+            )
     if look not in files:
         (out / look).unlink(missing_ok=True)  # an earlier comparison's
     for name, content in files.items():
@@ -229,12 +304,23 @@ def write(out: Path, result: dict, a: Predictions, b: Predictions, changed: np.n
     return list(files)
 
 
-def picture(result: dict, a: Predictions, b: Predictions, shown: np.ndarray, images: np.ndarray, names: list[str], title: str) -> bytes:
+def picture(
+    result: dict,
+    a: Predictions,
+    b: Predictions,
+    shown: np.ndarray,
+    images: np.ndarray,
+    names: list[str],
+    title: str,
+) -> bytes:
     """The PNG of the samples `shown`."""
     total = len(result["changed"])
-    heading = [title, f"{total:,} of {result['n']:,} changed: {result['right_to_wrong']:,} right -> wrong, {result['wrong_to_right']:,} wrong -> right, "
-               f"{result['wrong_to_other_wrong']:,} wrong -> other wrong",
-               f"{'the most confident ' + str(len(shown)) if len(shown) < total else 'most confident first'}; above each image the truth, below it both verdicts"]
+    heading = [
+        title,
+        f"{total:,} of {result['n']:,} changed: {result['right_to_wrong']:,} right -> wrong, {result['wrong_to_right']:,} wrong -> right, "
+        f"{result['wrong_to_other_wrong']:,} wrong -> other wrong",
+        f"{'the most confident ' + str(len(shown)) if len(shown) < total else 'most confident first'}; above each image the truth, below it both verdicts",
+    ]
     content = io.BytesIO()
     pictures.sheet(images[shown], shown, a, b, names, heading).save(content, "PNG")
     return content.getvalue()

@@ -1,6 +1,6 @@
 """Score every sample of a split exactly once, on any number of processes, and write the predictions.
 
-    python -m trainers.evaluate runs/first --split test
+python -m trainers.evaluate runs/first --split test
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from data_prep.errors import DATA, PREEMPTED, USAGE, Failure
-from trainers import process
-from trainers.config import Launch, Parser, RunConfig, parse
+from relaunch.data_prep.errors import DATA, PREEMPTED, USAGE, Failure
+from relaunch.trainers.config import Launch, Parser, RunConfig, parse
+from relaunch.trainers.group import process
 
 
-def score_split(runtime, task, module, split: str, outputs: bool = False, stop: Callable[[], int] = lambda: 0) -> dict | None:
+def score_split(
+    runtime, task, module, split: str, outputs: bool = False, stop: Callable[[], int] = lambda: 0
+) -> dict | None:
     """Rows of the whole split in the order of their ids on rank 0, {} on the others, None if `stop` ended it early.
 
     Batch k goes to rank k mod world and nothing is padded, so that the rows are the same on any world size.
@@ -50,20 +52,35 @@ def score_split(runtime, task, module, split: str, outputs: bool = False, stop: 
 
 
 def parser() -> Parser:
-    p = Parser(prog="relaunch evaluate", description=(
-        "Score every sample of a split once and write the predictions.\n\n"
-        "  relaunch evaluate first                     the run runs/first, its newest checkpoint\n"
-        "  relaunch evaluate first@best --split test\n"
-        "  relaunch evaluate model.pth.tar --workload tiny_imagenet --arch resnet18"))
-    p.add_argument("source", metavar="RUN|CHECKPOINT|FILE", help="RUN, RUN@best, RUN@STEP, a checkpoint's folder or a weights file")
+    p = Parser(
+        prog="relaunch evaluate",
+        description=(
+            "Score every sample of a split once and write the predictions.\n\n"
+            "  relaunch evaluate first                     the run runs/first, its newest checkpoint\n"
+            "  relaunch evaluate first@best --split test\n"
+            "  relaunch evaluate model.pth.tar --workload tiny_imagenet --arch resnet18"
+        ),
+    )
+    p.add_argument(
+        "source",
+        metavar="RUN|CHECKPOINT|FILE",
+        help="RUN, RUN@best, RUN@STEP, a checkpoint's folder or a weights file",
+    )
     p.add_argument("--split", help="the split to score (default: val, else test)")
     p.add_argument("--out", help="folder for the predictions (default: the run's own)")
     p.add_argument("--outputs", action="store_true", help="also write the raw outputs [N, classes] (images)")
     p.add_argument("--data", help="packed data set (default: the one it was trained on)")
     p.add_argument("--data-root", help="where packed data is kept (default: $RELAUNCH_DATA, else data)")
-    p.add_argument("--eval-batch-size", type=int, help="samples (text: windows) scored at a time by each process")
+    p.add_argument(
+        "--eval-batch-size", type=int, help="samples (text: windows) scored at a time by each process"
+    )
     p.add_argument("--threads", type=int, help="CPU threads per process (default: as it was trained)")
-    p.add_argument("--timeout", type=int, default=Launch.timeout, help=f"seconds after which a process that is missing ends the others [{Launch.timeout}]")
+    p.add_argument(
+        "--timeout",
+        type=int,
+        default=Launch.timeout,
+        help=f"seconds after which a process that is missing ends the others [{Launch.timeout}]",
+    )
     p.add_argument("--workload", help="for a foreign file: the workload, after it its flags (--arch …)")
     return p
 
@@ -75,46 +92,89 @@ def run(argv: list[str]) -> tuple[int, str | None]:
         config = parse([args.workload, *rest], "relaunch evaluate … --workload").config
     elif rest:
         raise Failure(USAGE, f"unknown argument {rest[0]!r}", "see relaunch evaluate --help")
-    launch = Launch(resume=args.source, split=args.split, out=args.out, outputs=args.outputs, data_root=args.data_root,
-                    timeout=args.timeout)
-    changes = {k: v for k, v in (("data", args.data), ("eval_batch_size", args.eval_batch_size), ("threads", args.threads)) if v}
+    launch = Launch(
+        resume=args.source,
+        split=args.split,
+        out=args.out,
+        outputs=args.outputs,
+        data_root=args.data_root,
+        timeout=args.timeout,
+    )
+    changes = {
+        k: v
+        for k, v in (
+            ("data", args.data),
+            ("eval_batch_size", args.eval_batch_size),
+            ("threads", args.threads),
+        )
+        if v
+    }
     return evaluate(launch, config, changes)
 
 
 def evaluate(launch: Launch, config: RunConfig | None, changes: dict) -> tuple[int, str | None]:
     """Evaluate launch.resume and write its predictions. `config` describes foreign weights; `changes` override either."""
-    from data_prep.packed import data_root, open_packed
-    from trainers.runtime import Runtime
-    from trainers.source import config_for, open_source
+    from relaunch.data_prep.packed import data_root, open_packed
+    from relaunch.trainers.group.runtime import Runtime
+    from relaunch.trainers.weights.source import config_for, open_source
 
     source = open_source(launch.resume)
     if config and source.config and config.workload != source.config.workload:
-        raise Failure(USAGE, f"{source.name} was trained as {source.config.workload}, not {config.workload}", "name its own workload")
+        raise Failure(
+            USAGE,
+            f"{source.name} was trained as {source.config.workload}, not {config.workload}",
+            "name its own workload",
+        )
     config = dataclasses.replace(config_for(source, config), **changes)
     packed = open_packed(config.data, data_root(launch.data_root))
     if source.meta and "data" not in changes and packed.hash != source.meta["data_hash"]:
-        raise Failure(DATA, f"{packed.path} is not the data that {source.name} was trained on", "name the data to score with --data")
+        raise Failure(
+            DATA,
+            f"{packed.path} is not the data that {source.name} was trained on",
+            "name the data to score with --data",
+        )
     split = launch.split or packed.eval_split
     packed.check_split(split)
     if launch.outputs and packed.kind != "images":
-        raise Failure(USAGE, "--outputs is for images: a language model's would be words x vocabulary", "leave it out")
+        raise Failure(
+            USAGE, "--outputs is for images: a language model's would be words x vocabulary", "leave it out"
+        )
     out = Path(launch.out) if launch.out else source.run and source.run.predictions
     if out is None:
-        raise Failure(USAGE, f"{source.path} lies in no run, so there is no place for its predictions", "add --out FOLDER")
+        raise Failure(
+            USAGE,
+            f"{source.path} lies in no run, so there is no place for its predictions",
+            "add --out FOLDER",
+        )
     runtime = Runtime(config.threads or source.meta.get("threads"), config.deterministic, launch.timeout)
     with runtime.watched():
         return evaluate_together(launch, config, source, packed, split, out, runtime)
 
 
-def evaluate_together(launch: Launch, config: RunConfig, source, packed, split: str, out: Path, runtime) -> tuple[int, str | None]:
-    from trainers.build import load_weights, make_model, make_task
+def evaluate_together(
+    launch: Launch, config: RunConfig, source, packed, split: str, out: Path, runtime
+) -> tuple[int, str | None]:
+    from relaunch.trainers.build import load_weights, make_model, make_task
 
     model = runtime.together(lambda: make_model(config, packed))
-    task = runtime.together(lambda: make_task(dataclasses.replace(config, batch_size=runtime.world, grad_accum_steps=1),
-                                              packed, runtime.device, runtime.rank, runtime.world))
+    task = runtime.together(
+        lambda: make_task(
+            dataclasses.replace(config, batch_size=runtime.world, grad_accum_steps=1),
+            packed,
+            runtime.device,
+            runtime.rank,
+            runtime.world,
+        )
+    )
     runtime.together(lambda: load_weights(model, source.weights(), str(source.path)))
-    rows = score_split(runtime, task, model.to(runtime.device), split, launch.outputs,
-                       lambda: runtime.agree(int(process.asked_to_stop() is not None)))
+    rows = score_split(
+        runtime,
+        task,
+        model.to(runtime.device),
+        split,
+        launch.outputs,
+        lambda: runtime.agree(int(process.asked_to_stop() is not None)),
+    )
     if rows is None:
         raise Failure(PREEMPTED, "stopped before the evaluation ended; nothing was written", "run it again")
     runtime.decide(lambda: report(source, config, packed, split, rows, task, out, runtime))
@@ -123,18 +183,36 @@ def evaluate_together(launch: Launch, config: RunConfig, source, packed, split: 
 
 
 def report(source, config, packed, split, rows, task, out: Path, runtime) -> None:
-    from trainers import predictions
+    from relaunch.trainers.compare import predictions
 
     outputs = rows.pop("outputs", None)
     metrics = task.summarise(rows)
-    path = predictions.write(out, rows, outputs, source=source, config=config, packed=packed, split=split, metrics=metrics,
-                             launch={"world": runtime.world, "device": str(runtime.device), "threads": runtime.threads,
-                                     "precision": runtime.precision})
-    shown = "  ".join(f"{name} {value:.4f}" if name in ("loss", "nll") else f"{name} {value:.2f}" + " %" * name.startswith("top")
-                      for name, value in metrics.items())
-    process.tell(f"{source.name} on {packed.name}/{split}, {len(rows['id']):,} predictions: {shown}\nwritten: {path}")
+    path = predictions.write(
+        out,
+        rows,
+        outputs,
+        source=source,
+        config=config,
+        packed=packed,
+        split=split,
+        metrics=metrics,
+        launch={
+            "world": runtime.world,
+            "device": str(runtime.device),
+            "threads": runtime.threads,
+            "precision": runtime.precision,
+        },
+    )
+    shown = "  ".join(
+        f"{name} {value:.4f}"
+        if name in ("loss", "nll")
+        else f"{name} {value:.2f}" + " %" * name.startswith("top")
+        for name, value in metrics.items()
+    )
+    process.tell(
+        f"{source.name} on {packed.name}/{split}, {len(rows['id']):,} predictions: {shown}\nwritten: {path}"
+    )
 
 
 if __name__ == "__main__":
     sys.exit(process.main(run))
-

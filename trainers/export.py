@@ -14,9 +14,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-from data_prep.errors import STORAGE, USAGE, Failure
-from trainers import process, rundir, workloads
-from trainers.config import Parser, RunConfig
+from relaunch.data_prep.errors import STORAGE, USAGE, Failure
+from relaunch.trainers import rundir, workloads
+from relaunch.trainers.config import Parser, RunConfig
+from relaunch.trainers.group import process
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,11 +37,19 @@ def tied(config: RunConfig) -> dict[str, str]:
 
 
 def parser() -> Parser:
-    p = Parser(prog="relaunch export", description=(
-        "Write the weights of a checkpoint, without optimizer and state, as NAME.safetensors and NAME.pth.\n\n"
-        "  relaunch export first@best\n"
-        "  relaunch export model_best.pth.tar --out weights"))
-    p.add_argument("source", metavar="RUN|CHECKPOINT|FILE", help="RUN, RUN@best, RUN@STEP, a checkpoint's folder or a weights file")
+    p = Parser(
+        prog="relaunch export",
+        description=(
+            "Write the weights of a checkpoint, without optimizer and state, as NAME.safetensors and NAME.pth.\n\n"
+            "  relaunch export first@best\n"
+            "  relaunch export model_best.pth.tar --out weights"
+        ),
+    )
+    p.add_argument(
+        "source",
+        metavar="RUN|CHECKPOINT|FILE",
+        help="RUN, RUN@best, RUN@STEP, a checkpoint's folder or a weights file",
+    )
     p.add_argument("--out", help="folder for the two files (default: RUN/export)")
     return p
 
@@ -49,11 +58,14 @@ def run(argv: list[str]) -> tuple[int, str | None]:
     args = parser().parse_args(argv)
     import torch
     from safetensors.torch import save
-    from trainers.source import open_source
+
+    from relaunch.trainers.weights.source import open_source
 
     source = open_source(args.source)
     if not args.out and not source.run:
-        raise Failure(USAGE, f"{source.path} lies in no run, so there is no place for its weights", "add --out FOLDER")
+        raise Failure(
+            USAGE, f"{source.path} lies in no run, so there is no place for its weights", "add --out FOLDER"
+        )
     out = Path(args.out) if args.out else source.run.path / "export"
     weights = {name: tensor.contiguous() for name, tensor in source.weights().items()}
     if source.config:
@@ -63,8 +75,12 @@ def run(argv: list[str]) -> tuple[int, str | None]:
         stem = source.path.name.split(".")[0]
     plain = io.BytesIO()
     torch.save(weights, plain)
-    files = {"safetensors": save({name: tensor.clone() for name, tensor in weights.items()}),  # it takes no tensor twice
-             "pth": plain.getvalue()}
+    files = {
+        "safetensors": save(
+            {name: tensor.clone() for name, tensor in weights.items()}
+        ),  # it takes no tensor twice
+        "pth": plain.getvalue(),
+    }
     before = [source.path] if source.path.is_file() else source.path.iterdir()
     process.tell(f"{source.path}: {size(sum(f.stat().st_size for f in before))} with all that it holds")
     for suffix, content in files.items():

@@ -10,12 +10,14 @@ import time
 import torch
 from tqdm import tqdm
 
-from data_prep.errors import DIVERGED, PREEMPTED, STOPPED, STORAGE, Failure
-from trainers import checkpoint, order, process
-from trainers.build import load_optimizer, load_weights, optimizer_state, weights_of
-from trainers.checkpoint import State
-from trainers.evaluate import score_split
-from trainers.schedule import due, learning_rate
+from relaunch.data_prep.errors import DIVERGED, PREEMPTED, STOPPED, STORAGE, Failure
+from relaunch.trainers.build import load_optimizer, load_weights, optimizer_state, weights_of
+from relaunch.trainers.evaluate import score_split
+from relaunch.trainers.group import process
+from relaunch.trainers.schedule import due, learning_rate
+from relaunch.trainers.tasks import order
+from relaunch.trainers.weights import checkpoint
+from relaunch.trainers.weights.checkpoint import State
 
 NO_STOP, BY_SIGNAL, BY_REQUEST = 0, 1, 2
 
@@ -23,12 +25,23 @@ NO_STOP, BY_SIGNAL, BY_REQUEST = 0, 1, 2
 class Training:
     """One run in this process: the model, its optimizer, its position, and what happens at a step's boundary."""
 
-    def __init__(self, config, identity: dict, runtime, task, model, optimizer, run, metrics, stop_after: int | None):
-        self.config, self.identity, self.runtime, self.task, self.run, self.metrics = config, identity, runtime, task, run, metrics
+    def __init__(
+        self, config, identity: dict, runtime, task, model, optimizer, run, metrics, stop_after: int | None
+    ):
+        self.config, self.identity, self.runtime, self.task, self.run, self.metrics = (
+            config,
+            identity,
+            runtime,
+            task,
+            run,
+            metrics,
+        )
         self.module = model
         self.model = runtime.accelerator.prepare(model)
         self.optimizer = optimizer
-        if runtime.accelerator.scaler:  # the engine's own optimizer is needed for nothing else, and costs 120 us a step
+        if (
+            runtime.accelerator.scaler
+        ):  # the engine's own optimizer is needed for nothing else, and costs 120 us a step
             optimizer._step_supports_amp_scaling = False  # a fused one would skip in its kernel, unseen
             self.optimizer = runtime.accelerator.prepare(optimizer)
         self.stop_after = stop_after or math.inf
@@ -40,8 +53,11 @@ class Training:
         self.seen: list = []  # micro-batches not yet in the window: adding them up waits for the device
         self.stop = NO_STOP
         self.polled = 0.0
-        self.generator = (torch.default_generator if runtime.device.type == "cpu" else
-                          torch.cuda.default_generators[torch.cuda.current_device()])
+        self.generator = (
+            torch.default_generator
+            if runtime.device.type == "cpu"
+            else torch.cuda.default_generators[torch.cuda.current_device()]
+        )
         self.bar = tqdm(disable=True)
         self.restart_clock()
 
@@ -69,7 +85,9 @@ class Training:
             last = micro == c.grad_accum_steps - 1
             with contextlib.nullcontext() if last else self.runtime.accelerator.no_sync(self.model):
                 loss, seen = self.task.loss(self.model, batch)
-                self.runtime.accelerator.backward(loss / c.grad_accum_steps if c.grad_accum_steps > 1 else loss)
+                self.runtime.accelerator.backward(
+                    loss / c.grad_accum_steps if c.grad_accum_steps > 1 else loss
+                )
             self.seen.append(seen)
         if c.clip:
             self.runtime.accelerator.clip_grad_norm_(self.model.parameters(), c.clip)
@@ -114,20 +132,41 @@ class Training:
         elapsed = time.perf_counter() - self.clock
         done = self.task.samples_done(self.step) - self.task.samples_done(self.clocked_from)
         skipped = {"skipped": self.skipped} if self.runtime.accelerator.scaler else {}
-        self.record("train", self.task.metrics(sums), skipped | {
-            "lr": learning_rate(self.config, self.step - 1, self.task.steps_per_epoch, self.total),
-            "samples_per_s": done / elapsed, "data_wait_share": self.waited / elapsed, "peak_memory_mb": peak_memory_mb(self.runtime.device)})
+        self.record(
+            "train",
+            self.task.metrics(sums),
+            skipped
+            | {
+                "lr": learning_rate(self.config, self.step - 1, self.task.steps_per_epoch, self.total),
+                "samples_per_s": done / elapsed,
+                "data_wait_share": self.waited / elapsed,
+                "peak_memory_mb": peak_memory_mb(self.runtime.device),
+            },
+        )
         self.restart_clock()
 
     def refuse_unless_finite(self, sums, where: str = ""):
         if not all(map(math.isfinite, sums)):
-            raise Failure(DIVERGED, f"the loss{where} is not finite after step {self.step}", "lower --lr, or set --clip")
+            raise Failure(
+                DIVERGED, f"the loss{where} is not finite after step {self.step}", "lower --lr, or set --clip"
+            )
 
     def record(self, split: str, values: dict, extra: dict | None = None):
         if self.metrics:
-            self.metrics.log({"step": self.step, "samples": self.task.samples_done(self.step), "epoch": self.epoch,
-                              "split": split, **values, **(extra or {})})
-            self.say(f"step {self.step}/{self.total}  epoch {self.epoch:.2f}  {split:5}  " + shown({**values, **(extra or {})}))
+            self.metrics.log(
+                {
+                    "step": self.step,
+                    "samples": self.task.samples_done(self.step),
+                    "epoch": self.epoch,
+                    "split": split,
+                    **values,
+                    **(extra or {}),
+                }
+            )
+            self.say(
+                f"step {self.step}/{self.total}  epoch {self.epoch:.2f}  {split:5}  "
+                + shown({**values, **(extra or {})})
+            )
 
     def say(self, text: str):
         if self.runtime.main:
@@ -143,11 +182,13 @@ class Training:
         self.refuse_unless_finite(values.values(), f" on {split}")
         self.evaluated = self.step
         value = values[self.task.best]
-        if self.best is None or (value > self.best["value"] if self.task.best == "top1" else value < self.best["value"]):
+        if self.best is None or (
+            value > self.best["value"] if self.task.best == "top1" else value < self.best["value"]
+        ):
             self.best = {"step": self.step, "metric": self.task.best, "value": value}
         self.record("val", values)
         if self.metrics and self.task.packed.kind == "text":
-            from trainers.generate import sample_text
+            from relaunch.trainers.generate import sample_text
 
             text = sample_text(self.module, self.task.packed, 60, 0.8, self.config.seed, bptt=self.task.bptt)
             self.metrics.text("generated", self.step, text)
@@ -168,24 +209,48 @@ class Training:
                 self.refuse_unless_finite(window + epoch_sums)
             try:
                 self.metrics.sync()
-                checkpoint.save(self.run, State(weights_of(self.module), optimizer_state(self.optimizer, self.module),
-                                                self.meta(open_sums)), self.config.keep, self.protected)
+                checkpoint.save(
+                    self.run,
+                    State(
+                        weights_of(self.module),
+                        optimizer_state(self.optimizer, self.module),
+                        self.meta(open_sums),
+                    ),
+                    self.config.keep,
+                    self.protected,
+                )
                 self.run.write_status("running", step=self.step)
             except OSError as error:
                 if final:
-                    raise Failure(STORAGE, f"the last checkpoint could not be written ({error})",
-                                  "free some space and run it again with --resume auto") from error
-                process.tell(f"relaunch: ALARM: no checkpoint of step {self.step} ({error}); training goes on", sys.stderr)
+                    raise Failure(
+                        STORAGE,
+                        f"the last checkpoint could not be written ({error})",
+                        "free some space and run it again with --resume auto",
+                    ) from error
+                process.tell(
+                    f"relaunch: ALARM: no checkpoint of step {self.step} ({error}); training goes on",
+                    sys.stderr,
+                )
 
         self.runtime.decide(write)
 
     def meta(self, open_sums: list) -> dict:
         scaler = self.runtime.accelerator.scaler
-        return {"step": self.step, "samples": self.task.samples_done(self.step), "skipped": self.skipped,
-                "evaluated": self.evaluated, "best": self.best, "open_sums": open_sums,
-                "scaler": scaler.state_dict() if scaler else None, "world": self.runtime.world,
-                "threads": self.runtime.threads, "precision": self.runtime.precision,
-                "global_batch": self.config.batch_size, "config": self.config.to_json(), **self.identity}
+        return {
+            "step": self.step,
+            "samples": self.task.samples_done(self.step),
+            "skipped": self.skipped,
+            "evaluated": self.evaluated,
+            "best": self.best,
+            "open_sums": open_sums,
+            "scaler": scaler.state_dict() if scaler else None,
+            "world": self.runtime.world,
+            "threads": self.runtime.threads,
+            "precision": self.runtime.precision,
+            "global_batch": self.config.batch_size,
+            "config": self.config.to_json(),
+            **self.identity,
+        }
 
     def warm_up(self):
         """Two passes that are thrown away. After a first one DDP regroups the gradients, and with three or more ranks that
@@ -202,7 +267,9 @@ class Training:
         meta = state.meta
         load_weights(self.module, state.model, "the checkpoint")
         load_optimizer(self.optimizer, self.module, state.optimizer)
-        self.step, self.skipped, self.evaluated, self.best = (meta[k] for k in ("step", "skipped", "evaluated", "best"))
+        self.step, self.skipped, self.evaluated, self.best = (
+            meta[k] for k in ("step", "skipped", "evaluated", "best")
+        )
         self.protected = {self.step}
         if len(meta["open_sums"]) == self.runtime.world:
             mine = meta["open_sums"][self.runtime.rank]
@@ -221,7 +288,12 @@ class Training:
         if not self.agree_to_stop() and self.owes_evaluation():
             self.evaluate()
             self.save()
-        self.bar = tqdm(total=self.total, initial=self.step, unit="step", disable=not (self.runtime.main and sys.stderr.isatty()))
+        self.bar = tqdm(
+            total=self.total,
+            initial=self.step,
+            unit="step",
+            disable=not (self.runtime.main and sys.stderr.isatty()),
+        )
         while self.step < self.total and not self.stop:
             self.turn()
         self.bar.close()
@@ -248,7 +320,9 @@ class Training:
         """Record the epoch's mean."""
         self.add_up()
         sums = self.runtime.sum([a + b for a, b in zip(self.epoch_sums, self.window)])
-        self.epoch_sums = [-a for a in self.window]  # the window goes on into the next epoch and is added there whole
+        self.epoch_sums = [
+            -a for a in self.window
+        ]  # the window goes on into the next epoch and is added there whole
         self.record("train", {f"epoch_{name}": value for name, value in self.task.metrics(sums).items()})
 
     def leave(self) -> int:
@@ -258,7 +332,13 @@ class Training:
             code, state, why = STOPPED, "stopped", "stopped by the STOP file, and saved"
         else:
             number = process.asked_to_stop()
-            by = number.name if number else "--stop-after" if self.step >= self.stop_after else "a signal to another process"
+            by = (
+                number.name
+                if number
+                else "--stop-after"
+                if self.step >= self.stop_after
+                else "a signal to another process"
+            )
             code, state, why = PREEMPTED, "preempted", f"stopped by {by}, and saved"
         if self.step == 0 and code:
             why = why.replace("and saved", "before the first step: nothing to save")
@@ -266,7 +346,11 @@ class Training:
             self.run.write_status(state, code, self.step, why)
             if self.stop == BY_REQUEST:
                 self.run.stop.unlink(missing_ok=True)
-        best = f"; best {self.best['metric']} {self.best['value']:.2f} at step {self.best['step']}" if self.best else ""
+        best = (
+            f"; best {self.best['metric']} {self.best['value']:.2f} at step {self.best['step']}"
+            if self.best
+            else ""
+        )
         self.say(f"{self.run.path}: {why}, step {self.step}/{self.total}{best}")
         return code
 
@@ -281,7 +365,9 @@ def peak_memory_mb(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 1e6
     import resource
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+    return (
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+    )
 
 
 UNITS = {"samples_per_s": " samples/s", "peak_memory_mb": " MB"}
@@ -296,5 +382,9 @@ def shown(values: dict) -> str:
         elif name in ("samples_per_s", "peak_memory_mb"):
             parts.append(f"{value:,.0f}{UNITS[name]}")
         else:
-            parts.append(f"{name} " + (f"{value:.4f}" if name.endswith(("loss", "nll")) else f"{value:.4g}") + (" %" if "top" in name else ""))
+            parts.append(
+                f"{name} "
+                + (f"{value:.4f}" if name.endswith(("loss", "nll")) else f"{value:.4g}")
+                + (" %" if "top" in name else "")
+            )
     return "  ".join(parts)

@@ -1,6 +1,6 @@
 """What a run leaves to look at: metrics.jsonl, and the same numbers, its model and its data in TensorBoard.
 
-    tensorboard --logdir runs --host 127.0.0.1
+tensorboard --logdir runs --host 127.0.0.1
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from data_prep.packed import Packed
-from trainers import process
-from trainers.config import RunConfig
-from trainers.rundir import RunDir
+from relaunch.data_prep.packed import Packed
+from relaunch.trainers.config import RunConfig
+from relaunch.trainers.group import process
+from relaunch.trainers.rundir import RunDir
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,7 +34,10 @@ class Metrics:
 
         self.file = open(run.metrics, "a")
         # two writers with the same tags share a chart; readers drop what a killed run had logged from purge_step on
-        self.writers = {split: SummaryWriter(str(run.tensorboard / split), purge_step=resumed_step + 1) for split in ("train", "val")}
+        self.writers = {
+            split: SummaryWriter(str(run.tensorboard / split), purge_step=resumed_step + 1)
+            for split in ("train", "val")
+        }
         self.complained = set()
 
     def log(self, record: dict) -> None:
@@ -48,7 +51,9 @@ class Metrics:
                     writer.add_scalar(tag, value, record["step"])
             writer.flush()
 
-        self.attempt("metrics.jsonl", lambda: print(json.dumps(finite, allow_nan=False), file=self.file, flush=True))
+        self.attempt(
+            "metrics.jsonl", lambda: print(json.dumps(finite, allow_nan=False), file=self.file, flush=True)
+        )
         self.attempt("TensorBoard", draw)
 
     def sync(self) -> None:
@@ -69,7 +74,7 @@ class Metrics:
         """Once, when a run begins: its settings, layers, graph and first images. Leaves model and generators as they were."""
         import torch
 
-        from trainers import summary
+        from relaunch.trainers import summary
 
         settings = config.to_json()
         settings |= settings.pop("options")
@@ -83,18 +88,26 @@ class Metrics:
             mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (packed.mean, packed.std))
             writer.add_images("training images", (x * std + mean).clamp(0, 1), 0)
 
-        parts = {"layers": lambda writer: self.text("layers", 0, summary.table(twin, example)),
-                 "graph": lambda writer: writer.add_graph(twin, example)}
+        parts = {
+            "layers": lambda writer: self.text("layers", 0, summary.table(twin, example)),
+            "graph": lambda writer: writer.add_graph(twin, example),
+        }
         if packed.kind == "images":
             parts["images"] = first_images
         fast = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)  # tracing does not follow it
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings(action="ignore"):  # what tracing warns of is not for users
+        with (
+            torch.random.fork_rng(devices=[]),
+            warnings.catch_warnings(action="ignore"),
+        ):  # what tracing warns of is not for users
             for name, part in parts.items():
                 try:
                     part(self.writers["train"])
                 except Exception as error:  # a model that cannot be drawn still trains
-                    process.tell(f"relaunch: no {name} in TensorBoard ({' '.join(str(error).split())[:200]})", sys.stderr)
+                    process.tell(
+                        f"relaunch: no {name} in TensorBoard ({' '.join(str(error).split())[:200]})",
+                        sys.stderr,
+                    )
         torch.backends.mha.set_fastpath_enabled(fast)
 
     def text(self, tag: str, step: int, text: str) -> None:

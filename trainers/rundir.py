@@ -1,6 +1,6 @@
 """A run's folder: every path in it, atomic writes, its lock, and the command-line names that lead to it.
 
-    RunDir("runs/first").metrics
+RunDir("runs/first").metrics
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from data_prep.errors import DATA, LOCKED, STORAGE, Failure
+from relaunch.data_prep.errors import DATA, LOCKED, STORAGE, Failure
 
 
 class RunDir:
@@ -46,13 +46,25 @@ class RunDir:
                 return fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    raise Failure(LOCKED, f"another process is training {self.path}", "wait for it, or choose another --run")
+                    raise Failure(
+                        LOCKED,
+                        f"another process is training {self.path}",
+                        "wait for it, or choose another --run",
+                    )
                 time.sleep(0.2)
 
-    def write_status(self, state: str, code: int | None = None, step: int | None = None, reason: str = "") -> None:
+    def write_status(
+        self, state: str, code: int | None = None, step: int | None = None, reason: str = ""
+    ) -> None:
         """`state`: running | done | stopped | preempted | failed; `code` is the exit code of DESIGN's table."""
-        status = {"state": state, "code": code, "step": step, "reason": reason, "pid": os.getpid(),
-                  "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+        status = {
+            "state": state,
+            "code": code,
+            "step": step,
+            "reason": reason,
+            "pid": os.getpid(),
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        }
         try:
             write_atomic(self.status, dump_json(status))
         except OSError as error:  # a full disk: what is reported must not depend on the report
@@ -100,7 +112,11 @@ def storage():
     try:
         yield
     except OSError as error:
-        raise Failure(STORAGE, f"cannot write the run's folder ({error})", "free some space, or choose another place with --run PATH") from error
+        raise Failure(
+            STORAGE,
+            f"cannot write the run's folder ({error})",
+            "free some space, or choose another place with --run PATH",
+        ) from error
 
 
 def locate(name: str) -> Path:
@@ -117,7 +133,11 @@ def find(source: str) -> tuple[Path, str | None]:
         if path.exists():
             return path, selector
     known = sorted(p.parent.name for p in ROOT.glob("*/config.json"))[-5:]
-    raise Failure(DATA, f"no run or checkpoint {name!r}", f"runs here: {', '.join(known)}" if known else "nothing is under runs/ yet")
+    raise Failure(
+        DATA,
+        f"no run or checkpoint {name!r}",
+        f"runs here: {', '.join(known)}" if known else "nothing is under runs/ yet",
+    )
 
 
 def read_json(path: Path) -> dict:
@@ -156,5 +176,3 @@ def sync_folder(path: Path) -> None:
 
 def remove(path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
-
-

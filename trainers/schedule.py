@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from trainers.config import RunConfig
+from relaunch.trainers.config import RunConfig
 
 
 def learning_rate(config: RunConfig, step: int, steps_per_epoch: int, total_steps: int) -> float:
@@ -24,7 +24,9 @@ def learning_rate(config: RunConfig, step: int, steps_per_epoch: int, total_step
     return rate * min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else rate
 
 
-def one_cycle(peak: float, step: int, total: int, up: float = 0.3, div: float = 25.0, final_div: float = 1e4) -> float:
+def one_cycle(
+    peak: float, step: int, total: int, up: float = 0.3, div: float = 25.0, final_div: float = 1e4
+) -> float:
     def along(start, end, share):
         return end + (start - end) / 2 * (1 + math.cos(math.pi * share))
 

@@ -1,6 +1,6 @@
 """Every layer of a workload's model: its output's shape, parameters and cost.
 
-    python -m trainers.summary tiny_imagenet --stem small
+python -m trainers.summary tiny_imagenet --stem small
 """
 
 from __future__ import annotations
@@ -10,15 +10,20 @@ import sys
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-from data_prep.errors import Failure
-from data_prep.packed import Packed, data_root, open_packed
-from trainers import process
-from trainers.config import RunConfig, parse
+from relaunch.data_prep.errors import Failure
+from relaunch.data_prep.packed import Packed, data_root, open_packed
+from relaunch.trainers.config import RunConfig, parse
+from relaunch.trainers.group import process
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-OFFICIAL = {"mnist": ((28, 28, 1), 10), "cifar10": ((32, 32, 3), 10), "tiny_imagenet": ((64, 64, 3), 200), "wikitext2": (None, 33278)}
+OFFICIAL = {
+    "mnist": ((28, 28, 1), 10),
+    "cifar10": ((32, 32, 3), 10),
+    "tiny_imagenet": ((64, 64, 3), 200),
+    "wikitext2": (None, 33278),
+}
 NOTE = "FLOP = 2 x MAC, of matrix products, convolutions and attention (all T x T of it); other operations are not counted."
 
 
@@ -27,8 +32,13 @@ def official(data: str) -> SimpleNamespace:
     shape, classes = OFFICIAL[data]
     if shape is None:
         return SimpleNamespace(kind="text", name=data, vocab=lambda: range(classes))
-    return SimpleNamespace(kind="images", name=data, classes=range(classes), mean=[0.5] * shape[2],
-                           images=lambda split: SimpleNamespace(shape=(1, *shape)))
+    return SimpleNamespace(
+        kind="images",
+        name=data,
+        classes=range(classes),
+        mean=[0.5] * shape[2],
+        images=lambda split: SimpleNamespace(shape=(1, *shape)),
+    )
 
 
 def example(config: RunConfig, packed: Packed) -> Tensor:
@@ -63,8 +73,15 @@ def table(model: nn.Module, example: Tensor) -> str:
             own = [p for p in module.parameters() if p not in counted]
             counted.update(own)
             out = out[0] if isinstance(out, tuple) else out
-            rows.append((name, type(module).__name__, "x".join(map(str, out.shape)), f"{sum(p.numel() for p in own):,}",
-                         f"{counter.get_total_flops() - call['flops']:,}"))
+            rows.append(
+                (
+                    name,
+                    type(module).__name__,
+                    "x".join(map(str, out.shape)),
+                    f"{sum(p.numel() for p in own):,}",
+                    f"{counter.get_total_flops() - call['flops']:,}",
+                )
+            )
 
     for name, module in model.named_modules():
         module.register_forward_pre_hook(enter)
@@ -73,10 +90,16 @@ def table(model: nn.Module, example: Tensor) -> str:
     with counter, torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         model(example)
     flops = counter.get_total_flops()
-    rows = [("layer", "type", "output", "parameters", "FLOPs"), *rows,
-            ("total", "", "", f"{sum(p.numel() for p in model.parameters()):,}", f"{flops:,}")]
+    rows = [
+        ("layer", "type", "output", "parameters", "FLOPs"),
+        *rows,
+        ("total", "", "", f"{sum(p.numel() for p in model.parameters()):,}", f"{flops:,}"),
+    ]
     widths = [max(len(row[i]) for row in rows) for i in range(5)]
-    lines = ["  ".join(cell.ljust(w) if i < 3 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))) for row in rows]
+    lines = [
+        "  ".join(cell.ljust(w) if i < 3 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths)))
+        for row in rows
+    ]
     shape = "x".join(map(str, example.shape))
     return "\n".join([*lines, f"For one input of {shape}: {flops / 2e9:.3f} GMAC. {NOTE}"])
 
@@ -90,9 +113,11 @@ def run(argv: list[str]) -> tuple[int, str | None]:
         if config.data not in OFFICIAL:
             raise
         packed, shown = official(config.data), " (not packed here: its published sizes)"
-    from trainers.build import make_model
+    from relaunch.trainers.build import make_model
 
-    process.tell(f"{config.workload} {config.arch} on {packed.name}{shown}\n\n{table(make_model(config, packed), example(config, packed))}")
+    process.tell(
+        f"{config.workload} {config.arch} on {packed.name}{shown}\n\n{table(make_model(config, packed), example(config, packed))}"
+    )
     return 0, None
 
 

@@ -1,6 +1,6 @@
 """Train a workload in this process, as the engine starts it.
 
-    accelerate launch --config_file accelerate_configs/cpu.yaml -m trainers.train mnist --data digits --epochs 2
+accelerate launch --config_file accelerate_configs/cpu.yaml -m trainers.train mnist --data digits --epochs 2
 """
 
 from __future__ import annotations
@@ -10,21 +10,24 @@ import os
 import platform
 import sys
 
-from data_prep.errors import DATA, LOCKED, USAGE, Failure
-from trainers import process, rundir
-from trainers.config import FREE, LENGTH, Job, RunConfig, merge_resumed, parse
-from trainers.rundir import RunDir
+from relaunch.data_prep.errors import DATA, LOCKED, USAGE, Failure
+from relaunch.trainers import rundir
+from relaunch.trainers.config import FREE, LENGTH, Job, RunConfig, merge_resumed, parse
+from relaunch.trainers.group import process
+from relaunch.trainers.rundir import RunDir
 
 
 def run(argv: list[str]) -> tuple[int, str | None]:
     job = parse(argv)
     launch = job.launch
     if launch.evaluate:
-        from trainers.evaluate import evaluate
+        from relaunch.trainers.evaluate import evaluate
 
         if not launch.resume or launch.resume == "auto":
             raise Failure(USAGE, "--evaluate needs a checkpoint", "add --resume RUN|CHECKPOINT|FILE")
-        changes = {k: getattr(job.config, k) for k in ("data", "eval_batch_size", "threads") if k in job.given}
+        changes = {
+            k: getattr(job.config, k) for k in ("data", "eval_batch_size", "threads") if k in job.given
+        }
         return evaluate(launch, job.config, changes)
     for name in ("split", "out", "outputs"):
         if getattr(launch, name):
@@ -44,16 +47,26 @@ def place(job: Job) -> tuple[RunDir | None, RunConfig]:
         raise Failure(USAGE, "--resume auto needs to know which run", "add --run NAME")
     if run and run.begun():
         if resume != "auto":
-            raise Failure(USAGE, f"{run.path} already holds a run", "add --resume auto to continue it, or choose another --run")
+            raise Failure(
+                USAGE,
+                f"{run.path} already holds a run",
+                "add --resume auto to continue it, or choose another --run",
+            )
         return run, merge_resumed(RunConfig.from_json(rundir.read_json(run.config)), job)
-    if run and run.path.exists() and (not run.path.is_dir() or any(
-            not p.name.startswith(".") and p.name not in ("STOP", "logs") for p in run.path.iterdir())):
+    if (
+        run
+        and run.path.exists()
+        and (
+            not run.path.is_dir()
+            or any(not p.name.startswith(".") and p.name not in ("STOP", "logs") for p in run.path.iterdir())
+        )
+    ):
         raise Failure(USAGE, f"{run.path} exists and is not a run", "choose another --run")
     return None, job.config
 
 
 def train(job: Job, existing: RunDir | None, config: RunConfig) -> tuple[int, str | None]:
-    from trainers.runtime import Runtime
+    from relaunch.trainers.group.runtime import Runtime
 
     runtime = Runtime(config.threads, config.deterministic, job.launch.timeout)
     with runtime.watched():
@@ -64,11 +77,11 @@ def train(job: Job, existing: RunDir | None, config: RunConfig) -> tuple[int, st
 
 
 def train_together(job: Job, existing: RunDir | None, config: RunConfig, runtime) -> tuple[int, str | None]:
-    from data_prep.packed import data_root, open_packed
-    from trainers import checkpoint
-    from trainers.build import check_micro_batch, load_weights, make_model, make_optimizer, make_task
-    from trainers.loop import Training, total_steps
-    from trainers.source import open_source
+    from relaunch.data_prep.packed import data_root, open_packed
+    from relaunch.trainers.build import check_micro_batch, load_weights, make_model, make_optimizer, make_task
+    from relaunch.trainers.loop import Training, total_steps
+    from relaunch.trainers.weights import checkpoint
+    from relaunch.trainers.weights.source import open_source
 
     # everything that can be wrong is found here, before anything is written
     packed = runtime.together(lambda: open_packed(config.data, data_root(job.launch.data_root)))
@@ -77,6 +90,7 @@ def train_together(job: Job, existing: RunDir | None, config: RunConfig, runtime
     model = runtime.together(lambda: make_model(config, packed))
     runtime.together(lambda: check_micro_batch(config, model, packed, runtime.world))
     if job.launch.resume not in (None, "auto") and not existing:
+
         def read():
             source = open_source(job.launch.resume)
             return source.weights(), str(source.path)
@@ -94,15 +108,26 @@ def train_together(job: Job, existing: RunDir | None, config: RunConfig, runtime
             run.lock()
             owned.append(run)
             if not existing and run.begun():
-                raise Failure(LOCKED, f"another process has just begun {run.path}", "add --resume auto, or choose another --run")
+                raise Failure(
+                    LOCKED,
+                    f"another process has just begun {run.path}",
+                    "add --resume auto, or choose another --run",
+                )
             checkpoint.recover(run)
         newest = checkpoint.newest_valid(run) if existing else None
         state = checkpoint.load(newest) if newest else None
         if state and state.meta["data_hash"] != identity["data_hash"]:
-            raise Failure(USAGE if "data" in job.given else DATA, f"{packed.path} is not the data that {run.path} was trained on",
-                          "give the same --data, or start a new --run")
+            raise Failure(
+                USAGE if "data" in job.given else DATA,
+                f"{packed.path} is not the data that {run.path} was trained on",
+                "give the same --data, or start a new --run",
+            )
         if state and state.meta["config_hash"] != identity["config_hash"]:
-            raise Failure(DATA, f"{run.config} is not the config that {newest} was trained with", "put back what was changed in it")
+            raise Failure(
+                DATA,
+                f"{run.config} is not the config that {newest} was trained with",
+                "put back what was changed in it",
+            )
         return run.path, state
 
     path, state = runtime.decide(claim)
@@ -112,7 +137,9 @@ def train_together(job: Job, existing: RunDir | None, config: RunConfig, runtime
     total = total_steps(config, task.steps_per_epoch)
     if state and (state.meta["step"], state.meta["evaluated"]) >= (total, total):
         if runtime.main:
-            run.write_status("done", 0, state.meta["step"], "trained to the end")  # a kill may have come between the two
+            run.write_status(
+                "done", 0, state.meta["step"], "trained to the end"
+            )  # a kill may have come between the two
             process.tell(f"{path}: finished already, at step {state.meta['step']}/{total}")
         runtime.close()
         return 0, str(path)
@@ -120,7 +147,7 @@ def train_together(job: Job, existing: RunDir | None, config: RunConfig, runtime
     opened = []  # on rank 0
 
     def begin():
-        from trainers.metrics import Metrics
+        from relaunch.trainers.metrics import Metrics
 
         step, evaluated = (state.meta["step"], state.meta["evaluated"]) if state else (0, 0)
         with rundir.storage():
@@ -134,7 +161,17 @@ def train_together(job: Job, existing: RunDir | None, config: RunConfig, runtime
 
     runtime.decide(begin)
     metrics = opened[0] if opened else None
-    training = Training(config, identity, runtime, task, model, make_optimizer(config, model), run, metrics, job.launch.stop_after)
+    training = Training(
+        config,
+        identity,
+        runtime,
+        task,
+        model,
+        make_optimizer(config, model),
+        run,
+        metrics,
+        job.launch.stop_after,
+    )
     try:
         with runtime.watched():
             if state:
@@ -143,7 +180,11 @@ def train_together(job: Job, existing: RunDir | None, config: RunConfig, runtime
             code = training.train()
     except Exception as error:  # the launcher compares where crashes happened
         if runtime.main:
-            code, what = (error.code, error.what) if isinstance(error, Failure) else (1, f"{type(error).__name__}: {error}")
+            code, what = (
+                (error.code, error.what)
+                if isinstance(error, Failure)
+                else (1, f"{type(error).__name__}: {error}")
+            )
             run.write_status("failed", code, training.step, what)
         raise
     finally:
@@ -160,16 +201,20 @@ def headline(training, packed, state) -> str:
         return f"{world} process{'es' * (world > 1)} in {'fp32' if precision == 'no' else precision}"
 
     where = f"{processes(r.world, r.precision)} on {r.device.type}, {r.threads} thread{'s' * (r.threads > 1)} each"
-    lines = [f"{training.run.path}: {c.workload} {c.arch} on {packed.name}, {where}",
-             f"batch {c.batch_size} = {r.world} x {c.grad_accum_steps} x {c.batch_size // r.world // c.grad_accum_steps}, "
-             f"{training.task.steps_per_epoch} steps an epoch, {training.total} in all"]
+    lines = [
+        f"{training.run.path}: {c.workload} {c.arch} on {packed.name}, {where}",
+        f"batch {c.batch_size} = {r.world} x {c.grad_accum_steps} x {c.batch_size // r.world // c.grad_accum_steps}, "
+        f"{training.task.steps_per_epoch} steps an epoch, {training.total} in all",
+    ]
     if r.world > 1:
         lines[1] += f"; a process that is missing ends the others after {r.timeout} s"
     if state:
         lines.append(f"resumed from step {state.meta['step']}")
         was = state.meta["world"], state.meta["precision"]
         if was != (r.world, r.precision):
-            lines.append(f"it was saved by {processes(*was)}: the same samples follow, sums may round differently")
+            lines.append(
+                f"it was saved by {processes(*was)}: the same samples follow, sums may round differently"
+            )
     return "\n".join(lines)
 
 
@@ -178,11 +223,30 @@ def plan(job: Job, runtime, packed, task, total: int) -> dict:
     import accelerate
     import torch
 
-    gpu = torch.cuda.get_device_name() if runtime.device.type == "cuda" else platform.processor() or platform.machine()
-    return {"command": ["trainers.train", *job.argv], "config": os.environ.get("RELAUNCH_CONFIG"), "world": runtime.world,
-            "device": runtime.device.type, "device_name": gpu, "precision": runtime.precision, "threads": runtime.threads,
-            "host": platform.node(), "data": str(packed.path), "data_hash": packed.hash, "steps_per_epoch": task.steps_per_epoch,
-            "total_steps": total, "versions": {"python": platform.python_version(), "torch": torch.__version__, "accelerate": accelerate.__version__}}
+    gpu = (
+        torch.cuda.get_device_name()
+        if runtime.device.type == "cuda"
+        else platform.processor() or platform.machine()
+    )
+    return {
+        "command": ["trainers.train", *job.argv],
+        "config": os.environ.get("RELAUNCH_CONFIG"),
+        "world": runtime.world,
+        "device": runtime.device.type,
+        "device_name": gpu,
+        "precision": runtime.precision,
+        "threads": runtime.threads,
+        "host": platform.node(),
+        "data": str(packed.path),
+        "data_hash": packed.hash,
+        "steps_per_epoch": task.steps_per_epoch,
+        "total_steps": total,
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "accelerate": accelerate.__version__,
+        },
+    }
 
 
 def config_hash(config: RunConfig) -> str:

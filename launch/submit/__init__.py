@@ -1,13 +1,13 @@
 """`relaunch submit`: one description of a job, written down for SLURM, Kubernetes, or a platform with a web form.
 
-    relaunch submit slurm cifar10 --config 8gpu --epochs 100 --nodes 2 --time 4:00:00 --partition gpu --submit
-    relaunch status | logs | cancel JOB
+relaunch submit slurm cifar10 --config 8gpu --epochs 100 --nodes 2 --time 4:00:00 --partition gpu --submit
+relaunch status | logs | cancel JOB
 """
 
 from __future__ import annotations
 
-from data_prep.errors import USAGE, Failure
-from trainers.workloads import nearest
+from relaunch.data_prep.errors import USAGE, Failure
+from relaunch.trainers.workloads import nearest
 
 KINDS = {
     "slurm": "an sbatch script",
@@ -19,15 +19,27 @@ KINDS = {
 def main(argv: list[str]) -> int:
     """`relaunch submit KIND WORKLOAD …`. Prints, unless `--submit`."""
     if not argv or argv[0] in ("-h", "--help"):
-        print("\n".join(["usage: relaunch submit KIND WORKLOAD [flags of relaunch train] [flags of the job]", "",
-                         *(f"  {kind:12} {about}" for kind, about in KINDS.items()), "",
-                         "relaunch submit KIND --help lists the flags of the job."]))
+        print(
+            "\n".join(
+                [
+                    "usage: relaunch submit KIND WORKLOAD [flags of relaunch train] [flags of the job]",
+                    "",
+                    *(f"  {kind:12} {about}" for kind, about in KINDS.items()),
+                    "",
+                    "relaunch submit KIND --help lists the flags of the job.",
+                ]
+            )
+        )
         return 0 if argv else USAGE
     kind, rest = argv[0], argv[1:]
     if kind not in KINDS:
         near = nearest(kind, list(KINDS))
-        raise Failure(USAGE, f"unknown kind of job {kind!r}", f"did you mean {near}?" if near else f"use {', '.join(KINDS)}")
-    from launch.submit import describe, kubernetes, queue, sheet, slurm
+        raise Failure(
+            USAGE,
+            f"unknown kind of job {kind!r}",
+            f"did you mean {near}?" if near else f"use {', '.join(KINDS)}",
+        )
+    from relaunch.launch.submit import describe, kubernetes, queue, sheet, slurm
 
     try:
         job = describe.parse(kind, rest)

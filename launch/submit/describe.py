@@ -19,11 +19,11 @@ from pathlib import Path
 
 import yaml
 
-from data_prep.errors import USAGE, Failure
-from launch import engine, plan, preflight, start
-from launch.facts import Facts
-from trainers import config, rundir
-from trainers.workloads import nearest
+from relaunch.data_prep.errors import USAGE, Failure
+from relaunch.launch import PROGRAM, engine, plan, preflight, start
+from relaunch.launch.facts import Facts
+from relaunch.trainers import config, rundir
+from relaunch.trainers.workloads import nearest
 
 # What a job gets of the environment it is submitted from. A whole environment holds tokens, and surprises.
 KEPT = ("HOME", "USER", "LOGNAME", "PATH", "LANG", "RELAUNCH_DATA", "HF_HOME", "HF_ENDPOINT")
@@ -64,10 +64,10 @@ class Job:
     tasks: tuple[tuple[str, tuple[str, ...]], ...]  # (label, flags) of each point of a sweep
     given: argparse.Namespace
 
-    def command(self, *more: str) -> list[str]:
+    def command(self, *more: str, program: tuple[str, ...] = (PROGRAM,)) -> list[str]:
         """The start of a launcher, as words."""
         python = self.site.python or ("python3" if self.given.image else sys.executable)
-        return [python, "-m", "launch", "train", *self.words, *more]
+        return [python, *program, "train", *self.words, *more]
 
     def runs(self) -> list[tuple[str, tuple[str, ...]]]:
         """(run, flags) of each task, or of the one that there is."""
@@ -79,6 +79,7 @@ def at_least(least: int):
         if not text.isdigit() or int(text) < least:
             raise argparse.ArgumentTypeError(f"{text} is not a whole number from {least} up")
         return int(text)
+
     return whole
 
 
@@ -87,25 +88,72 @@ def parser(kind: str) -> config.Parser:
     p.set_defaults(site=None, sweep=[], chain=1, submit=False, volume=[])
     p.add_argument("--name", help="the job's name (default: the run's)")
     p.add_argument("--nodes", type=at_least(1), metavar="N", help="machines [the config's]")
-    p.add_argument("--gpus-per-node", dest="gpus", type=at_least(0), metavar="N", help="GPUs of each machine, a process each [the config's]")
-    p.add_argument("--cpus-per-node", dest="cpus", type=at_least(1), metavar="N", help=f"CPUs of each machine [{THREADS} per process]")
+    p.add_argument(
+        "--gpus-per-node",
+        dest="gpus",
+        type=at_least(0),
+        metavar="N",
+        help="GPUs of each machine, a process each [the config's]",
+    )
+    p.add_argument(
+        "--cpus-per-node",
+        dest="cpus",
+        type=at_least(1),
+        metavar="N",
+        help=f"CPUs of each machine [{THREADS} per process]",
+    )
     p.add_argument("--time", type=seconds, help="how long it may run: MINUTES, H:MM:SS or D-HH:MM:SS")
     p.add_argument("--image", default="", help="container image")
-    p.add_argument("--env", action="append", default=[], metavar="NAME[=VALUE]", help="one more variable for the job; a secret by its name alone")
-    p.add_argument("--requeues", type=at_least(0), default=REQUEUES, metavar="N", help=f"times that it may come back [{REQUEUES}]")
+    p.add_argument(
+        "--env",
+        action="append",
+        default=[],
+        metavar="NAME[=VALUE]",
+        help="one more variable for the job; a secret by its name alone",
+    )
+    p.add_argument(
+        "--requeues",
+        type=at_least(0),
+        default=REQUEUES,
+        metavar="N",
+        help=f"times that it may come back [{REQUEUES}]",
+    )
     if kind == "slurm":
         for name in ("partition", "account", "qos", "constraint"):
             p.add_argument(f"--{name}", help="as sbatch means it")
-        p.add_argument("--module", dest="modules", action="append", help="environment module to load; may be repeated")
-        p.add_argument("--site", metavar="FILE", help=f"YAML with this cluster's {', '.join(f.name for f in fields(Site))}")
-        p.add_argument("--sweep", action="append", metavar="FLAG=A,B,C", help="a job array over these values; repeated: all combinations")
-        p.add_argument("--chain", type=at_least(1), metavar="N", help="N jobs, each beginning when the one before has ended: where requeueing is forbidden")
-        p.add_argument("--print", dest="submit", action="store_false", help="only print the script (the default)")
+        p.add_argument(
+            "--module", dest="modules", action="append", help="environment module to load; may be repeated"
+        )
+        p.add_argument(
+            "--site",
+            metavar="FILE",
+            help=f"YAML with this cluster's {', '.join(f.name for f in fields(Site))}",
+        )
+        p.add_argument(
+            "--sweep",
+            action="append",
+            metavar="FLAG=A,B,C",
+            help="a job array over these values; repeated: all combinations",
+        )
+        p.add_argument(
+            "--chain",
+            type=at_least(1),
+            metavar="N",
+            help="N jobs, each beginning when the one before has ended: where requeueing is forbidden",
+        )
+        p.add_argument(
+            "--print", dest="submit", action="store_false", help="only print the script (the default)"
+        )
         p.add_argument("--submit", action="store_true", help="hand it to sbatch")
     if kind == "kubernetes":
         p.add_argument("--pytorchjob", action="store_true", help="a PyTorchJob v1 in place of a TrainJob")
         p.add_argument("--queue", metavar="NAME", help="Kueue's local queue, which then starts the job")
-        p.add_argument("--volume", action="append", metavar="CLAIM:PATH", help="persistent volume claim and where to mount it")
+        p.add_argument(
+            "--volume",
+            action="append",
+            metavar="CLAIM:PATH",
+            help="persistent volume claim and where to mount it",
+        )
     if kind == "sheet":
         p.add_argument("--user", help="your name on the platform", required=True)
         p.add_argument("--dataset", help="the packed set's name there [the workload's]")
@@ -120,7 +168,11 @@ def parse(kind: str, argv: list[str]) -> Job:
     typed, rest = start.split(words)
     if taken := {"machines", "machine_rank", "address", "port", "dry_run"} & set(typed):
         flag = start.words({min(taken): 0})[0]
-        raise Failure(USAGE, f"{flag} is what the job itself finds out", "leave it out; --nodes N says how many machines")
+        raise Failure(
+            USAGE,
+            f"{flag} is what the job itself finds out",
+            "leave it out; --nodes N says how many machines",
+        )
     job = start.parse(rest)
     if job.launch.run and not job.launch.resume:
         job = start.parse([*rest, "--resume", "auto"])  # as it will be started
@@ -128,9 +180,15 @@ def parse(kind: str, argv: list[str]) -> Job:
     if job.launch.evaluate or job.launch.stop_after:
         raise Failure(USAGE, "a job trains to the end", "leave --evaluate and --stop-after out")
     if weights and kind != "slurm":
-        raise Failure(USAGE, "only a SLURM job can begin with other weights", "start it once by hand, then submit it with its --run")
+        raise Failure(
+            USAGE,
+            "only a SLURM job can begin with other weights",
+            "start it once by hand, then submit it with its --run",
+        )
     if kind == "slurm" and not given.time:
-        raise Failure(USAGE, "a SLURM job needs to know how long it may run", "add --time 4:00:00, for example")
+        raise Failure(
+            USAGE, "a SLURM job needs to know how long it may run", "add --time 4:00:00, for example"
+        )
     shape, added = layout(typed, given.nodes, given.gpus)
     settings = start.trained(job)
     tasks = sweep(given.sweep)
@@ -138,25 +196,46 @@ def parse(kind: str, argv: list[str]) -> Job:
         check(rest, shape, start.trained(start.parse([*job.argv, *flags])), "emulate" in typed)
     if kind == "slurm":
         start.data_of(settings, job.launch.data_root)
-    run = rundir.locate(job.launch.run) if job.launch.run else rundir.ROOT / f"{settings.workload}-{time.strftime('%Y%m%d-%H%M%S')}"
+    run = (
+        rundir.locate(job.launch.run)
+        if job.launch.run
+        else rundir.ROOT / f"{settings.workload}-{time.strftime('%Y%m%d-%H%M%S')}"
+    )
     name = checked("--name", given.name or run.name)
     if re.search(r"^\.|[/%]", name):  # it names a folder, in a pattern of sbatch's
         raise Failure(USAGE, f"--name {name} holds / or %, or begins with a dot", "choose another")
     local = shape.processes // shape.machines
     gpus = given.gpus if given.gpus is not None else 0 if shape.use_cpu or "emulate" in typed else local
-    return Job(name=name, words=(*without(words, "--run", "--resume"), *added), run=str(run), weights=weights, nodes=shape.machines, gpus=gpus,
-               cpus=given.cpus or THREADS * local, site=site(given), tasks=tasks, data=settings.data, given=given)
+    return Job(
+        name=name,
+        words=(*without(words, "--run", "--resume"), *added),
+        run=str(run),
+        weights=weights,
+        nodes=shape.machines,
+        gpus=gpus,
+        cpus=given.cpus or THREADS * local,
+        site=site(given),
+        tasks=tasks,
+        data=settings.data,
+        given=given,
+    )
 
 
 def layout(typed: dict, nodes: int | None, gpus: int | None) -> tuple[engine.Engine, list[str]]:
     """What runs where on the job's machines, and the flags that say so beside those that were typed."""
     emulate = "emulate" in typed
     alone = (nodes or 1) * (1 if gpus is None else max(gpus, 1)) == 1
-    name = typed.get("config") or (("cpu" if alone else "cpu2") if gpus == 0 else ("1gpu" if alone else "8gpu"))
+    name = typed.get("config") or (
+        ("cpu" if alone else "cpu2") if gpus == 0 else ("1gpu" if alone else "8gpu")
+    )
     asked = engine.read(name)
     nodes = nodes or asked.machines
     if asked.use_cpu and gpus and not emulate:
-        raise Failure(USAGE, f"{name} trains on the CPU and the job asks for {gpus} GPUs", "leave --gpus-per-node out, or choose another --config")
+        raise Failure(
+            USAGE,
+            f"{name} trains on the CPU and the job asks for {gpus} GPUs",
+            "leave --gpus-per-node out, or choose another --config",
+        )
     if emulate and nodes > 1:
         raise Failure(USAGE, "--emulate stays on one machine", "leave --nodes out")
     each = gpus if gpus and not emulate else max(1, asked.processes // asked.machines)
@@ -164,9 +243,15 @@ def layout(typed: dict, nodes: int | None, gpus: int | None) -> tuple[engine.Eng
     if gpus and not emulate and processes != each * nodes:
         raise Failure(USAGE, f"--num-processes {processes} is not {nodes} x {gpus} GPUs", "leave it out")
     added = [] if "config" in typed else ["--config", name]
-    added += ["--num-processes", str(processes)] if processes != asked.processes and "processes" not in typed else []
+    added += (
+        ["--num-processes", str(processes)]
+        if processes != asked.processes and "processes" not in typed
+        else []
+    )
     added += ["--num-machines", str(nodes)] if nodes != asked.machines else []
-    return engine.override(asked, precision=typed.get("precision"), processes=processes, machines=nodes), added
+    return engine.override(
+        asked, precision=typed.get("precision"), processes=processes, machines=nodes
+    ), added
 
 
 def check(rest: list[str], shape: engine.Engine, settings: config.RunConfig, emulate: bool) -> None:
@@ -184,10 +269,16 @@ def sweep(points: list[str]) -> tuple[tuple[str, tuple[str, ...]], ...]:
     for point in points:
         flag, _, values = point.partition("=")
         if not flag or not all(values.split(",")):
-            raise Failure(USAGE, f"--sweep {point} is not FLAG=A,B,C", "write --sweep seed=1,2,3, for example")
+            raise Failure(
+                USAGE, f"--sweep {point} is not FLAG=A,B,C", "write --sweep seed=1,2,3, for example"
+            )
         axes.append([(flag.lstrip("-"), value) for value in values.split(",")])
-    tasks = {re.sub(r"[^\w.-]", "_", "-".join(map("".join, combination))): tuple(word for flag, value in combination for word in (f"--{flag}", value))
-             for combination in (itertools.product(*axes) if axes else ())}
+    tasks = {
+        re.sub(r"[^\w.-]", "_", "-".join(map("".join, combination))): tuple(
+            word for flag, value in combination for word in (f"--{flag}", value)
+        )
+        for combination in (itertools.product(*axes) if axes else ())
+    }
     if len(tasks) != math.prod(map(len, axes)) and axes:
         raise Failure(USAGE, "two points of the sweep would have the same run", "name each value once")
     return tuple(tasks.items())
@@ -223,14 +314,22 @@ def site(given: argparse.Namespace) -> Site:
         try:
             values = yaml.safe_load(Path(path).read_text()) or {}
         except (OSError, ValueError, yaml.YAMLError) as error:
-            raise Failure(USAGE, f"--site {path} cannot be read ({error})", "it is a YAML file; docs/clusters.md shows one") from error
+            raise Failure(
+                USAGE,
+                f"--site {path} cannot be read ({error})",
+                "it is a YAML file; docs/clusters.md shows one",
+            ) from error
     if not isinstance(values, dict):
         raise Failure(USAGE, f"--site {path} holds no fields", "docs/clusters.md shows one")
     known = {f.name: f.default for f in fields(Site)}
     for name, value in values.items():
         if name not in known:
             near = nearest(str(name), list(known))
-            raise Failure(USAGE, f"{path}: unknown field {name!r}", f"did you mean {near}?" if near else f"it may hold {', '.join(known)}")
+            raise Failure(
+                USAGE,
+                f"{path}: unknown field {name!r}",
+                f"did you mean {near}?" if near else f"it may hold {', '.join(known)}",
+            )
         if known[name] == "" and not isinstance(value, str):
             raise Failure(USAGE, f"{path}: {name} is not a text", "quote it")
         if known[name] == () and not (isinstance(value, list) and all(isinstance(v, str) for v in value)):
@@ -242,7 +341,9 @@ def site(given: argparse.Namespace) -> Site:
 def checked(name: str, text: str) -> str:
     """Text for a line of its own, of which nothing may begin another. Failure 64."""
     if not text.isprintable() or '"' in text:
-        raise Failure(USAGE, f"{name} {text!r} has a line break, a quote or a control character", "leave it out")
+        raise Failure(
+            USAGE, f"{name} {text!r} has a line break, a quote or a control character", "leave it out"
+        )
     return text
 
 
@@ -252,13 +353,19 @@ def environment(job: Job, capture: bool = True) -> tuple[dict[str, str], list[st
     Without `capture` only what `--env` names: a laptop's PATH and HOME mean nothing in a container.
     """
     shown, hidden = {}, []
-    words = [name for name in sorted(os.environ) if capture and (name in KEPT or name.startswith(KEPT_PREFIXES))]
+    words = [
+        name for name in sorted(os.environ) if capture and (name in KEPT or name.startswith(KEPT_PREFIXES))
+    ]
     for word in [*words, *job.given.env]:
         name, given, value = word.partition("=")
         if not re.fullmatch(r"[A-Za-z_]\w*", name):
             raise Failure(USAGE, f"--env {name!r} is not the name of a variable", "write NAME or NAME=VALUE")
         if SECRET.search(name) and given:
-            raise Failure(USAGE, f"--env {name}=… would write a secret down for others to read", f"export {name} and say --env {name}")
+            raise Failure(
+                USAGE,
+                f"--env {name}=… would write a secret down for others to read",
+                f"export {name} and say --env {name}",
+            )
         if SECRET.search(name):
             hidden.append(name)
         elif given or name in os.environ:

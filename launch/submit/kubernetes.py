@@ -13,11 +13,13 @@ import shlex
 
 import yaml
 
-from data_prep.errors import PREEMPTED, USAGE, Failure
-from launch.submit.describe import Job, checked, environment
+from relaunch.data_prep.errors import PREEMPTED, USAGE, Failure
+from relaunch.launch.submit.describe import Job, checked, environment
 
 GRACE = 180  # s from SIGTERM to SIGKILL: above the 120 s that the engine is given to save and leave
-RETRY = 128 + PREEMPTED  # what PyTorchJob takes for "again": it restarts on codes from 128 up, and on no others
+RETRY = (
+    128 + PREEMPTED
+)  # what PyTorchJob takes for "again": it restarts on codes from 128 up, and on no others
 
 
 def label(text: str) -> str:
@@ -28,11 +30,16 @@ def label(text: str) -> str:
 
 def mounts(job: Job) -> tuple[list[dict], list[dict]]:
     """(volumes, volumeMounts): memory for /dev/shm, of which containers have 64 MB, and the claims."""
-    volumes, mounted = [{"name": "shm", "emptyDir": {"medium": "Memory"}}], [{"name": "shm", "mountPath": "/dev/shm"}]
+    volumes, mounted = (
+        [{"name": "shm", "emptyDir": {"medium": "Memory"}}],
+        [{"name": "shm", "mountPath": "/dev/shm"}],
+    )
     for i, text in enumerate(job.given.volume):
         claim, _, path = text.partition(":")
         if not re.fullmatch(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", claim) or not path.startswith("/"):
-            raise Failure(USAGE, f"--volume {text} is not CLAIM:PATH", "write --volume datasets:/data, for example")
+            raise Failure(
+                USAGE, f"--volume {text} is not CLAIM:PATH", "write --volume datasets:/data, for example"
+            )
         volumes.append({"name": f"claim-{i}", "persistentVolumeClaim": {"claimName": claim}})
         mounted.append({"name": f"claim-{i}", "mountPath": path})
     return volumes, mounted
@@ -41,8 +48,9 @@ def mounts(job: Job) -> tuple[list[dict], list[dict]]:
 def variables(job: Job) -> list[dict]:
     """Values of what may be read by others; secrets by reference to a Secret named `relaunch`."""
     kept, hidden = environment(job, capture=False)
-    return [{"name": k, "value": v} for k, v in kept.items()] + \
-        [{"name": k, "valueFrom": {"secretKeyRef": {"name": "relaunch", "key": k}}} for k in hidden]
+    return [{"name": k, "value": v} for k, v in kept.items()] + [
+        {"name": k, "valueFrom": {"secretKeyRef": {"name": "relaunch", "key": k}}} for k in hidden
+    ]
 
 
 def manifest(job: Job) -> str:
@@ -50,12 +58,24 @@ def manifest(job: Job) -> str:
         raise Failure(USAGE, "a pod needs an image", "add --image REGISTRY/NAME:TAG")
     volumes, mounted = mounts(job)
     if not any(job.run.startswith(m["mountPath"].rstrip("/") + "/") for m in mounted[1:]):
-        raise Failure(USAGE, f"the run {job.run} would be gone with its pod", "add --volume CLAIM:/runs --run /runs/NAME, a claim that all nodes can write")
+        raise Failure(
+            USAGE,
+            f"the run {job.run} would be gone with its pod",
+            "add --volume CLAIM:/runs --run /runs/NAME, a claim that all nodes can write",
+        )
     queue = job.given.queue
-    meta = {"name": label(job.name), **({"labels": {"kueue.x-k8s.io/queue-name": checked("--queue", queue)}} if queue else {})}
+    meta = {
+        "name": label(job.name),
+        **({"labels": {"kueue.x-k8s.io/queue-name": checked("--queue", queue)}} if queue else {}),
+    }
     limits = {"cpu": job.cpus, **({"nvidia.com/gpu": job.gpus} if job.gpus else {})}
-    parts = {"image": checked("--image", job.given.image), "command": command(job), "env": variables(job),
-             "resources": {"limits": limits, "requests": dict(limits)}, "volumeMounts": mounted}
+    parts = {
+        "image": checked("--image", job.given.image),
+        "command": command(job),
+        "env": variables(job),
+        "resources": {"limits": limits, "requests": dict(limits)},
+        "volumeMounts": mounted,
+    }
     pod = {"terminationGracePeriodSeconds": GRACE, "volumes": volumes}
     documents = (pytorchjob if job.given.pytorchjob else trainjob)(job, meta, pod, parts, bool(queue))
     return "---\n".join(yaml.dump(d, Dumper=Plain, sort_keys=False, width=10000) for d in documents)
@@ -69,38 +89,97 @@ class Plain(yaml.SafeDumper):
 
 
 def command(job: Job) -> list[str]:
-    words = job.command("--run", job.run, "--resume", "auto")
+    words = job.command("--run", job.run, "--resume", "auto", program=("-m", "launch"))
     if not job.given.pytorchjob:
         return words  # the launcher itself is process 1 and gets the signals
     # a shell in between passes signals on, and says 75 in the number that this API restarts on
-    return ["bash", "-c", f"{shlex.join(words)} & p=$!; trap 'kill -TERM $p' TERM; while wait $p; c=$?; kill -0 $p 2>/dev/null; do :; done; "
-            f"[ $c = {PREEMPTED} ] && exit {RETRY}; [ $c -lt 128 ] || c=1; exit $c"]
+    return [
+        "bash",
+        "-c",
+        f"{shlex.join(words)} & p=$!; trap 'kill -TERM $p' TERM; while wait $p; c=$?; kill -0 $p 2>/dev/null; do :; done; "
+        f"[ $c = {PREEMPTED} ] && exit {RETRY}; [ $c -lt 128 ] || c=1; exit $c",
+    ]
 
 
 def deadline(job: Job) -> dict:
-    return {"activeDeadlineSeconds": job.given.time} if job.given.time else {}  # of all starts together, and for good
+    return (
+        {"activeDeadlineSeconds": job.given.time} if job.given.time else {}
+    )  # of all starts together, and for good
 
 
 def trainjob(job: Job, meta: dict, pod: dict, parts: dict, queued: bool) -> list[dict]:
-    trainer = {"image": parts["image"], "command": parts["command"], "env": parts["env"], "numNodes": job.nodes, "resourcesPerNode": parts["resources"]}
+    trainer = {
+        "image": parts["image"],
+        "command": parts["command"],
+        "env": parts["env"],
+        "numNodes": job.nodes,
+        "resourcesPerNode": parts["resources"],
+    }
     container = {"name": "node", **{k: parts[k] for k in ("image", "volumeMounts")}}
-    rules = [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},  # drained, or preempted
-             {"action": "Count", "onExitCodes": {"containerName": "node", "operator": "In", "values": [PREEMPTED]}},
-             {"action": "FailJob", "onExitCodes": {"containerName": "node", "operator": "NotIn", "values": [PREEMPTED]}}]
-    node = {"backoffLimit": job.given.requeues * job.nodes, "podFailurePolicy": {"rules": rules},  # every node's pod counts
-            "template": {"spec": {"restartPolicy": "Never", **pod, "containers": [container]}}}
+    rules = [
+        {
+            "action": "Ignore",
+            "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
+        },  # drained, or preempted
+        {
+            "action": "Count",
+            "onExitCodes": {"containerName": "node", "operator": "In", "values": [PREEMPTED]},
+        },
+        {
+            "action": "FailJob",
+            "onExitCodes": {"containerName": "node", "operator": "NotIn", "values": [PREEMPTED]},
+        },
+    ]
+    node = {
+        "backoffLimit": job.given.requeues * job.nodes,
+        "podFailurePolicy": {"rules": rules},  # every node's pod counts
+        "template": {"spec": {"restartPolicy": "Never", **pod, "containers": [container]}},
+    }
     step = {"metadata": {"labels": {"trainer.kubeflow.org/trainjob-ancestor-step": "trainer"}}, "spec": node}
-    runtime = {"apiVersion": "trainer.kubeflow.org/v1alpha1", "kind": "TrainingRuntime", "metadata": {"name": meta["name"]},
-               "spec": {"mlPolicy": {"numNodes": job.nodes, "torch": {}}, "template": {"spec": {"replicatedJobs": [{"name": "node", "template": step}]}}}}
-    spec = {"runtimeRef": {"apiGroup": "trainer.kubeflow.org", "kind": "TrainingRuntime", "name": meta["name"]}, "trainer": trainer}
-    return [runtime, {"apiVersion": "trainer.kubeflow.org/v1alpha1", "kind": "TrainJob", "metadata": meta,
-                      "spec": {**spec, **deadline(job), **({"suspend": True} if queued else {})}}]
+    runtime = {
+        "apiVersion": "trainer.kubeflow.org/v1alpha1",
+        "kind": "TrainingRuntime",
+        "metadata": {"name": meta["name"]},
+        "spec": {
+            "mlPolicy": {"numNodes": job.nodes, "torch": {}},
+            "template": {"spec": {"replicatedJobs": [{"name": "node", "template": step}]}},
+        },
+    }
+    spec = {
+        "runtimeRef": {"apiGroup": "trainer.kubeflow.org", "kind": "TrainingRuntime", "name": meta["name"]},
+        "trainer": trainer,
+    }
+    return [
+        runtime,
+        {
+            "apiVersion": "trainer.kubeflow.org/v1alpha1",
+            "kind": "TrainJob",
+            "metadata": meta,
+            "spec": {**spec, **deadline(job), **({"suspend": True} if queued else {})},
+        },
+    ]
 
 
 def pytorchjob(job: Job, meta: dict, pod: dict, parts: dict, queued: bool) -> list[dict]:
-    replica = {"restartPolicy": "ExitCode", "template": {"spec": {**pod, "containers": [{"name": "pytorch", **parts}]}}}
-    replicas = {"Master": {"replicas": 1, **replica}, **({"Worker": {"replicas": job.nodes - 1, **replica}} if job.nodes > 1 else {})}
-    policy = {"cleanPodPolicy": "Running", "backoffLimit": job.given.requeues * job.nodes, **deadline(job),
-              **({"suspend": True} if queued else {})}
-    return [{"apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob", "metadata": meta,
-             "spec": {"runPolicy": policy, "pytorchReplicaSpecs": replicas}}]
+    replica = {
+        "restartPolicy": "ExitCode",
+        "template": {"spec": {**pod, "containers": [{"name": "pytorch", **parts}]}},
+    }
+    replicas = {
+        "Master": {"replicas": 1, **replica},
+        **({"Worker": {"replicas": job.nodes - 1, **replica}} if job.nodes > 1 else {}),
+    }
+    policy = {
+        "cleanPodPolicy": "Running",
+        "backoffLimit": job.given.requeues * job.nodes,
+        **deadline(job),
+        **({"suspend": True} if queued else {}),
+    }
+    return [
+        {
+            "apiVersion": "kubeflow.org/v1",
+            "kind": "PyTorchJob",
+            "metadata": meta,
+            "spec": {"runPolicy": policy, "pytorchReplicaSpecs": replicas},
+        }
+    ]

@@ -7,25 +7,29 @@ Clusters without accounting forget a job soon after its end: then what the run i
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-from data_prep.errors import DATA, HARDWARE, USAGE, Failure
-from launch.submit import slurm
-from launch.submit.describe import Job
-from trainers import rundir
-from trainers.config import Parser
-from trainers.rundir import RunDir
+from relaunch.data_prep.errors import DATA, HARDWARE, USAGE, Failure
+from relaunch.launch.submit import slurm
+from relaunch.launch.submit.describe import Job
+from relaunch.trainers import rundir
+from relaunch.trainers.config import Parser
+from relaunch.trainers.rundir import RunDir
 
 # what the scheduler says -> what to do about it
-FIXES = (("account", "add --account NAME: `sacctmgr show assoc user=$USER` lists yours"), ("partition", "`sinfo -s` lists the partitions"),
-         ("qos", "`sacctmgr show qos` lists them"), ("time limit", "ask for less --time, or another --partition"),
-         ("node configuration", "`sinfo -o '%P %D %c %G'` shows what nodes have"), ("invalid job id", "`squeue --me` lists your jobs"),
-         ("contact", "the scheduler does not answer: try again in a minute"))
+FIXES = (
+    ("account", "add --account NAME: `sacctmgr show assoc user=$USER` lists yours"),
+    ("partition", "`sinfo -s` lists the partitions"),
+    ("qos", "`sacctmgr show qos` lists them"),
+    ("time limit", "ask for less --time, or another --partition"),
+    ("node configuration", "`sinfo -o '%P %D %c %G'` shows what nodes have"),
+    ("invalid job id", "`squeue --me` lists your jobs"),
+    ("contact", "the scheduler does not answer: try again in a minute"),
+)
 
 
 def ask(*command: str) -> str:
@@ -33,10 +37,14 @@ def ask(*command: str) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True)
     except FileNotFoundError:
-        raise Failure(HARDWARE, f"there is no {command[0]} here", "type this on the cluster's login node") from None
+        raise Failure(
+            HARDWARE, f"there is no {command[0]} here", "type this on the cluster's login node"
+        ) from None
     if done.returncode == 0:
         return done.stdout
-    said = [line.split("error: ", 1)[-1] for line in done.stderr.splitlines() if "error: " in line] or [f"{command[0]} ended with {done.returncode}"]
+    said = [line.split("error: ", 1)[-1] for line in done.stderr.splitlines() if "error: " in line] or [
+        f"{command[0]} ended with {done.returncode}"
+    ]
     reason = next((line for line in said if "failed" in line), said[0])
     detail = next((line for line in said if line != reason), "")
     fix = next((fix for word, fix in FIXES if word in reason.lower()), "")
@@ -54,8 +62,12 @@ def submit(job: Job) -> int:
         after = [f"--dependency=afterany:{ids[-1]}"] if ids else []
         ids.append(ask("sbatch", "--parsable", *after, str(folder / "job.sh")).strip().split(";")[0])
         with rundir.storage():
-            rundir.write_atomic(folder / f"{ids[0]}.json", rundir.dump_json({"ids": ids, "runs": runs, "logs": str(folder)}))
-    print(f"job {' -> '.join(ids)}{f', {len(runs)} tasks' if job.tasks else ''}; {'runs' if job.tasks else 'run'} {', '.join(runs)}; logs in {folder}")
+            rundir.write_atomic(
+                folder / f"{ids[0]}.json", rundir.dump_json({"ids": ids, "runs": runs, "logs": str(folder)})
+            )
+    print(
+        f"job {' -> '.join(ids)}{f', {len(runs)} tasks' if job.tasks else ''}; {'runs' if job.tasks else 'run'} {', '.join(runs)}; logs in {folder}"
+    )
     print(f"relaunch status {ids[0]}   relaunch logs {ids[0]}   relaunch cancel {ids[0]}")
     return 0
 
@@ -76,8 +88,13 @@ def meant(job: str, note: dict) -> list[str]:
 
 KNOW = (  # who may still know a job, and what in their lines is its number, state and detail
     (("squeue", "-h", "-r", "-o", "%i|%T|%r, %N", "-j"), r"(.+?)\|(.+?)\|(?:None, )?(.*)", "{}"),
-    (("scontrol", "-o", "show", "job"), r"JobId=(\d+).*?JobState=(\S+).*?Restarts=(\d+) .*?ExitCode=(\d+)", "came back {} times, exit code {}"),
-    (("sacct", "-n", "-P", "-X", "-o", "JobID,State,ExitCode", "-j"), r"(.+?)\|(.+?)\|(.*)", "exit code {}"))
+    (
+        ("scontrol", "-o", "show", "job"),
+        r"JobId=(\d+).*?JobState=(\S+).*?Restarts=(\d+) .*?ExitCode=(\d+)",
+        "came back {} times, exit code {}",
+    ),
+    (("sacct", "-n", "-P", "-X", "-o", "JobID,State,ExitCode", "-j"), r"(.+?)\|(.+?)\|(.*)", "exit code {}"),
+)
 
 
 def standing(job: str) -> list[str]:
@@ -103,21 +120,35 @@ def status(job: str) -> int:
         if run.status.exists():
             said = rundir.read_json(run.status)
             code = "" if said["code"] is None else f", code {said['code']}"
-            lines.append(f"run {name}: {said['state']}{code}, step {said['step']}{', ' + said['reason'] if said['reason'] else ''} ({said['time']})")
+            lines.append(
+                f"run {name}: {said['state']}{code}, step {said['step']}{', ' + said['reason'] if said['reason'] else ''} ({said['time']})"
+            )
         else:
             lines.append(f"run {name}: not begun")
     if not lines:
-        raise Failure(DATA, f"nobody knows job {job}: the scheduler has forgotten it, and it was not submitted from this folder",
-                      "type this where it was submitted")
+        raise Failure(
+            DATA,
+            f"nobody knows job {job}: the scheduler has forgotten it, and it was not submitted from this folder",
+            "type this where it was submitted",
+        )
     print("\n".join(lines))
     return 0
 
 
 def logs(job: str, follow: bool) -> int:
     note = noted(job)
-    found = [path for j in meant(job, note) for name in (f"{j}.out", f"{j}_*.out") for path in sorted(Path(note["logs"] or ".").glob(name))]
+    found = [
+        path
+        for j in meant(job, note)
+        for name in (f"{j}.out", f"{j}_*.out")
+        for path in sorted(Path(note["logs"] or ".").glob(name))
+    ]
     if not found:  # of another folder's: the controller knows where, for a while
-        found = [Path(p) for p in re.findall(r"StdOut=(\S+)", ask("scontrol", "-o", "show", "job", job)) if Path(p).exists()]
+        found = [
+            Path(p)
+            for p in re.findall(r"StdOut=(\S+)", ask("scontrol", "-o", "show", "job", job))
+            if Path(p).exists()
+        ]
     if not found:
         raise Failure(DATA, f"job {job} has no log yet", f"relaunch status {job} says whether it has begun")
     if follow:
@@ -134,11 +165,16 @@ def cancel(job: str) -> int:
     known = [line for j in ids for line in standing(j)]
     if not known:  # of which scancel would say nothing
         raise Failure(DATA, f"nobody knows job {job}", "`squeue --me` lists your jobs")
-    if not re.search(r": (PENDING|RUNNING|SUSPENDED|CONFIGURING|COMPLETING|REQUEUE|STOPPED)", "\n".join(known)):
+    if not re.search(
+        r": (PENDING|RUNNING|SUSPENDED|CONFIGURING|COMPLETING|REQUEUE|STOPPED)", "\n".join(known)
+    ):
         print("\n".join(known) + "\nnothing was left to cancel")
         return 0
     ask("scancel", *ids)
-    print(f"job {', '.join(ids)} cancelled; what its run saved stays" + (f": {', '.join(note['runs'])}" if note["runs"] else ""))
+    print(
+        f"job {', '.join(ids)} cancelled; what its run saved stays"
+        + (f": {', '.join(note['runs'])}" if note["runs"] else "")
+    )
     return 0
 
 
@@ -152,5 +188,11 @@ def main(verb: str, argv: list[str]) -> int:
     except SystemExit as end:
         return int(end.code or 0)
     if not re.fullmatch(r"\d+(_\d+)?", given.job):
-        raise Failure(USAGE, f"{given.job!r} is not a job's number", "write 4711, or 4711_2 for a task of an array")
-    return logs(given.job, given.follow) if verb == "logs" else {"status": status, "cancel": cancel}[verb](given.job)
+        raise Failure(
+            USAGE, f"{given.job!r} is not a job's number", "write 4711, or 4711_2 for a task of an array"
+        )
+    return (
+        logs(given.job, given.follow)
+        if verb == "logs"
+        else {"status": status, "cancel": cancel}[verb](given.job)
+    )

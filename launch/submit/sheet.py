@@ -11,8 +11,8 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from data_prep.errors import USAGE, Failure
-from launch.submit.describe import Job, checked, environment, without
+from relaunch.data_prep.errors import USAGE, Failure
+from relaunch.launch.submit.describe import Job, checked, environment, without
 
 
 def block(job: Job) -> str:
@@ -21,11 +21,26 @@ def block(job: Job) -> str:
         raise Failure(USAGE, "tasks of a web form do not know of each other", "leave --nodes out")
     given, run = job.given, Path(job.run).name
     dataset = given.dataset or job.data
-    for name, text in (("--user", given.user), ("--dataset", dataset), ("--from-task", given.from_task or "task")):
+    for name, text in (
+        ("--user", given.user),
+        ("--dataset", dataset),
+        ("--from-task", given.from_task or "task"),
+    ):
         if "/" in checked(name, text):
             raise Failure(USAGE, f"{name} {text!r} is not a name", "it is one folder of the platform's")
     source = f"/data/{given.user}/{dataset}"
-    words = ["python3", "-m", "launch", "train", *without(list(job.words), "--data", "--data-root"), "--data", source, "--run", f"/output/{run}", "--resume", "auto"]
+    words = [
+        "python3",
+        "launch/__main__.py",
+        "train",
+        *without(list(job.words), "--data", "--data-root"),
+        "--data",
+        source,
+        "--run",
+        f"/output/{run}",
+        "--resume",
+        "auto",
+    ]
     values, hidden = environment(job, capture=False)
     lines = [
         f"Task name:      {job.name}",
@@ -49,5 +64,9 @@ def block(job: Job) -> str:
 
 def start(words: list[str], earlier: str | None, run: str) -> str:
     """The run is copied out of the earlier task's output, which cannot be written to; what is there already stays."""
-    copy = f"mkdir -p /output && cp -rn {shlex.quote(f'/myproject_outputs/{earlier}/{run}')} /output/ && " if earlier else ""
+    copy = (
+        f"mkdir -p /output && cp -rn {shlex.quote(f'/myproject_outputs/{earlier}/{run}')} /output/ && "
+        if earlier
+        else ""
+    )
     return f"{copy}cd /code && exec {shlex.join(words)}"

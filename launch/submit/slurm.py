@@ -10,10 +10,10 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from data_prep.errors import USAGE, Failure
-from launch.submit.describe import Job, checked, environment
-from trainers import rundir
-from trainers.rundir import RunDir
+from relaunch.data_prep.errors import USAGE, Failure
+from relaunch.launch.submit.describe import Job, checked, environment
+from relaunch.trainers import rundir
+from relaunch.trainers.rundir import RunDir
 
 AHEAD = 120  # s before the time limit in which a run of unknown size saves and leaves
 CODES = "0|64|65|69|70|73|76|77|78"  # a launcher that ends with another did not get to say why
@@ -32,19 +32,36 @@ def ahead(run: RunDir, limit: int) -> int:
     """
     took = []
     for manifest in run.checkpoints.glob("step-*/MANIFEST.json"):
-        model, optimizer = (manifest.with_name(f"{name}.safetensors").stat() for name in ("model", "optimizer"))
-        took.append((manifest.stat().st_mtime - model.st_mtime) * (1 + model.st_size / max(optimizer.st_size, 1)))
+        model, optimizer = (
+            manifest.with_name(f"{name}.safetensors").stat() for name in ("model", "optimizer")
+        )
+        took.append(
+            (manifest.stat().st_mtime - model.st_mtime) * (1 + model.st_size / max(optimizer.st_size, 1))
+        )
     return min(max(AHEAD, 60 + round(3 * max(took))) if took else AHEAD, limit // 4)
 
 
 def directives(job: Job, names: list[str]) -> list[str]:
     site, log = job.site, Path.cwd() / folder(job) / ("%A_%a.out" if job.tasks else "%j.out")
     limit = job.given.time
-    values = {"job-name": job.name, "nodes": job.nodes, "ntasks-per-node": 1, "cpus-per-task": job.cpus,
-              "gpus-per-node": job.gpus, "time": f"{limit // 3600}:{limit // 60 % 60:02}:{limit % 60:02}",
-              "signal": f"USR1@{ahead(RunDir(job.run), limit)}", "partition": site.partition, "account": site.account, "qos": site.qos,
-              "constraint": site.constraint, "chdir": Path.cwd(), "output": log, "open-mode": "append",
-              "array": job.tasks and f"0-{len(job.tasks) - 1}", "export": ",".join(names)}
+    values = {
+        "job-name": job.name,
+        "nodes": job.nodes,
+        "ntasks-per-node": 1,
+        "cpus-per-task": job.cpus,
+        "gpus-per-node": job.gpus,
+        "time": f"{limit // 3600}:{limit // 60 % 60:02}:{limit % 60:02}",
+        "signal": f"USR1@{ahead(RunDir(job.run), limit)}",
+        "partition": site.partition,
+        "account": site.account,
+        "qos": site.qos,
+        "constraint": site.constraint,
+        "chdir": Path.cwd(),
+        "output": log,
+        "open-mode": "append",
+        "array": job.tasks and f"0-{len(job.tasks) - 1}",
+        "export": ",".join(names),
+    }
     lines = [f"--{name}={written(f'--{name}', str(value))}" for name, value in values.items() if value]
     return [f"#SBATCH {line}" for line in [*lines, "--requeue", *(checked_line(d) for d in site.directives)]]
 
@@ -55,37 +72,53 @@ def written(name: str, value: str) -> str:
 
 def checked_line(directive: str) -> str:
     if not directive.startswith("-") or not directive.isprintable():
-        raise Failure(USAGE, f"site directive {directive!r} is not one option of sbatch", "write it like --mem=64G")
+        raise Failure(
+            USAGE, f"site directive {directive!r} is not one option of sbatch", "write it like --mem=64G"
+        )
     return directive
 
 
 def script(job: Job) -> str:
     """The whole script. Text of the user's is quoted wherever a shell reads it; the site's lines are shell by intent."""
     values, names = environment(job)
-    cases = [f"  {i}) RUN={shlex.quote(run)} FLAGS=({shlex.join(flags)}) ;;" for i, (run, flags) in enumerate(job.runs())]
+    cases = [
+        f"  {i}) RUN={shlex.quote(run)} FLAGS=({shlex.join(flags)}) ;;"
+        for i, (run, flags) in enumerate(job.runs())
+    ]
     container = [word.replace("{image}", job.given.image) for word in shlex.split(job.site.container)]
     parts = [
         f"#!/bin/bash{' -l' if job.site.modules else ''}",
         *directives(job, [*values, *names]),
         f"# Written by `relaunch submit slurm`. Its log goes into a folder that must be there: mkdir -p {shlex.quote(str(Path.cwd() / folder(job)))}",
         "",
-        *(f"export {word.partition('=')[0]}={shlex.quote(word.partition('=')[2])}" for word in job.given.env if "=" in word),
+        *(
+            f"export {word.partition('=')[0]}={shlex.quote(word.partition('=')[2])}"
+            for word in job.given.env
+            if "=" in word
+        ),
         *(f"module load {shlex.quote(module)}" for module in job.site.modules),
         *job.site.lines,
         "set -u",
-        "case ${SLURM_ARRAY_TASK_ID:-0} in", *cases, "esac",
-        'RESUME=auto' + (f'; [ -e "$RUN/config.json" ] || RESUME={shlex.quote(job.weights)}' if job.weights else ""),
-        f"COMMAND=({shlex.join([*container, *job.command()])} \"${{FLAGS[@]}}\" --run \"$RUN\" --resume \"$RESUME\")",
+        "case ${SLURM_ARRAY_TASK_ID:-0} in",
+        *cases,
+        "esac",
+        "RESUME=auto"
+        + (f'; [ -e "$RUN/config.json" ] || RESUME={shlex.quote(job.weights)}' if job.weights else ""),
+        f'COMMAND=({shlex.join([*container, *job.command()])} "${{FLAGS[@]}}" --run "$RUN" --resume "$RESUME")',
     ]
     if job.nodes > 1:
-        parts += ['HEAD=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
-                  'COMMAND+=(--main-process-ip "$HEAD" --main-process-port $((20000 + SLURM_JOB_ID % 20000)))']
+        parts += [
+            'HEAD=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
+            'COMMAND+=(--main-process-ip "$HEAD" --main-process-port $((20000 + SLURM_JOB_ID % 20000)))',
+        ]
     rank = ' --machine-rank \\"\\$SLURM_NODEID\\"' if job.nodes > 1 else ""
-    return "\n".join(parts) + TEMPLATE.replace("@RANK@", rank).replace("@LIMIT@", str(job.given.requeues)).replace("@CODES@", CODES)
+    return "\n".join(parts) + TEMPLATE.replace("@RANK@", rank).replace(
+        "@LIMIT@", str(job.given.requeues)
+    ).replace("@CODES@", CODES)
 
 
 # Fixed text: nothing of the user's is put into it.
-TEMPLATE = r'''
+TEMPLATE = r"""
 JOB=$SLURM_JOB_ID  # of an array's task, its number would also name the whole array
 [ -z "${SLURM_ARRAY_JOB_ID:-}" ] || JOB=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
 COUNT=${SLURM_RESTART_COUNT:-0}
@@ -132,4 +165,4 @@ else
   scontrol requeue "$JOB"
 fi
 exit $code
-'''
+"""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 
-from data_prep.errors import USAGE, Failure
+from relaunch.data_prep.errors import USAGE, Failure
 
 
 def setting(default, help: str, short: str | None = None):
@@ -25,15 +25,25 @@ def setting(default, help: str, short: str | None = None):
 class ImageOptions:
     crop: int = setting(0, "train on images shifted by up to this many pixels (zeros come in)")
     flip: bool = setting(False, "train on images mirrored half of the time")
-    label_smoothing: float = setting(0.0, "share of the target spread over all classes (Szegedy et al., 2016)")
-    cutmix: float = setting(0.0, "share of training images that get a patch of another (CutMix, Yun et al., 2019)")
+    label_smoothing: float = setting(
+        0.0, "share of the target spread over all classes (Szegedy et al., 2016)"
+    )
+    cutmix: float = setting(
+        0.0, "share of training images that get a patch of another (CutMix, Yun et al., 2019)"
+    )
 
     def __post_init__(self):
         for name in ("label_smoothing", "cutmix"):
             if not 0 <= getattr(self, name) <= 1:
-                raise Failure(USAGE, f"--{name.replace('_', '-')} {getattr(self, name)} is not between 0 and 1")
+                raise Failure(
+                    USAGE, f"--{name.replace('_', '-')} {getattr(self, name)} is not between 0 and 1"
+                )
         if self.crop < 0:
-            raise Failure(USAGE, f"--crop {self.crop} is negative", "it is a number of pixels; 0 leaves images as they are")
+            raise Failure(
+                USAGE,
+                f"--crop {self.crop} is negative",
+                "it is a number of pixels; 0 leaves images as they are",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +61,9 @@ class TextOptions:
             if getattr(self, name) < 1:
                 raise Failure(USAGE, f"--{name} {getattr(self, name)} is too small", "it must be at least 1")
         if self.emsize % self.nhead:
-            raise Failure(USAGE, f"--emsize {self.emsize} does not divide by --nhead {self.nhead}", "choose a multiple")
+            raise Failure(
+                USAGE, f"--emsize {self.emsize} does not divide by --nhead {self.nhead}", "choose a multiple"
+            )
         if not 0 <= self.dropout < 1:
             raise Failure(USAGE, f"--dropout {self.dropout} is not between 0 and 1")
         if self.bptt > 5000:
@@ -86,5 +98,9 @@ def load(name: str) -> Workload:
     """The workload of that name. Failure 64 names the nearest one."""
     if name not in names():
         near = nearest(name, names())
-        raise Failure(USAGE, f"unknown workload {name!r}", f"did you mean {near}?" if near else f"known: {', '.join(names())}")
+        raise Failure(
+            USAGE,
+            f"unknown workload {name!r}",
+            f"did you mean {near}?" if near else f"known: {', '.join(names())}",
+        )
     return importlib.import_module(f"{__name__}.{name}").WORKLOAD

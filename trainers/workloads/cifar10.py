@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from trainers.workloads import ImageOptions, Workload
+from relaunch.trainers.workloads import ImageOptions, Workload
 
 
 def model(config, packed):
-    from models.cnn import Net, NetBN, SimpleCNN
-    from models.resnet import resnet18
+    from relaunch.models.cnn import Net, NetBN, SimpleCNN
+    from relaunch.models.resnet import resnet18
 
     classes, channels = len(packed.classes), len(packed.mean)
     if config.arch == "resnet18":
@@ -24,9 +24,31 @@ WORKLOAD = Workload(
     options=ImageOptions,
     model=model,
     # one-cycle SGD with momentum learns all four well in ten epochs at this batch
-    defaults=dict(epochs=10, batch_size=128, optimizer="sgd", lr=0.1, schedule="one-cycle", momentum=0.9,
-                  weight_decay=5e-4, crop=4, flip=True),
+    defaults=dict(
+        epochs=10,
+        batch_size=128,
+        optimizer="sgd",
+        lr=0.1,
+        schedule="one-cycle",
+        momentum=0.9,
+        weight_decay=5e-4,
+        crop=4,
+        flip=True,
+    ),
     # PyTorch's "Training a Classifier" tutorial, as published
-    presets={"tutorial": dict(arch="net", epochs=2, batch_size=4, lr=0.001, schedule="constant", momentum=0.9,
-                              weight_decay=0.0, crop=0, flip=False, log_interval=2000, save_every=12500)},
+    presets={
+        "tutorial": dict(
+            arch="net",
+            epochs=2,
+            batch_size=4,
+            lr=0.001,
+            schedule="constant",
+            momentum=0.9,
+            weight_decay=0.0,
+            crop=0,
+            flip=False,
+            log_interval=2000,
+            save_every=12500,
+        )
+    },
 )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from trainers.workloads import ImageOptions, Workload
+from relaunch.trainers.workloads import ImageOptions, Workload
 
 
 def model(config, packed):
-    from models.cnn import MnistNet
+    from relaunch.models.cnn import MnistNet
 
     return MnistNet(channels=len(packed.mean), classes=len(packed.classes))
 
@@ -20,5 +20,7 @@ WORKLOAD = Workload(
     options=ImageOptions,
     model=model,
     # pytorch/examples' mnist/main.py: Adadelta 1.0, x0.7 each epoch, batch 64, 14 epochs
-    defaults=dict(epochs=14, batch_size=64, optimizer="adadelta", lr=1.0, schedule="step", gamma=0.7, momentum=0.0),
+    defaults=dict(
+        epochs=14, batch_size=64, optimizer="adadelta", lr=1.0, schedule="step", gamma=0.7, momentum=0.0
+    ),
 )

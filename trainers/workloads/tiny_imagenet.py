@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from trainers.workloads import ImageOptions, Workload, setting
+from relaunch.trainers.workloads import ImageOptions, Workload, setting
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(ImageOptions):
-    stem: Literal["imagenet", "small"] = setting("imagenet", "first layers: torchvision's 7x7 stride 2, or 3x3 for small images")
+    stem: Literal["imagenet", "small"] = setting(
+        "imagenet", "first layers: torchvision's 7x7 stride 2, or 3x3 for small images"
+    )
 
 
 def model(config, packed):
-    from models.resnet import resnet18
+    from relaunch.models.resnet import resnet18
 
     return resnet18(len(packed.classes), len(packed.mean), config.options.stem)
 
@@ -28,6 +30,16 @@ WORKLOAD = Workload(
     options=Options,
     model=model,
     # the lab's recipe (SGD with momentum, 15 epochs), with a schedule that uses them: He et al.'s 0.1 per 256
-    defaults=dict(epochs=15, batch_size=128, optimizer="sgd", lr=0.05, schedule="cosine", warmup_steps=100, momentum=0.9,
-                  weight_decay=5e-4, crop=8, flip=True),
+    defaults=dict(
+        epochs=15,
+        batch_size=128,
+        optimizer="sgd",
+        lr=0.05,
+        schedule="cosine",
+        warmup_steps=100,
+        momentum=0.9,
+        weight_decay=5e-4,
+        crop=8,
+        flip=True,
+    ),
 )

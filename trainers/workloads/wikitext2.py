@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from trainers.workloads import TextOptions, Workload
+from relaunch.trainers.workloads import TextOptions, Workload
 
 
 def model(config, packed):
-    from models.transformer import TransformerLM
+    from relaunch.models.transformer import TransformerLM
 
     o = config.options
     return TransformerLM(len(packed.vocab()), o.emsize, o.nhead, o.nhid, o.nlayers, o.dropout, o.tied)
@@ -21,6 +21,16 @@ WORKLOAD = Workload(
     options=TextOptions,
     model=model,
     # pytorch/examples' settings but for the rate: theirs (20) does not train a Transformer, 5 does
-    defaults=dict(epochs=10, batch_size=20, eval_batch_size=10, optimizer="sgd", lr=5.0, schedule="step", gamma=0.7,
-                  momentum=0.0, clip=0.25, log_interval=200),
+    defaults=dict(
+        epochs=10,
+        batch_size=20,
+        eval_batch_size=10,
+        optimizer="sgd",
+        lr=5.0,
+        schedule="step",
+        gamma=0.7,
+        momentum=0.0,
+        clip=0.25,
+        log_interval=200,
+    ),
 )

@@ -1,0 +1,411 @@
+"""What `relaunch submit slurm` writes, and what submit refuses to. No scheduler is started; stand-ins let the script run.
+
+Fixtures come from submitting.py.
+"""
+
+import os
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from relaunch.launch import PROGRAM
+from relaunch.launch.submit import describe, queue, slurm
+from relaunch.trainers.rundir import RunDir
+from rigs.submitting import DIGITS, refused, relaunch
+
+HOSTILE = 'x\'; touch hacked; echo $(id) `id` "$HOME" \\'
+
+
+def directives(script: str) -> dict[str, str]:
+    found = re.findall(r"^#SBATCH --([\w-]+)(?:=(.*))?$", script, re.MULTILINE)
+    return {name: value.strip('"') for name, value in found}
+
+
+def rehearse(script: str, **programs: str) -> tuple[int, str]:
+    """Run the script with stand-ins for SLURM's commands; returns its code and everything that was said."""
+    folder = Path("programs")
+    folder.mkdir(exist_ok=True)
+    programs = {
+        "scontrol": "case $* in show*hostnames*) echo n1;; *requeue*) echo REQUEUED $2;; *) echo JobState=${STATE:-RUNNING};; esac",
+        "module": "echo module $*",
+        **programs,
+    }
+    for name, body in programs.items():
+        (folder / name).write_text(f"#!/bin/bash\n{body}\n")
+        (folder / name).chmod(0o755)
+    environment = {
+        "PATH": f"{folder.absolute()}:{os.environ['PATH']}",
+        "SLURM_JOB_ID": "20007",
+        "SLURM_JOB_NODELIST": "n[1-2]",
+        "SLURM_NODEID": "1",
+        "SLURM_CPUS_PER_TASK": "2",
+    }
+    done = subprocess.run(
+        ["bash", "-c", script],
+        env=environment | {k: v for k, v in os.environ.items() if k in ("COUNT", "STATE")},
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+# the stand-in for srun runs what follows its own options, as a node would
+SRUN = 'while [[ $1 == --* ]]; do shift; done; [ "$1" != true ] || exit ${TRUE:-0}; "$@"'
+
+
+# slurm -----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_job_on_two_nodes(written):
+    script = written(
+        "slurm",
+        "cifar10",
+        "--config",
+        "8gpu",
+        "--nodes",
+        2,
+        "--time",
+        "4:00:00",
+        "--batch-size",
+        256,
+        "--data",
+        digits_as("cifar10"),
+        "--partition",
+        "gpu",
+        "--account",
+        "lab",
+        "--qos",
+        "high",
+        "--constraint",
+        "a100|h100",
+        "--module",
+        "cuda/12.4",
+        "--run",
+        "first",
+    )
+    found = directives(script)
+    assert {
+        k: found[k]
+        for k in (
+            "nodes",
+            "ntasks-per-node",
+            "gpus-per-node",
+            "time",
+            "partition",
+            "account",
+            "qos",
+            "constraint",
+            "open-mode",
+        )
+    } == {
+        "nodes": "2",
+        "ntasks-per-node": "1",
+        "gpus-per-node": "8",
+        "time": "4:00:00",
+        "partition": "gpu",
+        "account": "lab",
+        "qos": "high",
+        "constraint": "a100|h100",
+        "open-mode": "append",
+    }
+    assert found["output"] == str(Path.cwd() / "runs/jobs/first/%j.out") and "requeue" in found
+    assert found["signal"] == f"USR1@{slurm.AHEAD}"
+    assert "--config 8gpu" in script and "--num-processes 16 --num-machines 2" in script
+    assert (
+        r"\"\$SLURM_NODEID\"" in script
+        and "module load cuda/12.4" in script
+        and script.startswith("#!/bin/bash -l\n")
+    )
+    assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
+
+
+def digits_as(name: str) -> str:
+    """A packed set of images that needs no download; returns its name."""
+    from rigs.stand_in import small_set
+
+    Path("data").mkdir(exist_ok=True)
+    small_set(Path("data"), name)
+    return name
+
+
+def test_each_node_gets_its_own_rank_and_the_same_meeting_place(written):
+    script = written("slurm", *DIGITS, "--nodes", 2, "--time", 5)
+    code, said = rehearse(
+        script.replace(f"({shlex.quote(describe.sys.executable)} {shlex.quote(PROGRAM)}", "(echo LAUNCH"),
+        srun=SRUN,
+    )
+    line = next(line for line in said.splitlines() if line.startswith("LAUNCH"))
+    assert "--main-process-ip n1 --main-process-port 20007 --machine-rank 1" in line and code == 0
+
+
+ENDS = [  # (launcher's code, what the run noted, the job's state, restarts so far) -> (requeued, code)
+    (75, None, "RUNNING", 0, True, 75),
+    (1, 75, "RUNNING", 0, True, 75),
+    (0, 0, "RUNNING", 0, False, 0),
+    (143, 0, "RUNNING", 0, False, 0),
+    (75, None, "CANCELLED", 0, False, 75),
+    (75, None, "COMPLETING", 0, False, 75),
+    (75, None, "RUNNING", 2, False, 75),
+    (78, 78, "RUNNING", 0, False, 78),
+    (65, None, "RUNNING", 0, False, 65),
+    (1, None, "RUNNING", 0, False, 1),
+    (169, None, "RUNNING", 0, False, 69),
+    (101, 75, "RUNNING", 0, True, 75),
+    (137, None, "RUNNING", 0, False, 137),
+]
+
+
+@pytest.mark.parametrize("launcher, noted, state, count, requeued, code", ENDS)
+def test_requeued_on_75_alone_and_never_after_a_cancel(
+    written, monkeypatch, launcher, noted, state, count, requeued, code
+):
+    script = written("slurm", *DIGITS, "--time", 5, "--run", "r", "--requeues", 2)
+    Path("runs/r").mkdir(parents=True)
+    Path("runs/r/status.json").write_text(
+        '{\n  "state": "preempted",\n  "code": 75\n}\n'
+    )  # of the start before: not this one's
+    note = (
+        f"""printf '{{\\n  "code": {noted},\\n  "step": 9\\n}}\\n' >runs/r/status.json; """
+        if noted is not None
+        else ""
+    )
+    monkeypatch.setenv("STATE", state)
+    got, said = rehearse(
+        f"export SLURM_RESTART_COUNT={count}\n" + script,
+        srun=f"[[ $* != *true ]] || exit 0; {note}exit {launcher}",
+    )
+    assert got == code and ("REQUEUED 20007" in said) == requeued, said
+    assert requeued or "not requeued" in said or f"ended with code {code}" in said
+
+
+def test_a_lost_node_is_requeued(written):
+    script = written("slurm", *DIGITS, "--time", 5, "--nodes", 2)
+    code, said = rehearse(script, srun="[[ $* != *true ]] || exit 1; exit 137")
+    assert code == 137 and "no longer answers; requeued" in said and "REQUEUED" in said
+
+
+def test_a_launcher_that_failed_outranks_those_that_were_stopped_for_it(written):
+    """srun ends with the highest code: 75 is above 69, and would bring back a job that can never begin."""
+    script = written("slurm", *DIGITS, "--time", 5, "--nodes", 2)
+    both = '[[ $* != *true ]] || exit 0; while [[ $1 == --* ]]; do shift; done; worst=0; for n in 0 1; do SLURM_NODEID=$n "$@"; c=$?; [ $c -le $worst ] || worst=$c; done; exit $worst'
+    for codes, seen in (("75 75", 75), ("75 69", 69), ("0 0", 0), ("75 1", 1), ("0 76", 76), ("75 137", 137)):
+        launcher = f"#!/bin/bash\nset -- {codes}\nshift $SLURM_NODEID\nexit $1\n"
+        Path("launcher").write_text(launcher)
+        Path("launcher").chmod(0o755)
+        code, said = rehearse(
+            script.replace(f"({shlex.quote(describe.sys.executable)} {shlex.quote(PROGRAM)}", "(./launcher"),
+            srun=both,
+        )
+        assert code == seen and ("REQUEUED" in said) == (codes == "75 75"), said
+
+
+def test_a_task_of_an_array_requeues_itself_only(written):
+    script = written(
+        "slurm", *DIGITS, "--time", 5, "--run", "s", "--sweep", "seed=1,2", "--sweep", "lr=0.1,0.01"
+    )
+    assert directives(script)["array"] == "0-3" and directives(script)["output"].endswith("%A_%a.out")
+    code, said = rehearse(
+        "export SLURM_ARRAY_JOB_ID=20000 SLURM_ARRAY_TASK_ID=3\n" + script,
+        srun='[[ $* != *true ]] || exit 0; echo "$@" | grep -o -- "--seed.*"; exit 75',
+    )
+    assert "REQUEUED 20000_3" in said and "--seed 2 --lr 0.01 --run runs/s-seed2-lr0.01 --resume auto" in said
+
+
+def test_nothing_of_the_users_is_read_by_a_shell(written):
+    Path("site.yaml").write_text(yaml.safe_dump({"modules": [HOSTILE], "container": "env"}))
+    script = written(
+        "slurm",
+        *DIGITS,
+        "--time",
+        5,
+        "--run",
+        f"{os.getcwd()}/a {HOSTILE}".replace('"', "").replace("\\", ""),
+        "--site",
+        "site.yaml",
+        "--env",
+        f"NOTE={HOSTILE}",
+        "--data-root",
+        HOSTILE,
+        "--name",
+        "n",
+    )
+    code, said = rehearse(
+        script, srun='[[ $* != *true ]] || exit 0; printf "<%s>\\n" "$@"; echo "NOTE=$NOTE"'
+    )
+    assert (
+        code == 0
+        and not Path("hacked").exists()
+        and f"<{HOSTILE}>" in said
+        and f"NOTE={HOSTILE}" in said
+        and f"module load {HOSTILE}" in said
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--name", "a\nb"], ["--partition", "a\n#SBATCH --x"], ["--account", 'a" --x'], ["--run", "a\nb"]],
+)
+def test_a_line_break_in_a_directive(words):
+    assert "line break" in refused("slurm", *DIGITS, "--time", "5", *words)
+
+
+def test_the_environment_is_an_allow_list_without_secrets(written, monkeypatch):
+    for name, value in {
+        "HF_HOME": "/hf",
+        "NCCL_DEBUG": "INFO",
+        "NCCL_SECRET_KEY": "s3cret",
+        "AWS_KEY": "s3cret",
+        "HF_TOKEN": "s3cret",
+        "EDITOR": "vi",
+    }.items():
+        monkeypatch.setenv(name, value)
+    for script in (
+        written("slurm", *DIGITS, "--time", 5, "--env", "HF_TOKEN"),
+        written("sheet", *DIGITS, "--user", "a", "--env", "HF_TOKEN"),
+        written(
+            "kubernetes",
+            *DIGITS,
+            "--image",
+            "i",
+            "--volume",
+            "c:/runs",
+            "--run",
+            "/runs/x",
+            "--env",
+            "HF_TOKEN",
+        ),
+    ):
+        assert (
+            "s3cret" not in script
+            and "HF_TOKEN" in script
+            and "AWS_KEY" not in script
+            and "EDITOR" not in script
+        )
+    assert {"HF_HOME", "NCCL_DEBUG", "HF_TOKEN", "PATH"} <= set(
+        directives(written("slurm", *DIGITS, "--time", 5, "--env", "HF_TOKEN"))["export"].split(",")
+    )
+    assert "write a secret down" in refused("slurm", *DIGITS, "--time", "5", "--env", "HF_TOKEN=s3cret")
+    assert "not set here" in refused("slurm", *DIGITS, "--time", "5", "--env", "NEVER_SET")
+    assert "not the name" in refused("slurm", *DIGITS, "--time", "5", "--env", "A-B=1")
+
+
+def test_the_signal_comes_ahead_by_what_checkpoints_took(tmp_path):
+    run = RunDir(tmp_path / "r")
+    assert slurm.ahead(run, 3600) == slurm.AHEAD and slurm.ahead(run, 120) == 30
+    for step, span in (
+        (1, 10),
+        (2, 40),
+    ):  # s from the model's file to the manifest; the model is as large as the optimizer
+        folder = run.checkpoint(step)
+        folder.mkdir(parents=True)
+        for name, at in (("model.safetensors", 0), ("optimizer.safetensors", span), ("MANIFEST.json", span)):
+            (folder / name).write_bytes(b"x" * 1000)
+            os.utime(folder / name, (1e9 + at, 1e9 + at))
+    assert slurm.ahead(run, 36000) == 60 + 3 * 80
+    assert slurm.ahead(run, 600) == 150
+
+
+@pytest.mark.parametrize(
+    "text, seconds",
+    [("90", 5400), ("5:30", 330), ("4:00:00", 14400), ("1-12", 129600), ("2-00:30:00", 174600)],
+)
+def test_times(text, seconds):
+    assert describe.seconds(text) == seconds
+
+
+def test_the_site_file(written):
+    Path("site.yaml").write_text(
+        "partition: gpu\naccount: lab\nmodules: [cuda]\nlines: ['ulimit -l unlimited']\ndirectives: [--mem=64G]\n"
+        "container: apptainer exec --nv {image}\npython: python3.11\n"
+    )
+    script = written(
+        "slurm", *DIGITS, "--time", 5, "--site", "site.yaml", "--partition", "debug", "--image", "a b.sif"
+    )
+    found = directives(script)
+    assert (found["partition"], found["account"], found["mem"]) == (
+        "debug",
+        "lab",
+        "64G",
+    )  # a flag is over the file
+    assert (
+        "\nulimit -l unlimited\n" in script
+        and "COMMAND=(apptainer exec --nv 'a b.sif' python3.11 " + shlex.quote(PROGRAM) + " train" in script
+    )
+    Path("site.yaml").write_text("partion: gpu\n")
+    assert "did you mean partition?" in refused("slurm", *DIGITS, "--time", "5", "--site", "site.yaml")
+    Path("site.yaml").write_text("modules: cuda\n")
+    assert "modules is not a list" in refused("slurm", *DIGITS, "--time", "5", "--site", "site.yaml")
+
+
+def test_other_weights_are_only_begun_with(written):
+    script = written("slurm", *DIGITS, "--time", 5, "--run", "tuned", "--resume", "runs/first@best")
+    say = '[[ $* != *true ]] || exit 0; echo "$@"'
+    assert "--run runs/tuned --resume runs/first@best" in rehearse(script, srun=say)[1]
+    Path("runs/tuned").mkdir(parents=True)
+    Path("runs/tuned/config.json").touch()
+    assert "--run runs/tuned --resume auto" in rehearse(script, srun=say)[1]
+
+
+WRONG = [
+    (["slurm", *DIGITS], "how long"),
+    (["slurm", "mnits", "--time", "5"], "did you mean mnist"),
+    (["slurm", *DIGITS, "--time", "soon"], "not a time"),
+    (["slurm", *DIGITS, "--time", "5", "--epocs", "3"], "did you mean --epochs"),
+    (["slurm", *DIGITS, "--time", "5", "--nodes", "0"], "from 1 up"),
+    (["slurm", *DIGITS, "--time", "5", "--gpus-per-node", "8"], "trains on the CPU"),
+    (["slurm", *DIGITS, "--time", "5", "--machine-rank", "1"], "itself"),
+    (["slurm", *DIGITS, "--time", "5", "-b", "100", "--nodes", "3"], "does not divide"),
+    (["slurm", *DIGITS, "--time", "5", "--sweep", "sed=1,2"], "did you mean --seed"),
+    (["slurm", *DIGITS, "--time", "5", "--sweep", "seed=1,,2"], "FLAG=A,B,C"),
+    (["slurm", *DIGITS, "--time", "5", "--nodes", "2", "--emulate"], "one machine"),
+    (["slrum"], "did you mean slurm"),
+    (["kubernetes", *DIGITS], "needs an image"),
+    (["kubernetes", *DIGITS, "--image", "i"], "gone with its pod"),
+    (["kubernetes", *DIGITS, "--image", "i", "--volume", "runs"], "CLAIM:PATH"),
+    (["sheet", *DIGITS, "--user", "a", "--nodes", "2"], "do not know of each other"),
+    (["sheet", *DIGITS, "--user", "../b"], "not a name"),
+    (["sheet", *DIGITS], "--user"),
+]
+
+
+@pytest.mark.parametrize("words, expected", WRONG, ids=[expected for _, expected in WRONG])
+def test_mistakes_are_one_line(words, expected):
+    assert expected in refused(*words)
+
+
+def test_help(capsys):
+    assert relaunch(["submit", "--help"]) == 0 and "kubernetes" in capsys.readouterr().out
+    for kind, flag in (("slurm", "--sweep"), ("kubernetes", "--pytorchjob"), ("sheet", "--from-task")):
+        assert relaunch(["submit", kind, "--help"]) == 0 and flag in capsys.readouterr().out
+    for verb in ("status", "logs", "cancel"):
+        assert relaunch([verb, "--help"]) == 0 and "JOB" in capsys.readouterr().out
+    assert queue.main("status", ["--help"]) == 0
+
+
+def test_no_tensors_are_needed():
+    code = f"import sys; from relaunch.launch import submit; submit.main({['slurm', *DIGITS, '--time', '5']}); sys.exit('torch' in sys.modules)"
+    done = subprocess.run(
+        [describe.sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": str(Path(describe.__file__).parents[2])},
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_pages_commands_are_taken(written):
+    from relaunch.launch.__main__ import VERBS
+
+    page = (Path(describe.__file__).parents[2] / "docs/clusters.md").read_text()
+    Path("site.yaml").write_text(re.search(r"```yaml\n(.*?)```", page, re.DOTALL).group(1))
+    digits_as("cifar10")
+    lines = "\n".join(re.findall(r"```bash\n(.*?)```", page, re.DOTALL)).replace("\\\n", " ").splitlines()
+    commands = [shlex.split(line.split("|")[0]) for line in lines if line]
+    assert len(commands) > 8 and all(words[0] == "relaunch" and words[1] in VERBS for words in commands)
+    for words in commands:
+        if words[1] == "submit":
+            written(*[word for word in words[2:] if word != "--submit"])

@@ -1,0 +1,118 @@
+"""`relaunch submit --submit | status | logs | cancel` against stand-ins for SLURM's commands."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from relaunch.data_prep.errors import Failure
+from relaunch.trainers.rundir import RunDir
+from rigs.submitting import DIGITS, refused, relaunch
+
+
+@pytest.fixture
+def scheduler(monkeypatch):
+    """scheduler(sbatch="echo 7"): SLURM's commands, in shell."""
+
+    def install(**programs):
+        Path("bin").mkdir(exist_ok=True)
+        for name, body in programs.items():
+            Path("bin", name).write_text(f'#!/bin/bash\necho {name} "$@" >>calls\n{body}\n')
+            Path("bin", name).chmod(0o755)
+        monkeypatch.setenv("PATH", f"{Path('bin').absolute()}:/usr/bin:/bin")
+
+    return install
+
+
+def test_submitting_notes_the_job_and_chains_it(written, scheduler):
+    scheduler(
+        sbatch='n=$(cat n 2>/dev/null || echo 40); echo $((n + 1)) >n; echo "$((n + 1));cluster"',
+        scancel="",
+        squeue='echo "41|RUNNING|None, n1"',
+    )
+    said = written("slurm", *DIGITS, "--time", 5, "--run", "r", "--chain", 3, "--submit")
+    assert said.startswith("job 41 -> 42 -> 43; run runs/r; logs in runs/jobs/r\n")
+    assert Path("calls").read_text().count("--dependency=afterany:4") == 2 and Path(
+        "runs/jobs/r/job.sh"
+    ).read_text().startswith("#!/bin/bash")
+    assert relaunch(["status", "41"]) == 0 and relaunch(["cancel", "41"]) == 0
+    assert "scancel 41 42 43" in Path("calls").read_text()
+
+
+def test_status_from_whoever_still_knows(scheduler, capsys):
+    Path("runs/jobs/r").mkdir(parents=True)
+    Path("runs/jobs/r/7.json").write_text(
+        json.dumps({"ids": ["7"], "runs": ["runs/r"], "logs": "runs/jobs/r"})
+    )
+    Path("runs/r").mkdir()
+    RunDir("runs/r").write_status("preempted", 75, 120, "stopped by SIGUSR1, and saved")
+    gone = "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1"
+    record = "echo 'JobId=7 JobName=r JobState=COMPLETED Reason=None Dependency=(null) Requeue=1 Restarts=2 BatchFlag=1 Reboot=0 ExitCode=0:0'"
+    for programs, expected in (
+        ({"squeue": "echo '7|PENDING|Resources, '"}, "job 7: PENDING (Resources)"),
+        ({"squeue": gone, "scontrol": record}, "job 7: COMPLETED (came back 2 times, exit code 0)"),
+        (
+            {"squeue": gone, "scontrol": gone, "sacct": "echo '7|TIMEOUT|0:0'"},
+            "job 7: TIMEOUT (exit code 0:0)",
+        ),
+        (
+            {
+                "squeue": gone,
+                "scontrol": gone,
+                "sacct": "echo 'Slurm accounting storage is disabled' >&2; exit 1",
+            },
+            "",
+        ),
+    ):
+        scheduler(**programs)
+        assert relaunch(["status", "7"]) == 0
+        said = capsys.readouterr().out
+        assert (
+            said.startswith(expected)
+            and "run runs/r: preempted, code 75, step 120, stopped by SIGUSR1, and saved" in said
+        )
+    for name in ("7", "71", "7_0"):
+        Path(f"runs/jobs/r/{name}.out").write_text(f"of {name}\n")
+    assert (
+        relaunch(["logs", "7"]) == 0
+        and capsys.readouterr().out == "==> runs/jobs/r/7.out\nof 7\n==> runs/jobs/r/7_0.out\nof 7_0\n"
+    )
+    scheduler(squeue=gone, scontrol=record)
+    assert relaunch(["cancel", "7"]) == 0 and "nothing was left to cancel" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "said, expected",
+    [
+        (
+            "sbatch: error: invalid partition specified: nope\nsbatch: error: Batch job submission failed: Invalid partition name specified",
+            "sinfo -s",
+        ),
+        (
+            "sbatch: error: Batch job submission failed: Invalid account or account/partition combination specified",
+            "--account NAME",
+        ),
+        (
+            "sbatch: error: Batch job submission failed: Requested time limit is invalid (missing or exceeds some limit)",
+            "less --time",
+        ),
+    ],
+)
+def test_a_refusal_is_one_line_with_the_schedulers_reason(scheduler, said, expected):
+    scheduler(sbatch=f"cat >&2 <<'E'\n{said}\nE\nexit 1")
+    line = refused("slurm", *DIGITS, "--time", "5", "--submit")
+    assert expected in line and said.splitlines()[-1].split("error: ")[1] in line and "\n" not in line
+
+
+def test_without_a_scheduler(monkeypatch):
+    monkeypatch.setenv("PATH", str(Path.cwd()))
+    for words in (["submit", "slurm", *DIGITS, "--time", "5", "--submit"], ["status", "7"], ["cancel", "7"]):
+        with pytest.raises(Failure) as caught:
+            relaunch(words)
+        assert caught.value.code == 69 and "login node" in caught.value.fix
+
+
+def test_a_jobs_number():
+    for verb in ("status", "logs", "cancel"):
+        with pytest.raises(Failure, match="not a job's number"):
+            relaunch([verb, "7; rm"])

@@ -1,0 +1,199 @@
+"""What a plan says, emulation, room, restarts and the doctor: pure functions given invented machines."""
+
+import dataclasses
+
+import pytest
+
+from relaunch.data_prep.errors import Failure
+from relaunch.launch import doctor, engine, estimate, plan, preflight, restart, show, start
+from relaunch.launch.facts import Facts
+from relaunch.launch.restart import Crash
+
+EIGHT = Facts(
+    gpus=8,
+    gpus_installed=8,
+    gpu_names=("NVIDIA H100",) * 8,
+    cores=64,
+    memory=10**12,
+    shared_memory=10**10,
+    host="n1",
+)
+LAPTOP = Facts(cores=2, memory=8 * 10**9, shared_memory=None, host="lap")
+DIGITS = plan.Data(
+    name="digits", where="data/digits", hash="c7ee25dc49d286c8", train=1437, rest=(("test", 360),)
+)
+PYDOC = plan.Data(name="pydoc", where="data/pydoc", hash="ab", train=10001)
+VERSIONS = {"python": "3.11.7", "torch": "2.15.0", "accelerate": "1.15.0"}
+SUMMARY = """mnist cnn on digits
+
+layer  type    output       parameters        FLOPs
+conv1  Conv2d  1x32x26x26          320      389,376
+conv2  Conv2d  1x64x24x24       18,496   21,233,664
+total                           18,816   21,623,040
+For one input of 1x1x28x28: 0.011 GMAC. FLOP = 2 x MAC, of matrix products, convolutions and attention."""
+
+
+def planned(
+    machine: Facts, name: str, line: str = "mnist", data=DIGITS, place=plan.Place(run="runs/x")
+) -> plan.Plan:
+    typed, rest = start.split(line.split())
+    emulate = typed.pop("emulate", False)
+    asked = engine.read(name)
+    return plan.make(
+        "train",
+        rest,
+        asked,
+        engine.override(asked, **typed),
+        machine,
+        start.trained(start.parse(rest)),
+        data,
+        place,
+        emulate,
+    )
+
+
+def test_the_table_says_it_all():
+    text = show.table(
+        planned(
+            EIGHT,
+            "8gpu_fp16",
+            "mnist --epochs 3 --warmup-steps 5 --grad-accum-steps 2",
+            place=plan.Place(run="runs/x", step=1200),
+        ),
+        None,
+    )
+    for words in (
+        "mnist cnn",
+        "digits in data/digits: 1,437 train, 360 test, hash c7ee25dc49d2",
+        "8 processes on 8 GPUs",
+        "n1: 64 cores, 8 x NVIDIA H100",
+        "8 a process",
+        "fp16",
+        "64 = 8 processes x 2 micro-batches x 4",
+        "22 an epoch, 66 in all",
+        "1, step, 5 steps of warm-up; adadelta",
+        "runs/x, goes on from its checkpoint of step 1,200",
+        "accelerate launch --config_file",
+        "-m trainers.train mnist --epochs 3",
+    ):
+        assert words in text, words
+    two = show.table(planned(EIGHT, "2x8gpu", "mnist --main-process-ip n0 --machine-rank 1"), None)
+    assert "16 processes on 2 machines x 8 GPUs" in two and "the first is n0:29500; this is number 1" in two
+
+
+def test_the_line_on_top_of_a_start():
+    assert (
+        show.line(planned(LAPTOP, "cpu2"))
+        == "relaunch train: 2 processes on the CPU (cpu2), fp32; batch 64 = 2 processes x 32; runs/x"
+    )
+
+
+@pytest.mark.parametrize(
+    "line, data, epoch, total",
+    [
+        ("mnist", DIGITS, 22, 308),
+        ("mnist --max-steps 5", DIGITS, 22, 5),
+        ("mnist --max-steps 5", plan.Data(name="d", where="d"), None, 5),
+        (
+            "wikitext2 --epochs 2",
+            PYDOC,
+            15,
+            30,
+        ),  # 20 columns of 500 words hold 499 targets: 14 x 35 and a shorter one
+    ],
+)
+def test_steps(line, data, epoch, total):
+    todo = planned(LAPTOP, "cpu", line, data)
+    assert (todo.epoch_steps, todo.total_steps) == (epoch, total)
+
+
+def test_emulation_keeps_the_processes_and_their_shares():
+    todo = planned(LAPTOP, "2x8gpu", "mnist --emulate")
+    preflight.check(todo)
+    assert (todo.engine.processes, todo.engine.machines, todo.local, todo.micro_batch) == (16, 1, 16, 4)
+    assert todo.command[5:10] == ("--gpu_ids=-1,-1", "--num_machines", "1", "--main_process_port", "0")
+    assert planned(LAPTOP, "8gpu_fp16", "mnist --emulate").engine.precision == "no"
+    alone = planned(EIGHT, "1gpu", "mnist --emulate")
+    assert (
+        alone.direct and alone.variables["ACCELERATE_USE_CPU"] == "True" and "--cpu" in alone.engine_command
+    )
+
+
+@pytest.mark.parametrize(
+    "facts, line, data, code",
+    [
+        (dict(writable=False), "mnist", DIGITS, 73),
+        (dict(free=10**6), "mnist", DIGITS, 73),
+        ({}, "mnist -b 2000", DIGITS, 64),
+    ],
+)
+def test_what_the_place_or_the_data_cannot_bear_is_refused(facts, line, data, code):
+    with pytest.raises(Failure) as caught:
+        preflight.check(planned(dataclasses.replace(LAPTOP, **facts), "cpu", line, data))
+    assert caught.value.code == code and caught.value.fix
+
+
+def test_memory_is_estimated_from_the_models_table():
+    size = estimate.size(SUMMARY, planned(LAPTOP, "cpu2"))
+    assert (size.parameters, size.state, size.checkpoint) == (18816, 4 * 18816 * 5, 4 * 18816 * 3)
+    assert (
+        size.activations == 4 * (32 * 26 * 26 + 64 * 24 * 24) * 1000
+    )  # scoring 1000 at a time outweighs 2 x 32 in training
+    assert "18,816 parameters" in estimate.say(size)
+    assert estimate.size("no table", planned(LAPTOP, "cpu")) is None
+
+
+@pytest.mark.parametrize(
+    "crashes, limit, why",
+    [
+        ([Crash("a", None, 10)], 3, ""),
+        ([Crash("a", None, -1)], 3, "before the first checkpoint"),
+        ([Crash("a", 12, 10), Crash("a", 12, 10)], 3, "the same failure twice, at step 12"),
+        ([Crash("a", 12, 10), Crash("a", 13, 10)], 3, ""),
+        ([Crash("a", None, 10)] * 3, 3, ""),
+        ([Crash("a", None, 10)] * 4, 3, "3 restarts brought no new checkpoint"),
+        ([Crash("a", None, 10)] * 3 + [Crash("a", None, 20)], 3, ""),  # refilled
+        ([Crash("a", None, 10)], 0, "not restarted"),
+    ],
+)
+def test_when_to_start_again(crashes, limit, why):
+    assert restart.verdict(crashes, limit).startswith(why) and bool(restart.verdict(crashes, limit)) == bool(
+        why
+    )
+
+
+def failures(machine: Facts, name: str, versions=VERSIONS, line="mnist") -> dict[str, int]:
+    made = doctor.checks(planned(machine, name, line), versions)
+    assert all("fix: " in c.lines() for c in made if c.failure)
+    return {c.name: c.failure.code for c in made if c.failure}
+
+
+@pytest.mark.parametrize(
+    "machine, name, wrong",
+    [
+        (EIGHT, "8gpu", {}),
+        (LAPTOP, "cpu", {}),
+        (LAPTOP, "cpu2", {}),
+        (LAPTOP, "8gpu", {"devices": 69, "/dev/shm": 69}),
+        (dataclasses.replace(EIGHT, gpus=4, gpus_installed=4), "8gpu", {"devices": 69}),
+        (dataclasses.replace(EIGHT, shared_memory=64 * 2**20), "8gpu", {"/dev/shm": 69}),
+        (dataclasses.replace(EIGHT, shared_memory=64 * 2**20), "1gpu", {}),
+        (dataclasses.replace(LAPTOP, open_files=256), "cpu", {"open files": 69}),
+        (dataclasses.replace(LAPTOP, free=10**6), "cpu", {"disk": 73}),
+        (dataclasses.replace(LAPTOP, writable=False), "cpu", {"disk": 73}),
+    ],
+)
+def test_the_doctor_finds_what_is_wrong(machine, name, wrong):
+    assert failures(machine, name) == wrong
+
+
+def test_the_doctor_looks_at_versions():
+    assert failures(LAPTOP, "cpu", {"python": "3.11", "accelerate": "1.15"}) == {"software": 64}
+    assert failures(LAPTOP, "cpu", VERSIONS | {"torch": "2.6.0"}) == {"software": 64}
+    assert failures(EIGHT, "8gpu", VERSIONS | {"torch": "2.15.0+cpu"}) == {"software": 69}
+    assert failures(LAPTOP, "cpu", VERSIONS, "mnist -b 63 --num-processes 2") == {"batch": 64}
+
+
+def test_flags_can_be_typed_again():
+    typed, _ = start.split("mnist --num_processes=3 --config cpu2 --emulate --mixed-precision bf16".split())
+    assert start.split(["mnist", *start.words(typed)]) == (typed, ["mnist"])

@@ -1,0 +1,347 @@
+"""The command line and the plan: pure functions given invented machines, and what `relaunch` itself costs."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from relaunch.data_prep.errors import Failure
+from relaunch.launch import __main__ as cli
+from relaunch.launch import engine, facts, plan, preflight, start, supervise
+from relaunch.launch.facts import Facts
+from relaunch.trainers import PROGRAM
+
+LAPTOP = Facts(cores=2)
+ONE = Facts(gpus=1, gpus_installed=1, cores=8)
+FOUR = Facts(gpus=4, gpus_installed=4, cores=32)
+EIGHT = Facts(gpus=8, gpus_installed=8, cores=64)
+HIDDEN = Facts(gpus=4, gpus_installed=8, cores=64)  # CUDA_VISIBLE_DEVICES=0,1,2,3
+
+
+def planned(machine: Facts, name: str, *argv: str, verb="train") -> plan.Plan:
+    typed, rest = start.split(list(argv) or ["mnist"])
+    emulate = typed.pop("emulate", False)
+    asked = engine.read(name)
+    return plan.make(
+        verb,
+        rest,
+        asked,
+        engine.override(asked, **typed),
+        machine,
+        start.trained(start.parse(rest)),
+        emulate=emulate,
+    )
+
+
+def refusal(todo: plan.Plan) -> str:
+    with pytest.raises(Failure) as caught:
+        preflight.check(todo)
+    assert "\n" not in caught.value.line() and caught.value.fix
+    return caught.value.line()
+
+
+@pytest.mark.parametrize(
+    "machine, name",
+    [
+        (LAPTOP, "cpu"),
+        (LAPTOP, "cpu2"),
+        (EIGHT, "cpu2"),
+        (ONE, "1gpu"),
+        (ONE, "fp16"),
+        (ONE, "bf16"),
+        (EIGHT, "8gpu"),
+        (EIGHT, "8gpu_fp16"),
+        (EIGHT, "1gpu"),
+    ],
+)
+def test_what_fits_is_let_through(machine, name):
+    preflight.check(planned(machine, name))
+
+
+@pytest.mark.parametrize(
+    "machine, name, argv, says",
+    [
+        (LAPTOP, "8gpu", (), "69 8gpu needs 8 GPUs and this machine has none; use --config cpu"),
+        (FOUR, "8gpu", (), "69 8gpu needs 8 GPUs and this machine has 4; use --num-processes 4"),
+        (ONE, "8gpu_fp16", (), "this machine has 1; use --config 1gpu"),
+        (HIDDEN, "8gpu", (), "CUDA_VISIBLE_DEVICES shows 4 of this machine's 8; use --num-processes 4"),
+        (LAPTOP, "1gpu", (), "69 1gpu needs a GPU and this machine has none; use --config cpu"),
+        (LAPTOP, "fp16", (), "69 fp16 needs a GPU"),
+        (LAPTOP, "cpu", ("mnist", "--mixed-precision", "fp16"), "69 fp16 needs a GPU (on a CPU"),
+        (
+            LAPTOP,
+            "cpu2",
+            ("mnist", "--batch-size", "63"),
+            "64 --batch-size 63 (over all processes) does not divide by 2 processes",
+        ),
+        (
+            LAPTOP,
+            "cpu2",
+            ("mnist", "-b", "6", "--grad-accum-steps", "2"),
+            "2 processes x 2 micro-batches; use --batch-size 8",
+        ),
+        (EIGHT, "2x8gpu", (), "64 no machine is called 'first-machine' here; say --main-process-ip HOST"),
+        (
+            EIGHT,
+            "2x8gpu",
+            ("mnist", "--num-processes", "15"),
+            "64 15 processes cannot be shared evenly by 2 machines",
+        ),
+        (EIGHT, "2x8gpu", ("mnist", "--machine-rank", "2"), "64 machine_rank 2 does not exist"),
+        (
+            FOUR,
+            "2x8gpu",
+            ("mnist", "--main-process-ip", "127.0.0.1"),
+            "69 2x8gpu needs 8 GPUs on each machine",
+        ),
+    ],
+)
+def test_what_would_silently_go_wrong_is_refused(machine, name, argv, says):
+    assert says in refusal(planned(machine, name, *argv))
+
+
+def test_the_config_may_choose_gpus(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("distributed_type: MULTI_GPU\nnum_processes: 2\ngpu_ids: 2,9\n")
+    assert "69" in refusal(planned(EIGHT, str(path))) and "numbered 0 to 7" in refusal(
+        planned(EIGHT, str(path))
+    )
+    path.write_text("distributed_type: 'NO'\ngpu_ids: '3'\n")
+    todo = planned(EIGHT, str(path))
+    preflight.check(todo)
+    assert todo.variables["CUDA_VISIBLE_DEVICES"] == "3"
+
+
+def test_one_process_is_started_without_the_engine():
+    todo = planned(LAPTOP, "cpu", "mnist", "--epochs", "2")
+    assert todo.direct and todo.command == (sys.executable, PROGRAM, "train", "mnist", "--epochs", "2")
+    env = plan.environment(
+        todo, {"HOME": "/h", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "ACCELERATE_USE_FSDP": "1"}
+    )
+        "HOME": "/h",
+        "PYTHONSAFEPATH": "1",
+        "HOME": "/h",
+        "RELAUNCH_CONFIG": "cpu",
+        "ACCELERATE_USE_CPU": "True",
+        "ACCELERATE_MIXED_PRECISION": "no",
+        "ACCELERATE_DYNAMO_BACKEND": "NO",
+    }
+    assert planned(LAPTOP, "cpu2", "mnist", "--num-processes", "1").direct
+
+
+def test_the_variables_are_those_of_accelerates_own_launcher():
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+    from accelerate.utils.launch import prepare_simple_launcher_cmd_env
+
+    for name in ("cpu", "1gpu", "fp16", "bf16"):
+        todo = planned(ONE, name)
+        args, _, _ = _validate_launch_command(
+            launch_command_parser().parse_args(list(todo.engine_command[2:]))
+        )
+        command, theirs = prepare_simple_launcher_cmd_env(args)
+        assert command[1:] == ["-m", "trainers.train", *todo.command[3:]] and todo.command[1] == PROGRAM
+        assert {k: theirs[k] for k in todo.variables if k in theirs} == {
+            k: v for k, v in todo.variables.items() if k not in ("RELAUNCH_CONFIG", "PYTHONSAFEPATH")
+        }
+
+
+@pytest.mark.parametrize(
+    "name, argv, flags",
+    [
+        ("cpu2", ("mnist",), ["--main_process_port", "0"]),
+        ("cpu2", ("mnist", "--num_processes=3"), ["--num_processes", "3", "--main_process_port", "0"]),
+        (
+            "cpu",
+            ("mnist", "--num-processes", "2", "--mixed-precision", "bf16"),
+            [
+                "--multi_gpu",
+                "--gpu_ids=-1,-1",
+                "--num_processes",
+                "2",
+                "--mixed_precision",
+                "bf16",
+                "--main_process_port",
+                "0",
+            ],
+        ),
+        ("8gpu", ("mnist", "--main-process-port", "29501"), ["--main_process_port", "29501"]),
+        (
+            "2x8gpu",
+            ("mnist", "--main-process-ip", "n1", "--machine-rank", "1"),
+            ["--machine_rank", "1", "--main_process_ip", "n1"],
+        ),
+    ],
+)
+def test_several_go_through_the_engine(name, argv, flags):
+    todo = planned(EIGHT, name, *argv)
+    file = str(engine.FOLDER / f"{name}.yaml")
+    assert todo.command[1:] == (
+        "-m",
+        "accelerate.commands.launch",
+        "--config_file",
+        file,
+        *flags,
+        PROGRAM,
+        "train",
+        "mnist",
+    )
+    assert todo.engine_command[:3] == ("accelerate", "launch", "--config_file")
+
+
+def test_the_launchers_flags_are_taken_out_wherever_they_stand():
+    typed, rest = start.split(
+        "cifar10 --config cpu2 --epochs 3 --num_processes=3 --arch net --mixed_precision bf16".split()
+    )
+    assert typed == {"config": "cpu2", "processes": 3, "precision": "bf16"}
+    assert rest == "cifar10 --epochs 3 --arch net".split()
+    for argv, says in (
+        ("mnist --num-processes 0", "too small"),
+        ("mnist --num-processes x", "invalid int"),
+        ("mnist --mixed-precision fp8", "invalid choice"),
+        ("mnist --config", "expected one argument"),
+    ):
+        with pytest.raises(Failure) as caught:
+            start.split(argv.split())
+        assert caught.value.code == 64 and says in caught.value.line()
+
+
+def test_a_mistyped_flag_of_the_launcher_is_named():
+    with pytest.raises(Failure) as caught:
+        start.parse(["mnist", "--num-proceses", "2"])
+    assert "did you mean --num-processes?" in caught.value.line()
+
+
+def test_a_resumed_run_is_planned_with_its_own_batch(tmp_path):
+    run = tmp_path / "first"
+    run.mkdir()
+    first = start.parse(["mnist", "-b", "9", "--run", str(run)])
+    (run / "config.json").write_text(json.dumps(first.config.to_json()))
+    argv = ["mnist", "--run", str(run), "--resume", "auto", "--num-processes", "3"]
+    preflight.check(planned(LAPTOP, "cpu2", *argv))
+    with pytest.raises(Failure) as caught:
+        planned(LAPTOP, "cpu2", *argv, "--lr", "3")
+    assert caught.value.code == 64 and "differs from this run's" in caught.value.line()
+
+
+@pytest.mark.parametrize(
+    "installed, setting, count",
+    [
+        (8, None, 8),
+        (8, "", 0),
+        (8, "-1", 0),
+        (8, "-1,-1", 0),
+        (8, "0, 3", 2),
+        (8, "0,-1,3", 1),
+        (2, "0,5", 1),
+        (8, "GPU-5ebe9f43", 1),
+        (0, "0,1", 0),
+        (0, None, 0),
+    ],
+)
+def test_visible_gpus(installed, setting, count):
+    assert facts.visible(installed, setting) == count
+
+
+def test_gpus_of_a_container(tmp_path):
+    for n in range(4):
+        folder = tmp_path / f"proc/driver/nvidia/gpus/0000:0{n}:00.0"
+        folder.mkdir(parents=True)
+        (folder / "information").write_text("Model: \t\t NVIDIA H100\nIRQ: 16\n")
+    (tmp_path / "dev").mkdir()
+    for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm"):
+        (tmp_path / "dev" / name).touch()
+    assert facts.installed_gpus(tmp_path) == ("NVIDIA H100", "NVIDIA H100")
+
+
+@pytest.mark.parametrize(
+    "status, outcome, asked, code, says",
+    [
+        (0, '{"code": 75, "run": "runs/a"}', None, 75, ""),
+        (1, '{"code": 0, "run": "runs/a"}', None, 0, ""),  # the engine fell over after the work was done
+        (1, '{"code": 75, "run": "runs/a"}', signal.SIGTERM, 75, ""),
+        (-9, '{"code": 75, "run": "runs/a"}', None, 75, ""),
+        (
+            1,
+            '{"code": 75, "run": "runs/a"}',
+            None,
+            1,
+            "exit code 1",
+        ),  # one crashed, and the engine stopped the others
+        (-15, "", signal.SIGINT, 75, "before the first step"),
+        (-9, "", None, 137, "SIGKILL"),
+        (-11, "", None, 139, "SIGSEGV"),
+        (-9, "", signal.SIGTERM, 137, "SIGKILL"),
+        (1, "", None, 1, "exit code 1"),
+        (0, '{"co', None, 1, "exit code 0"),
+        (1, "", signal.SIGTERM, 1, "exit code 1"),
+    ],
+)
+def test_ends_are_judged(status, outcome, asked, code, says):
+    end = supervise.judge(status, outcome, asked, insisted=False)
+    assert end.code == code and says in end.what and bool(end.what) == bool(says)
+
+
+def relaunch(*argv: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "relaunch.launch", *argv], capture_output=True, text=True)
+
+
+def test_help_is_cheap():
+    """Under 0.3 s of CPU, user and system together."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = relaunch("--help")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert done.returncode == 0 and all(verb in done.stdout for verb in cli.VERBS)
+    assert spent < 0.3, f"{spent:.2f} s"
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--help"],
+        ["train", "mnist", "--config", "8gpu"],
+        ["train", "mnist", "--help"],
+        ["runs"],
+        ["runs", "show", "x"],
+        ["stop", "x"],
+        ["doctor", "--help"],
+        ["prep", "--help"],
+    ],
+)
+def test_no_torch(argv):
+    code = (
+        "import sys, launch.__main__ as m\n"
+        f"try: m.run({argv!r})\n"
+        "except BaseException as e: pass\n"
+        "assert not {'torch', 'accelerate'} & set(sys.modules), 'heavy imports'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    "argv, code, says",
+    [
+        (["trian"], 64, "did you mean train?"),
+        (["frobnicate"], 64, "use prep, train"),
+        (["train", "minst"], 64, "did you mean mnist?"),
+        (["train", "mnist", "--config", "cpu", "--epocs", "1"], 64, "--epochs"),
+        (["train", "mnist", "--config", "nope"], 64, "no config 'nope'"),
+    ],
+)
+def test_mistakes_leave_no_trace(argv, code, says, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "relaunch.launch", *argv], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert (
+        (done.returncode, done.stdout) == (code, "") and says in done.stderr and done.stderr.count("\n") == 1
+    )
+    assert not os.listdir(tmp_path)
+
+
+def test_help_of_train_tells_both_halves():
+    text = relaunch("train", "mnist", "--help").stdout
+    assert "--epochs" in text and "--num-processes" in text and "cpu2" in text

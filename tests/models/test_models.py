@@ -1,0 +1,98 @@
+import pytest
+import torch
+import torchvision
+
+from relaunch.models.resnet import resnet18
+from relaunch.models.transformer import TransformerLM
+from relaunch.trainers import workloads
+from relaunch.trainers.build import make_model, make_optimizer, make_task
+from relaunch.trainers.config import parse
+from rigs.stand_in import small_set
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    return {name: small_set(root, name) for name in workloads.names()}
+
+
+CASES = [(name, arch) for name in workloads.names() for arch in workloads.load(name).archs]
+
+
+@pytest.mark.parametrize("name,arch", CASES)
+def test_a_step_changes_every_weight(sets, name, arch):
+    config = parse([name, "--arch", arch, "--batch-size", "10"]).config
+    task, model = make_task(config, sets[name], torch.device("cpu")), make_model(config, sets[name])
+    optimizer = make_optimizer(config, model)
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    loss, _ = task.loss(model, task.batch(0, 0))
+    loss.backward()
+    optimizer.step()
+    assert loss.isfinite() and not [n for n, p in model.named_parameters() if torch.equal(p, before[n])]
+
+
+@pytest.mark.parametrize("name,arch", CASES)
+def test_the_seed_decides_the_initial_weights(sets, name, arch):
+    def weights(seed):
+        return torch.cat(
+            [
+                p.flatten()
+                for p in make_model(
+                    parse([name, "--arch", arch, "--seed", seed]).config, sets[name]
+                ).parameters()
+            ]
+        )
+
+    assert torch.equal(weights("1"), weights("1")) and not torch.equal(weights("1"), weights("2"))
+
+
+@pytest.mark.parametrize("stem", ["imagenet", "small"])
+def test_resnet_has_torchvisions_names(stem):
+    ours, theirs = (
+        resnet18(200, stem=stem).state_dict(),
+        torchvision.models.resnet18(num_classes=200).state_dict(),
+    )
+    assert list(ours) == list(theirs)
+    assert [n for n in ours if ours[n].shape != theirs[n].shape] == (
+        ["conv1.weight"] if stem == "small" else []
+    )
+
+
+def test_small_stem_keeps_the_resolution():
+    model, seen = resnet18(10, stem="small").eval(), []
+    model.layer1.register_forward_hook(lambda m, args, out: seen.append(out.shape))
+    assert model(torch.zeros(2, 3, 64, 64)).shape == (2, 10) and seen == [(2, 64, 64, 64)]
+
+
+def transformer(**options):
+    return TransformerLM(**{"words": 50, "emsize": 16, "nhead": 2, "nhid": 24, "nlayers": 2, **options})
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_transformer_does_not_see_the_future(training):
+    model = transformer(dropout=0.0).train(training)
+    words = torch.randint(50, (12, 3), generator=torch.Generator().manual_seed(1))
+    other = words.clone()
+    other[7] = (words[7] + 1) % 50
+    with torch.no_grad():
+        a, b = model(words), model(other)
+        assert torch.allclose(model(words, last=True), a[-1:], atol=1e-6)
+    assert (
+        a.shape == (12, 3, 50) and torch.equal(a[:7], b[:7]) and not torch.isclose(a[7:], b[7:]).all(-1).any()
+    )
+
+
+def test_transformer_layers_start_apart_and_tied_weights_are_one():
+    model = transformer(tied=True)
+    first, second = (layer.linear1.weight for layer in model.encoder.layers)
+    assert not torch.equal(first, second) and model.decoder.weight is model.input_emb.weight
+    assert model.pos_encoder.pe.is_contiguous() and model.pos_encoder.pe.shape == (5000, 1, 16)
+
+
+def test_odd_embedding_size():
+    assert transformer(emsize=15, nhead=3)(torch.zeros(4, 2, dtype=torch.long)).shape == (4, 2, 50)

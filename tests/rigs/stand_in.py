@@ -1,0 +1,56 @@
+"""Small packed sets and committed checkpoints for tests that need one and no training."""
+
+import numpy as np
+
+from relaunch.data_prep.packed import Packed, Writer, new_folder, open_packed
+from relaunch.trainers.build import make_model, make_optimizer, optimizer_state, weights_of
+from relaunch.trainers.config import RunConfig, parse
+from relaunch.trainers.rundir import RunDir, dump_json, write_atomic
+from relaunch.trainers.summary import OFFICIAL
+from relaunch.trainers.weights import checkpoint
+from relaunch.trainers.weights.checkpoint import State
+
+WORDS = ["<eos>", "<unk>", *"the a cat dog sat ran on under mat log . ,".split()]
+
+
+def small_set(root, workload: str) -> Packed:
+    """20 random training images of the workload's own size, or 3,000 random words."""
+    random, shape = np.random.default_rng(0), OFFICIAL[workload][0]
+    with new_folder(root / workload) as folder:
+        writer = Writer(folder)
+        if shape is None:
+            writer.text(WORDS, {split: random.integers(0, len(WORDS), 3000) for split in ("train", "val")})
+        else:
+            writer.classes = [f"class {i}" for i in range(10)]
+            for split in ("train", "val"):
+                writer.images(
+                    split,
+                    np.arange(20) % 10,
+                    shape,
+                    [(range(20), random.integers(0, 256, (20, *shape), np.uint8))],
+                )
+        writer.finish(workload, "stand-in", {}, {})
+    return open_packed(workload, root)
+
+
+def commit(path, command: str, packed: Packed, step: int = 12) -> tuple[RunDir, RunConfig, object]:
+    """A run with one checkpoint of the model as it is initialised; returns (run, config, model)."""
+    config, run = parse(command.split()).config, RunDir(path)
+    model = make_model(config, packed)
+    run.path.mkdir()
+    write_atomic(run.config, dump_json(config.to_json()))
+    meta = {
+        "step": step,
+        "samples": 0,
+        "world": 1,
+        "threads": 1,
+        "config_hash": "",
+        "data_hash": packed.hash,
+        "global_batch": config.batch_size,
+        "best": {"step": step},
+        "config": config.to_json(),
+    }
+    checkpoint.save(
+        run, State(weights_of(model), optimizer_state(make_optimizer(config, model), model), meta), keep=1
+    )
+    return run, config, model

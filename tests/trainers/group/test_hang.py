@@ -1,0 +1,291 @@
+"""A rank that hangs or dies, on one machine, with real processes: one line that names it, the right code, nobody left."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from relaunch.data_prep.errors import DIED, HUNG, USAGE, Failure
+from relaunch.launch import engine, restart, supervise
+from relaunch.trainers import rundir
+from relaunch.trainers.config import parse
+from relaunch.trainers.group import peers
+from relaunch.trainers.group.peers import CLOSED, TIMED_OUT, Peers, named
+from rigs import REPOSITORY
+from rigs.runs import outcome, status, steps
+
+# Ranks that do in each step what a training does; at step 5 one of them gets into trouble.
+WORKER = """
+import os, signal, sys, time
+from relaunch.trainers.group import process
+rank, victim, trouble = int(os.environ["RANK"]), int(sys.argv[1]), sys.argv[2]
+def run(argv):
+    import torch
+    from relaunch.trainers.group.runtime import Runtime
+    runtime = Runtime(1, timeout=8)
+    model = runtime.accelerator.prepare(torch.nn.Linear(4, 4))
+    with runtime.peers.watched():
+        for step in range(10000):
+            if step == 5 and rank == victim:
+                print("trouble", time.time(), flush=True)
+                if trouble == "stopped": os.kill(os.getpid(), signal.SIGSTOP)
+                if trouble == "busy": time.sleep(1000)  # its other threads live
+                if trouble == "killed": os.kill(os.getpid(), signal.SIGKILL)
+                if trouble == "a bug": raise RuntimeError("a bug")
+            if trouble == "busy" and rank == 0: time.sleep(0.5)  # comes later than the others, and is not what they wait for
+            model(torch.ones(2, 4)).sum().backward()
+            runtime.agree(0)
+    return 0, None
+sys.exit(process.main(run))
+"""
+
+LAUNCHER = """
+import os, sys
+from relaunch.launch import supervise
+from relaunch.data_prep.errors import Failure
+with supervise.Asked() as asked:
+    end = supervise.run(sys.argv[1:], dict(os.environ), False, asked)
+if end.what: print(Failure(end.code, end.what, end.fix).line(), file=sys.stderr)
+sys.exit(end.code)
+"""
+
+
+@pytest.fixture
+def group(relaunch_env):
+    """group("stopped", victim=1): three ranks in trouble; returns (code, what was said, seconds from the trouble to the end)."""
+    script = relaunch_env / "worker.py"
+    script.write_text(WORKER)
+
+    def run(trouble: str, victim: int, supervised: bool = True):
+        command = [
+            sys.executable,
+            "-m",
+            "accelerate.commands.launch",
+            "--config_file",
+            str(engine.FOLDER / "cpu2.yaml"),
+            "--num_processes",
+            "3",
+            "--main_process_port",
+            "0",
+            str(script),
+            str(victim),
+            trouble,
+        ]
+        done = subprocess.run(
+            [sys.executable, "-c", LAUNCHER, *command] if supervised else command,
+            capture_output=True,
+            text=True,
+            env=os.environ | {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "3"},
+            timeout=90,
+        )
+        at = float(done.stdout.split("trouble ")[1].split()[0])
+        assert not living(str(script)), "a process was left behind"
+        return done.returncode, done.stderr, time.time() - at
+
+    return run
+
+
+def living(word: str) -> list[str]:
+    listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True).stdout
+    return [line for line in listed.splitlines() if word in line]
+
+
+def ours(errors: str) -> list[str]:
+    return [line for line in errors.splitlines() if line.startswith("relaunch: ")]
+
+
+@pytest.mark.parametrize(
+    "trouble, victim",
+    [
+        ("stopped", 1),
+        pytest.param("busy", 2, marks=pytest.mark.slow),
+        pytest.param("stopped", 0, marks=pytest.mark.slow),
+    ],
+)
+def test_a_rank_that_hangs_is_named_in_time(group, trouble, victim):
+    code, errors, seconds = group(trouble, victim)
+    assert code == HUNG and len(ours(errors)) == 1 and "Traceback" not in errors
+    assert (
+        ours(errors)[0].startswith(f"relaunch: 76 rank {victim} (on ")
+        and "is missing: the others waited 4 s" in ours(errors)[0]
+    )
+    assert seconds < 8 + supervise.LEAVING + 3  # 3: for a machine that is busy
+
+
+@pytest.mark.parametrize("trouble, victim", [("killed", 2), pytest.param("a bug", 0, marks=pytest.mark.slow)])
+def test_a_rank_that_dies_is_named_within_seconds(group, trouble, victim):
+    code, errors, seconds = group(trouble, victim)
+    assert (
+        code == DIED
+        and len(ours(errors)) == 1
+        and f"rank {victim} (on " in ours(errors)[0]
+        and " is gone: " in ours(errors)[0]
+    )
+    assert ("RuntimeError: a bug" in errors) == (trouble == "a bug")
+    assert seconds < 4 + supervise.LEAVING + 5
+
+
+@pytest.mark.slow
+def test_the_engine_alone_says_it_too(group):
+    """Plain `accelerate launch`: one of those left prints the line; the engine ends the stopped one when its time is up."""
+    code, errors, _ = group("stopped", 0, supervised=False)
+    assert code == 1 and len(ours(errors)) == 1 and ours(errors)[0].startswith("relaunch: 76 rank 0 (on ")
+
+
+@pytest.mark.slow
+def test_a_killed_rank_costs_a_restart_and_no_bits(relaunch_env):
+    command = [
+        sys.executable,
+        "-m",
+        "launch",
+        "train",
+        "mnist",
+        "--config",
+        "cpu2",
+        "--num-processes",
+        "3",
+        "--batch-size",
+        "18",  # of two, no order differs
+        "--max-steps",
+        "14",
+        "--epochs",
+        "9",
+        "--save-every",
+        "4",
+        "--threads",
+        "1",
+        "--run",
+    ]
+    whole = subprocess.run([*command, "whole"], capture_output=True, text=True)
+    assert whole.returncode == 0, whole.stderr
+    hook = relaunch_env / "hook"
+    hook.mkdir()
+    # rank 1 dies once, after step 10: two after the checkpoint
+    (hook / "sitecustomize.py").write_text(f"""
+import os, sys
+if os.environ.get("RANK") == "1" and not os.path.exists({str(hook / "died")!r}):
+    import threading, time
+    def die():
+        while True:
+            loop = sys.modules.get("relaunch.trainers.loop")
+            if loop and hasattr(loop, "Training") and not hasattr(loop.Training, "mortal"):
+                advance, loop.Training.mortal = loop.Training.advance, True
+                def mortal(training):
+                    advance(training)
+                    if training.step == 10:
+                        open({str(hook / "died")!r}, "w").close()
+                        os.kill(os.getpid(), 9)
+                loop.Training.advance = mortal
+                return
+            time.sleep(0.01)
+    threading.Thread(target=die, daemon=True).start()
+""")
+    broken = subprocess.run(
+        [*command, "broken"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": f"{hook}{os.pathsep}{REPOSITORY}"},
+    )
+    assert broken.returncode == 0, broken.stderr
+    assert (
+        len(ours(broken.stderr)) == 1
+        and "rank 1 (on " in broken.stderr
+        and "starting again from step 8 of runs/broken (1 of 3)" in broken.stderr
+    )
+    assert outcome(relaunch_env / "runs/broken") == outcome(relaunch_env / "runs/whole")
+    assert (
+        status(relaunch_env / "runs/broken")["state"] == "done"
+        and steps(relaunch_env / "runs/broken")[-1] == 14
+    )
+
+
+# parts of it --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text, means",
+    [
+        (
+            "[x/third_party/gloo/gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 6000ms for recv operation to complete",
+            TIMED_OUT,
+        ),
+        ("Application timeout caused pair closure", TIMED_OUT),
+        (
+            "[x/third_party/gloo/gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:1244",
+            CLOSED,
+        ),
+        (
+            "[x/third_party/gloo/gloo/transport/tcp/pair.cc:545] Read error [127.0.0.1]:36051: Connection reset by peer",
+            CLOSED,
+        ),
+        ("mat1 and mat2 shapes cannot be multiplied", None),
+        ("CUDA out of memory", None),
+        ("the operation timed out", None),
+    ],
+)
+def test_errors_of_collectives_are_told_from_others(text, means):
+    assert peers.how(RuntimeError(text)) == means
+
+
+def test_errors_of_the_group_have_types_of_their_own():
+    import torch.distributed as dist
+
+    assert peers.how(dist.DistStoreError("wait timeout after 300000ms, keys: /x")) == TIMED_OUT
+    assert peers.how(dist.DistNetworkError("failed to recv, got 0 bytes")) == CLOSED
+    assert peers.how(dist.DistBackendError("NCCL communicator was aborted on rank 1.")) == CLOSED
+
+
+def test_names_of_the_missing():
+    assert named({1}, ["n0", "n1"]) == "rank 1 (on n1) is"
+    assert named({3, 2}, ["n0", "n0", "n1", "n1"]) == "ranks 2, 3 (on n1) are"
+    assert named({0}, [""]) == "rank 0 is"
+
+
+@pytest.mark.parametrize("seconds, patience", [(600, 570), (60, 30), (20, 10)])
+def test_the_printed_time_covers_finding_out(seconds, patience):
+    assert Peers(0, 1, seconds).patience.total_seconds() == patience
+
+
+def test_another_error_stays_what_it_is():
+    with pytest.raises(RuntimeError, match="a bug"), Peers(0, 1, 600).watched():
+        raise RuntimeError("a bug")
+    with pytest.raises(Failure, match="the data"), Peers(0, 1, 600).watched():
+        raise Failure(65, "the data is bad")
+
+
+def test_the_timeout_is_a_flag_with_a_least_value():
+    assert parse(["mnist"]).launch.timeout == 600 and parse(["mnist", "--timeout", "90"]).launch.timeout == 90
+    with pytest.raises(Failure) as failure:
+        parse(["mnist", "--timeout", "3"])
+    assert failure.value.code == USAGE
+
+
+@pytest.mark.parametrize(
+    "said, code, crashed",
+    [({"code": 76, "what": "w", "fix": "f"}, 76, False), ({"code": 1, "what": "w", "fix": ""}, 1, True)],
+)
+def test_what_the_launcher_makes_of_it(said, code, crashed):
+    end = supervise.judge(0, json.dumps(said), None, False)
+    assert (end.code, end.what, end.crashed) == (code, "w", crashed)
+
+
+def test_the_launcher_notes_what_a_hung_rank_0_cannot(tmp_path):
+    run, end = rundir.RunDir(tmp_path), supervise.End(HUNG, what="rank 0 is missing")
+    run.write_status("running", step=7)
+    restart.note(run, end)
+    assert (status(tmp_path)["state"], status(tmp_path)["code"], status(tmp_path)["step"]) == (
+        "failed",
+        76,
+        7,
+    )
+    run.write_status("failed", 70, 8, "rank 0 said so itself")
+    restart.note(run, end)
+    assert status(tmp_path)["code"] == 70
+
+
+def test_without_a_checkpoint_and_without_restarts_a_crash_is_the_end():
+    """It once started again for ever."""
+    assert restart.verdict([restart.Crash("a", None, -1)], 0)

@@ -1,0 +1,182 @@
+"""What was asked of the engine, against the machine: facts are given, so that every machine can be tried."""
+
+import json
+
+import pytest
+
+from relaunch.data_prep.errors import Failure
+from relaunch.trainers.group.runtime import Runtime, check_hardware
+
+SIMPLE = {"ACCELERATE_USE_CPU": "True"}  # what accelerate exports for cpu.yaml
+ONE_GPU = {"ACCELERATE_USE_CPU": "False"}  # for 1gpu.yaml
+
+
+def ranks(local: int, world: int | None = None, **more: str) -> dict:
+    return {
+        "LOCAL_RANK": "0",
+        "LOCAL_WORLD_SIZE": str(local),
+        "WORLD_SIZE": str(world or local),
+        "MASTER_ADDR": "127.0.0.1",
+        **more,
+    }
+
+
+def refusal(env: dict, gpus: int, bf16: bool = True) -> str:
+    with pytest.raises(Failure) as failure:
+        check_hardware(env, gpus, bf16)
+    assert failure.value.code == 69 and failure.value.fix
+    return failure.value.line()
+
+
+@pytest.mark.parametrize(
+    "env, gpus, cpu",
+    [
+        ({}, 0, True),
+        ({}, 1, False),  # python -m trainers.train
+        (SIMPLE, 0, True),
+        (SIMPLE, 8, True),
+        (ONE_GPU, 1, False),
+        (ranks(2, CUDA_VISIBLE_DEVICES="-1,-1"), 0, True),  # cpu2.yaml
+        (ranks(2, ACCELERATE_USE_CPU="true"), 0, True),  # torchrun
+        (ranks(8), 8, False),
+        (ranks(8, 16), 8, False),
+        (ranks(2), 8, False),
+        ({"ACCELERATE_MIXED_PRECISION": "fp16"}, 1, False),
+        ({"ACCELERATE_MIXED_PRECISION": "bf16"}, 1, False),
+        ({"ACCELERATE_MIXED_PRECISION": "bf16"}, 0, True),
+    ],
+)
+def test_what_is_there_goes_on(env, gpus, cpu):
+    assert check_hardware(env, gpus, bf16=True) is cpu
+
+
+def test_eight_processes_without_a_gpu():
+    assert (
+        "8 GPU processes were started on a machine with 0 GPUs; use accelerate_configs/cpu.yaml"
+        in refusal(ranks(8), 0)
+    )
+
+
+def test_more_processes_than_gpus():
+    assert (
+        "8 GPU processes were started on a machine with 1 GPU; use accelerate_configs/1gpu.yaml"
+        in refusal(ranks(8), 1)
+    )
+    assert "4 GPUs (16 in all); use 8gpu.yaml with --num_processes 4" in refusal(ranks(8, 16), 4)
+
+
+def test_one_gpu_and_none_is_there():
+    assert "asks for a GPU and this machine has none" in refusal(ONE_GPU, 0)
+
+
+@pytest.mark.parametrize("env", [{}, SIMPLE, ranks(2, CUDA_VISIBLE_DEVICES="-1,-1")])
+def test_fp16_on_a_cpu(env):
+    assert "fp16 needs a GPU" in refusal(env | {"ACCELERATE_MIXED_PRECISION": "fp16"}, 0)
+    if env:
+        assert "fp16 needs a GPU" in refusal(env | {"ACCELERATE_MIXED_PRECISION": "fp16"}, 8)
+
+
+def test_bf16_on_an_old_gpu():
+    assert "does not compute in bf16; use accelerate_configs/fp16.yaml" in refusal(
+        {"ACCELERATE_MIXED_PRECISION": "bf16"}, 1, bf16=False
+    )
+
+
+@pytest.mark.parametrize("precision", ["fp8", "int8"])
+def test_other_precisions(precision):
+    assert precision in refusal({"ACCELERATE_MIXED_PRECISION": precision}, 1)
+
+
+def test_several_cpu_processes_that_turned_out_to_be_one():
+    """accelerate's MULTI_CPU: it exports an address to meet at, and starts one process."""
+    line = refusal({"ACCELERATE_USE_CPU": "True", "MASTER_ADDR": "127.0.0.1"}, 0)
+    assert "several processes were asked for and the engine started one" in line and "cpu2.yaml" in line
+
+
+# one process, and what ranks do together --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def alone(relaunch_env):
+    import torch
+
+    threads = torch.get_num_threads()
+    yield Runtime(1)
+    torch.set_num_threads(threads)
+
+
+def test_threads_are_ours_whatever_was_exported(relaunch_env, monkeypatch):
+    import torch
+
+    threads = torch.get_num_threads()
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    assert Runtime(2).threads == torch.get_num_threads() == 2
+    torch.set_num_threads(threads)
+
+
+def test_one_process_decides_for_itself(alone):
+    def fails():
+        raise Failure(65, "bad", "mend it")
+
+    assert alone.decide(lambda: 3) == alone.together(lambda: 3) == 3
+    assert alone.sum([1.5, 2]) == [1.5, 2] and alone.agree(2) == 2 and alone.gather("x") == ["x"]
+    for ask in (alone.decide, alone.together):
+        with pytest.raises(Failure, match="bad"):
+            ask(fails)
+
+
+RANKS = """
+import json
+import sys
+from relaunch.data_prep.errors import Failure
+from relaunch.trainers.group import process
+from relaunch.trainers.group.runtime import Runtime
+import torch
+
+def run(argv):
+    r = Runtime(1)
+    def fails_on(rank):
+        def work():
+            if r.rank == rank:
+                raise Failure(65, f"rank {rank} cannot", "mend it")
+            return r.rank
+        return work
+    seen = [r.agree(r.rank), r.sum([0.1, r.rank]), r.gather(r.rank), r.broadcast(r.rank), r.decide(lambda: ("rank", r.rank)), r.together(lambda: r.rank)]
+    for ask, rank in ((r.decide, 0), (r.together, 0), (r.together, 2)):
+        try:
+            ask(fails_on(rank))
+        except Failure as failure:
+            seen.append(failure.what)
+    module = torch.nn.BatchNorm1d(1)
+    module.running_mean.fill_(r.rank + 5)
+    r.share_buffers(module)
+    seen.append(module.running_mean.item())
+    everybody = r.gather(seen)
+    if r.main:
+        print(json.dumps(everybody))
+    return 0, None
+
+sys.exit(process.main(run))
+"""
+
+
+def test_three_processes_agree(relaunch_env, launch):
+    """Also in a failure: all of them raise it, so that nobody waits for one that has left."""
+    (relaunch_env / "ranks.py").write_text(RANKS)
+    done = launch(module="ranks", processes=3, engine="accelerate")
+    assert done.code == 0, done.err
+    assert json.loads(done.out) == [
+        [
+            2,
+            [0.1 + 0.1 + 0.1, 3],
+            [0, 1, 2] if rank == 0 else None,
+            0,
+            ["rank", 0],
+            rank,
+            "rank 0 cannot",
+            "rank 0 cannot",
+            "rank 2 cannot",
+            5.0,
+        ]
+        for rank in range(3)
+    ]

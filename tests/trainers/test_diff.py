@@ -1,0 +1,377 @@
+"""diff: its numbers against numpy and scipy, what it refuses, what it shows, and two checkpoints of a real training."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from scipy.stats import binomtest
+from test_predictions import N, scored, write
+
+from relaunch.data_prep.errors import DATA, PREEMPTED, USAGE, Failure
+from relaunch.data_prep.packed import open_packed
+from relaunch.trainers import diff, evaluate
+from relaunch.trainers.compare import changes, passages, pictures, predictions
+from relaunch.trainers.group import process
+from rigs.runs import sha256
+from rigs.sets import TEST, pack_images, pack_text
+
+
+@pytest.fixture
+def pair(relaunch_env) -> tuple[str, str]:
+    """Two predictions files of the same samples, which belong to no data set that is here."""
+    return str(write(Path("p"), scored(1), step=1)), str(write(Path("p"), scored(2), step=2))
+
+
+def failure(*argv) -> Failure:
+    with pytest.raises(Failure) as raised:
+        diff.run([*map(str, argv)])
+    assert "\n" not in raised.value.line()
+    return raised.value
+
+
+# numbers ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_numbers_are_those_of_a_direct_computation(pair, seed, capsys):
+    rows_a, rows_b = scored(10 + seed), scored(20 + seed)
+    a, b = write(Path("a"), rows_a), write(Path("b"), rows_b)
+    assert diff.run([str(a), str(b), "--out", "out"]) == (0, None)
+    result = json.loads(Path("out/diff.json").read_text(), parse_constant=pytest.fail)
+
+    label, pa, pb = rows_a["label"], rows_a["pred"], rows_b["pred"]
+    lost, gained = np.sum((pa == label) & (pb != label)), np.sum((pa != label) & (pb == label))
+    assert (result["n"], result["agree"], result["right_to_wrong"], result["wrong_to_right"]) == (
+        N,
+        np.sum(pa == pb),
+        lost,
+        gained,
+    )
+    assert result["wrong_to_other_wrong"] == np.sum((pa != label) & (pb != label) & (pa != pb))
+    assert result["both_right"] == np.sum((pa == label) & (pb == label))
+    assert result["agreement"] == pytest.approx(100 * np.mean(pa == pb))
+    assert result["mcnemar_p"] == pytest.approx(binomtest(int(lost), int(lost + gained)).pvalue, rel=1e-9)
+    for side, rows in (("a", rows_a), ("b", rows_b)):
+        assert result[side]["top1"] == pytest.approx(100 * np.mean(rows["pred"] == label))
+        assert result[side]["top5"] == pytest.approx(
+            100 * np.mean([t in top for t, top in zip(label, rows["top5"])])
+        )
+        assert result[side]["loss"] == pytest.approx(rows["nll"].mean(dtype=float))
+    for c in result["classes"]:
+        of = label == c["class"]
+        assert (
+            c["n"] == of.sum()
+            and c["right_a"] == np.sum(pa[of] == label[of])
+            and c["right_b"] == np.sum(pb[of] == label[of])
+        )
+        assert c["right_to_wrong"] == np.sum((pa == label)[of] & (pb != label)[of])
+    assert (
+        sum(c["right_to_wrong"] + c["wrong_to_right"] + c["wrong_to_other_wrong"] for c in result["classes"])
+        == N - result["agree"]
+    )
+
+    sure = (rows_a["confidence"].astype(float) + rows_b["confidence"]) / 2
+    assert result["changed"] == sorted(np.flatnonzero(pa != pb), key=lambda i: (-sure[i], i))
+    table = pq.read_table("out/changed.parquet").to_pydict()
+    assert table["id"] == result["changed"] and table["nll_b"] == [rows_b["nll"][i] for i in table["id"]]
+    shown = capsys.readouterr().out
+    assert f"{result['agreement']:.2f} %" in shown and f"#{result['changed'][0]} " in shown
+
+
+def test_mcnemar_is_exact_also_for_large_counts():
+    for lost, gained in [(0, 1), (3, 14), (14, 3), (7, 7), (0, 60), (500, 600), (5000, 5100), (20000, 20400)]:
+        assert changes.mcnemar(lost, gained) == pytest.approx(
+            binomtest(lost, lost + gained).pvalue, rel=1e-9
+        ), (lost, gained)
+    assert changes.mcnemar(0, 0) == changes.mcnemar(100_000, 100_000) == 1
+    assert (
+        changes.mcnemar(0, 1074) == 2**-1073 and changes.mcnemar(0, 100_000) == 0
+    )  # a float's last, and beyond
+    began = time.perf_counter()
+    assert 0 < changes.mcnemar(100_000, 100_500) < 1
+    assert time.perf_counter() - began < 5
+
+
+def test_equal_inputs_have_no_differences(pair, capsys):
+    copy = str(write(Path("copy"), scored(1), world=2))
+    assert diff.run([pair[0], copy, "--fail-under", "100"]) == (0, None)
+    assert "no differences" in capsys.readouterr().out
+    assert (
+        json.loads(Path("diffs/p-test-000000001-vs-copy-test-000001200/diff.json").read_text())["identical"]
+        is True
+    )
+
+
+def test_the_same_verdicts_with_other_losses_are_told_apart_from_equal_ones(pair, capsys):
+    rows = scored(1)
+    rows["nll"] = rows["nll"] + np.float32(0.25)
+    assert diff.run([pair[0], str(write(Path("q"), rows)), "--fail-under", "100", "--out", "out"]) == (
+        0,
+        None,
+    )
+    out = capsys.readouterr().out
+    assert (
+        "no differences" not in out
+        and "both are right on the same samples" in out
+        and "by more than 0.25 nats" in out
+    )
+
+
+def test_a_loss_that_is_not_finite_still_makes_strict_json(pair):
+    rows = scored(2)
+    rows["nll"][3], rows["confidence"][4] = np.nan, np.nan
+    diff.run([pair[0], str(write(Path("q"), rows)), "--out", "out"])
+    result = json.loads(Path("out/diff.json").read_text(), parse_constant=pytest.fail)
+    assert result["b"]["loss"] is None and result["largest_nll_change"] is None
+
+
+def test_fail_under_is_a_gate(pair, capsys):
+    agreement = 100 * np.mean(scored(1)["pred"] == scored(2)["pred"])
+    assert diff.run([*pair, "--fail-under", str(agreement)]) == (0, None)
+    gate = failure(*pair, "--fail-under", agreement + 0.01)
+    assert gate.code == 1 and "--fail-under" in gate.line()
+    assert Path("diffs/p-test-000000001-vs-p-test-000000002/diff.json").exists(), (
+        "what failed can be looked at"
+    )
+
+
+# what is refused --------------------------------------------------------------------------------------------------------
+
+
+def test_what_cannot_be_compared_is_refused(pair, capsys):
+    def other(**facts):
+        return write(Path("other"), scored(2), **facts)
+
+    assert (
+        failure(pair[0], other(data="cifar10", data_hash="e" * 64))
+        .line()
+        .startswith("relaunch: 64 A is about mnist, B about cifar10;")
+    )
+    assert "two different sets named mnist" in failure(pair[0], other(data_hash="e" * 64)).what
+    split = failure(pair[0], other(split="train"))
+    assert split.code == USAGE and "B is about the split train, not test" in split.what
+    assert failure(*pair, "--split", "train").code == USAGE
+    rows = scored(2)
+    rows["label"] = rows["label"][::-1]
+    assert failure(pair[0], write(Path("other"), rows)).code == DATA
+    assert not Path("diffs").exists()
+
+
+@pytest.mark.parametrize(
+    "argv, code, words",
+    [
+        (["--fail-under", "101"], USAGE, "not a percentage"),
+        (["--top", "0"], USAGE, "at least 1"),
+        (["--fail_undr", "9"], USAGE, "unknown argument"),
+        (["--workload", "minst"], USAGE, "mnist"),
+        (["--out", "file/x"], 73, "cannot write"),
+    ],
+)
+def test_mistakes_are_one_line(pair, argv, code, words):
+    Path("file").write_text("")
+    mistake = failure(*pair, *argv)
+    assert mistake.code == code and words in mistake.line()
+
+
+def test_a_damaged_file_and_a_missing_run_are_65(pair):
+    Path("bad.parquet").write_bytes(Path(pair[1]).read_bytes()[:-100])
+    assert failure(pair[0], "bad.parquet").code == DATA
+    assert failure(pair[0], "nosuchrun").code == DATA
+    assert "B" in failure(pair[0]).what
+
+
+# what is shown ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(28, 28, 1), (64, 64, 3), (300, 200, 3)])
+def test_the_picture_shows_the_images_that_changed(relaunch_env, shape, capsys):
+    pack_images(Path("data/faces"), shape)
+    packed = open_packed("data/faces", "data")
+    labels = packed.labels("test").astype(np.int32)
+    rows = [scored(seed, TEST) | {"label": labels} for seed in (1, 2)]
+    rows[0]["pred"][:3], rows[1]["pred"][:3] = labels[:3], (labels[:3] + 1) % 10  # three that got worse
+    rows[1]["pred"][3:] = rows[0]["pred"][3:]
+    for r in rows:
+        r["confidence"][:3] = (0.5, 0.9, 0.7)
+    # found by the place that was noted beside the predictions, though it is not under the data root
+    files = [
+        str(write(Path(name), r, data="faces", data_hash=packed.hash, data_path="data/faces"))
+        for name, r in zip("ab", rows)
+    ]
+    diff.run([*files, "--out", "out"])
+    assert "class" in capsys.readouterr().out, "names, not numbers"
+    with Image.open("out/changed.png") as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    tiles = [np.asarray(pictures.enlarged(packed.images("test")[i])) for i in (1, 2, 0)]
+    places = [place(pixels, tile) for tile in tiles]
+    assert places == sorted(places, key=lambda p: p[1]) and len({p[0] for p in places}) == 1, (
+        "in one row, the most confident first"
+    )
+    colours = {tuple(c) for c in pixels.reshape(-1, 3)}
+    assert pictures.GREEN in colours and pictures.RED in colours
+    assert max(tiles[0].shape) <= pictures.SIDE and max(tiles[0].shape) > pictures.SIDE / 2
+
+
+def place(pixels: np.ndarray, tile: np.ndarray) -> tuple[int, int]:
+    """Where a tile lies in a picture."""
+    height, width = tile.shape[:2]
+    for y, x in zip(*np.nonzero((pixels[:-height, :-width] == tile[0, 0]).all(-1))):
+        if np.array_equal(pixels[y : y + height, x : x + width], tile):
+            return int(y), int(x)
+    raise AssertionError("the image is not in the picture")
+
+
+def test_long_names_are_cut_and_a_sheet_of_one_has_a_readable_heading():
+    rows = scored(n=1)
+    p = predictions.Predictions(
+        rows["label"], rows["pred"], rows["confidence"], rows["nll"], rows["top5"], {}, Path()
+    )
+    sheet = pictures.sheet(
+        np.zeros((1, 32, 32, 3), np.uint8),
+        np.array([0]),
+        p,
+        p,
+        ["a very long name, with its synonyms, of a class"] * 10,
+        ["A: x  B: y"],
+    )
+    assert sheet.width > 3 * pictures.SIDE
+
+
+def test_without_the_data_it_says_so_and_goes_on(pair, capsys):
+    Path("out").mkdir()
+    Path("out/changed.png").write_bytes(b"of an earlier comparison")
+    diff.run([*pair, "--out", "out"])
+    assert (
+        "no changed.png: the data set mnist (hash dddddddddddd) is not here; add --data-root FOLDER"
+        in capsys.readouterr().out
+    )
+    assert sorted(os.listdir("out")) == ["changed.parquet", "diff.json"]
+
+
+def test_passages_show_the_words_whose_loss_moved_most(relaunch_env, capsys):
+    pack_text(Path("data/book"))
+    packed = open_packed("data/book", "data")
+    tokens = packed.tokens("val").astype(np.int32)
+    rows = [scored(1, len(tokens) - 1, top5=False) | {"label": tokens[1:]} for _ in "ab"]
+    rows[1]["nll"] = rows[1]["nll"] + np.float32(0.01)
+    rows[1]["nll"][100:110] += np.float32(3)
+    rows[1]["nll"][200] = 0
+    rows[0]["nll"][200] = 9
+    files = [
+        str(write(Path(name), r, kind="text", split="val", data="book", data_hash=packed.hash))
+        for name, r in zip("ab", rows)
+    ]
+    diff.run([*files, "--out", "out", "--top", "1", "--data-root", "data"])
+    assert "perplexity" in capsys.readouterr().out
+    page = Path("out/passages.md").read_text()
+    worse, better = page.split("## ")[1:]
+    words = [packed.vocab()[t] for t in tokens]
+    assert (
+        worse.startswith("B is worse")
+        and all(word in worse for word in words[101:111])
+        and worse.count("+3.01") == 10
+    )
+    assert better.startswith("B is better") and words[201] in better and "-9.00" in better
+    blocks = [line for line in page.splitlines() if line.startswith(("A  ", "B  "))]
+    assert blocks and max(map(len, page.split("~~~~")[1].splitlines())) <= passages.WIDTH + 4
+
+
+def test_passages_do_not_overlap_and_short_texts_have_one():
+    change = np.zeros(1000)
+    change[[100, 105, 500]] = 5, 5, 3
+    first, second = passages.moved(change, 5)
+    assert first in range(86, 101) and second in range(481, 501)
+    assert passages.moved(np.ones(3), 5) == [0] and passages.moved(np.zeros(50), 5) == []
+
+
+# real checkpoints -------------------------------------------------------------------------------------------------------
+
+
+def test_two_checkpoints_of_a_training(train, capfd, monkeypatch):
+    """Predictions of these very checkpoints are used; others are not, and what lacks is evaluated."""
+    assert train("mnist", "--run", "first", "--epochs", 1, "-b", 8, "--save-every", 6) == 0
+    for source in ("first@6", "first"):
+        evaluate.run([source, "--threads", "1"])
+    made = sorted(Path("runs/first/predictions").glob("*.parquet"))
+    assert [p.name for p in made] == ["test-000000006.parquet", "test-000000012.parquet"]
+    capfd.readouterr()
+    assert diff.run(["first@6", "first", "--fail-under", "0"]) == (0, None)
+    out = capfd.readouterr().out
+    assert (
+        "evaluating" not in out
+        and "written: diff.json, changed.parquet, changed.png in diffs/first-6-vs-first" in out
+    )
+    result = json.loads(Path("diffs/first-6-vs-first/diff.json").read_text())
+    assert result["n"] == TEST and result["a"]["model_sha256"] == sha256(
+        Path("runs/first/checkpoints/step-000000006/model.safetensors")
+    )
+    whole = predictions.read(made[0]), predictions.read(made[1])
+    assert result["changed"] and set(result["changed"]) == set(np.flatnonzero(whole[0].pred != whole[1].pred))
+
+    content = made[0].read_bytes()
+    made[1].write_bytes(content)  # whole, and of another checkpoint
+    with monkeypatch.context() as patch:
+        asked = []
+        patch.setattr(diff, "wait", lambda command, name: asked.append(command) or 75)
+        assert diff.run(["first@6", "first"]) == (75, None)
+    assert len(asked) == 1 and asked[0][3].endswith("step-000000012")
+
+    Path("copy.parquet").write_bytes(content)
+    made[0].write_bytes(content[:-50])
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # as on a read-only disk
+    assert diff.run(["first@6", "copy.parquet", "--out", "out"]) == (0, None)
+    shown = capfd.readouterr()
+    assert (
+        "is not a whole predictions file" in shown.err
+        and shown.out.count("evaluating") == 1
+        and "no differences" in shown.out
+    )
+    assert (
+        Path("out/a/test-000000006.parquet").read_bytes() == content and made[0].read_bytes() == content[:-50]
+    )
+
+
+def test_a_foreign_file_against_a_run(train, capfd):
+    """A state dict of the very same weights: no differences."""
+    import torch
+    from safetensors.torch import load_file
+
+    assert train("mnist", "--run", "first", "--epochs", 1, "-b", 48) == 0
+    evaluate.run(["first", "--threads", "1"])
+    torch.save(load_file("runs/first/checkpoints/step-000000002/model.safetensors"), "mine.pth")
+    assert "--workload" in failure("first", "mine.pth").fix
+    assert diff.run(["first", "mine.pth", "--workload", "mnist", "--threads", "1"]) == (0, None)
+    assert "no differences" in capfd.readouterr().out
+    assert len(list(Path("diffs/first-vs-mine.pth/b").glob("test-*.parquet"))) == 1
+
+
+def test_a_failed_evaluation_says_why_once_and_gives_its_code(train, capfd):
+    import torch
+
+    assert train("mnist", "--run", "first", "--epochs", 1, "-b", 48) == 0
+    torch.save({"fc.weight": torch.zeros(3)}, "mine.pth")
+    capfd.readouterr()
+    assert diff.run(["mine.pth", "first", "--workload", "mnist"]) == (DATA, None)
+    err = capfd.readouterr().err
+    assert (
+        err.count("relaunch:") == 1 and "mine.pth does not fit this model" in err and "Traceback" not in err
+    )
+
+
+def test_a_stop_reaches_the_evaluation(monkeypatch):
+    monkeypatch.setattr(process, "_asked", "SIGTERM")
+    with pytest.raises(Failure) as stopped:
+        diff.wait([sys.executable, "-c", "import time; time.sleep(60)"], "first")
+    assert stopped.value.code == PREEMPTED
+
+
+def test_it_never_imports_torch(pair):
+    code = f"import sys; from relaunch.trainers import diff; diff.run({[*pair]!r}); assert 'torch' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0

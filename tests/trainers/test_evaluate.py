@@ -1,0 +1,290 @@
+"""Evaluation: every sample once, the same bytes on any number of processes, and numbers that a direct computation gives."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from relaunch.data_prep.packed import data_root, open_packed
+from relaunch.trainers.build import load_weights, make_model
+from relaunch.trainers.compare import predictions
+from relaunch.trainers.config import RunConfig
+from relaunch.trainers.weights.checkpoint import load
+from rigs.runs import outcome, records, steps, tree
+from rigs.sets import TEST, pack_images
+
+IMAGES = [
+    "cifar10",
+    "--arch",
+    "net_bn",
+    "--batch-size",
+    8,
+    "--max-steps",
+    14,
+    "--eval-batch-size",
+    4,
+    "--run",
+    "./run",
+]
+TEXT = [
+    "wikitext2",
+    "--emsize",
+    16,
+    "--nhid",
+    16,
+    "--batch-size",
+    8,
+    "--max-steps",
+    10,
+    "--eval-batch-size",
+    2,
+    "--bptt",
+    25,
+    "--run",
+    "./run",
+]
+
+
+def evaluate(train, *flags) -> int:
+    """`trainers.train WORKLOAD --resume ./run --evaluate`, in this process."""
+    return train(*flags, "--resume", "./run", "--evaluate")
+
+
+def beside(path) -> dict:
+    """What the .json beside a predictions file says of the launch."""
+    return json.loads(path.with_suffix(".json").read_text())
+
+
+def trained(run):
+    """(model in eval mode, packed set) of a run's newest checkpoint, put together by hand."""
+    config = RunConfig.from_json(json.loads((run / "config.json").read_text()))
+    packed = open_packed(config.data, data_root())
+    model = make_model(config, packed)
+    load_weights(model, load(run / f"checkpoints/step-{steps(run)[-1]:09d}").model, "it")
+    return model.eval(), packed
+
+
+# numbers ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_images_against_a_direct_computation(train, relaunch_env, capsys):
+    assert train(*IMAGES) == 0
+    run = relaunch_env / "run"
+    assert evaluate(train, "cifar10", "--outputs") == 0
+    path = run / "predictions/test-000000014.parquet"
+    p, facts = predictions.read(path), beside(path)
+
+    model, packed = trained(run)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (packed.mean, packed.std))
+    x = (torch.from_numpy(packed.images("test")).permute(0, 3, 1, 2) / 255 - mean) / std
+    labels = torch.from_numpy(packed.labels("test"))
+    with torch.no_grad():
+        logits = model(x)
+    assert len(p) == TEST and (p.label == labels.numpy()).all() and (p.pred == logits.argmax(1).numpy()).all()
+    assert p.nll == pytest.approx(F.cross_entropy(logits, labels, reduction="none").numpy(), abs=1e-5)
+    assert p.confidence == pytest.approx(logits.softmax(1).max(1).values.numpy(), abs=1e-5)
+    assert (p.top5 == logits.topk(5).indices.numpy()).all()
+    assert np.load(path.with_suffix(".outputs.npy")) == pytest.approx(logits.numpy(), abs=1e-4)
+
+    assert facts["metrics"]["loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), abs=1e-5)
+    assert facts["metrics"]["top1"] == pytest.approx(
+        100 * (logits.argmax(1) == labels).double().mean().item()
+    )
+    assert facts["metrics"]["top5"] == pytest.approx(
+        100 * (logits.topk(5).indices == labels[:, None]).any(1).double().mean().item()
+    )
+    last = records(run)[-1]  # the training's own evaluation of these weights
+    assert {k: last[k] for k in ("loss", "top1", "top5")} == facts["metrics"]
+    assert "23 predictions" in capsys.readouterr().out
+
+
+def test_text_against_a_direct_computation(train, relaunch_env):
+    """Windows do not see each other."""
+    assert train(*TEXT) == 0
+    run = relaunch_env / "run"
+    assert evaluate(train, "wikitext2") == 0
+    path = run / "predictions/val-000000010.parquet"
+    p, facts = predictions.read(path), beside(path)
+
+    model, packed = trained(run)
+    tokens = torch.from_numpy(packed.tokens("val").astype(np.int64))
+    logits = []
+    with torch.no_grad():
+        for start in range(0, len(tokens) - 1, 25):
+            logits.append(model(tokens[start : min(start + 25, len(tokens) - 1), None])[:, 0])
+    logits = torch.cat(logits)
+    assert (p.label == tokens[1:].numpy()).all() and (p.pred == logits.argmax(1).numpy()).all()
+    assert p.nll == pytest.approx(F.cross_entropy(logits, tokens[1:], reduction="none").numpy(), abs=1e-4)
+    assert facts["metrics"]["nll"] == pytest.approx(F.cross_entropy(logits, tokens[1:]).item(), abs=1e-5)
+    assert facts["metrics"]["ppl"] == pytest.approx(np.exp(facts["metrics"]["nll"]))
+    assert records(run)[-1]["nll"] == facts["metrics"]["nll"]
+
+
+@pytest.mark.parametrize(
+    "bptt, split, words", [(25, "val", 301), (7, "val", 301), (7, "test", 170), (500, "test", 170)]
+)
+def test_every_word_once_whatever_the_windows(train, sets, relaunch_env, bptt, split, words):
+    assert train(*TEXT[:-2], "--bptt", bptt, "--max-steps", 1, "--run", "./run") == 0
+    assert evaluate(train, "wikitext2", "--split", split) == 0
+    p = predictions.read(relaunch_env / f"run/predictions/{split}-000000001.parquet")
+    assert len(p) == words - 1 and (p.label == open_packed("wikitext2", sets).tokens(split)[1:]).all()
+
+
+def test_best_is_the_best(train, relaunch_env):
+    assert (
+        train(
+            "cifar10",
+            "--arch",
+            "net",
+            "--batch-size",
+            8,
+            "--epochs",
+            4,
+            "--optimizer",
+            "adam",
+            "--lr",
+            0.002,
+            "--schedule",
+            "constant",
+            "--keep",
+            1,
+            "--run",
+            "./run",
+        )
+        == 0
+    )
+    values = [(r["step"], r["top1"]) for r in records(relaunch_env / "run") if r["split"] == "val"]
+    best = max(values, key=lambda v: v[1])[0]  # the first of equals
+    state = outcome(relaunch_env / "run")["state"]
+    assert state["best"]["step"] == best and sorted({best, 48}) == steps(relaunch_env / "run")
+    assert train("cifar10", "--resume", "./run@best", "--evaluate") == 0
+    assert (relaunch_env / f"run/predictions/test-{best:09d}.parquet").exists()
+
+
+# any number of processes ----------------------------------------------------------------------------------------------------------
+
+
+def on_processes(train, launch, folder, command, counts) -> None:
+    """Train, evaluate on one process and on others, and compare the files' bytes."""
+    assert train(*command) == 0
+    assert evaluate(train, command[0], "--out", "one") == 0
+    (one,) = (folder / "one").glob("*.parquet")
+    for count in counts:
+        done = launch(
+            command[0],
+            "--resume",
+            "./run",
+            "--evaluate",
+            "--out",
+            f"on-{count}",
+            processes=count,
+            engine="accelerate",
+        )
+        assert done.code == 0, done.err
+        assert (folder / f"on-{count}" / one.name).read_bytes() == one.read_bytes()
+        assert beside(folder / f"on-{count}" / one.name)["world"] == count
+
+
+def test_images_on_three_processes(train, launch, relaunch_env):
+    on_processes(train, launch, relaunch_env, IMAGES, [3])
+
+
+def test_text_on_two_processes(train, launch, relaunch_env):
+    on_processes(train, launch, relaunch_env, TEXT, [2])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("command", [IMAGES, TEXT], ids=["images", "text"])
+def test_any_number_of_processes(train, launch, relaunch_env, command):
+    """Of seven, one has no image to score."""
+    on_processes(train, launch, relaunch_env, command, [1, 2, 3, 7])
+
+
+# what is not to be evaluated ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_outside_a_run_is_only_read(train, relaunch_env, capsys):
+    """As on a disk that nobody can write: predictions go where --out says."""
+    assert train(*IMAGES) == 0
+    (relaunch_env / "run/checkpoints/step-000000014").rename(relaunch_env / "mine")
+    before = tree(relaunch_env / "mine")
+    assert train("cifar10", "--resume", "./mine", "--evaluate") == 64
+    assert (
+        "lies in no run, so there is no place for its predictions; add --out FOLDER"
+        in capsys.readouterr().err
+    )
+    assert train("cifar10", "--resume", "./mine", "--evaluate", "--out", "here") == 0
+    assert predictions.read(relaunch_env / "here/test-000000014.parquet").facts["step"] == 14
+    assert tree(relaunch_env / "mine") == before
+
+
+def test_mistakes_are_one_line(train, sets, relaunch_env, capsys):
+    assert train(*IMAGES, "--data", "./set") == 65
+    pack_images(relaunch_env / "set", (32, 32, 3))
+    assert train(*IMAGES, "--data", "./set") == 0
+    (relaunch_env / "set").rename(relaunch_env / "moved")
+    pack_images(relaunch_env / "set", (32, 32, 3), seed=5)
+    before = tree(relaunch_env)
+    for flags, code, words in (
+        (["cifar10", "--evaluate"], 64, "--evaluate needs a checkpoint"),
+        (
+            ["cifar10", "--resume", "auto", "--run", "./run", "--evaluate"],
+            64,
+            "--evaluate needs a checkpoint",
+        ),
+        (["cifar10", "--split", "test"], 64, "--split goes with --evaluate"),
+        (["mnist", "--resume", "./run", "--evaluate"], 64, "./run was trained as cifar10, not mnist"),
+        (["cifar10", "--resume", "./run", "--evaluate"], 65, "set is not the data that ./run was trained on"),
+        (
+            ["cifar10", "--resume", "./run", "--evaluate", "--data", "./moved", "--split", "val"],
+            64,
+            "no split 'val'; it has: train, test",
+        ),
+        (
+            ["cifar10", "--resume", "./run", "--evaluate", "--data", str(sets / "mnist")],
+            64,
+            "net_bn does not take the 28x28x1 images",
+        ),
+        (
+            ["cifar10", "--resume", "./run", "--evaluate", "--data", str(sets / "wikitext2")],
+            64,
+            "cifar10 trains on images, and wikitext2 holds text",
+        ),
+        (["cifar10", "--resume", "./run@3", "--evaluate"], 65, "has no checkpoint of step 3"),
+        (["cifar10", "--resume", "./none", "--evaluate"], 65, "no run or checkpoint './none'"),
+    ):
+        capsys.readouterr()
+        assert train(*flags) == code
+        error = capsys.readouterr().err
+        assert error.startswith(f"relaunch: {code} ") and words in error and error.count("\n") == 1, error
+    assert tree(relaunch_env) == before
+    assert evaluate(train, "cifar10", "--data", "./moved") == 0
+
+
+def test_a_damaged_checkpoint(train, relaunch_env, capsys):
+    assert train(*IMAGES) == 0
+    weights = relaunch_env / "run/checkpoints/step-000000014/model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-100] ^= 4
+    weights.write_bytes(content)
+    assert train("cifar10", "--resume", "./run/checkpoints/step-000000014", "--evaluate") == 65
+    assert "model.safetensors is damaged" in capsys.readouterr().err
+    assert evaluate(train, "cifar10") == 0  # the run's name alone is its newest valid one
+    assert (relaunch_env / "run/predictions/test-000000012.parquet").exists()
+
+
+def test_a_stop_during_an_evaluation_writes_nothing(train, relaunch_env, monkeypatch, capsys):
+    from relaunch.trainers.group import process
+    from relaunch.trainers.tasks.images import Images
+
+    assert train(*IMAGES) == 0
+    score = Images.score
+    monkeypatch.setattr(
+        Images, "score", lambda task, model, k: (process._on_signal(15, None), score(task, model, k))[1]
+    )
+    assert evaluate(train, "cifar10") == 75
+    assert "relaunch: 75 stopped before the evaluation ended; nothing was written" in capsys.readouterr().err
+    assert not (relaunch_env / "run/predictions").exists()

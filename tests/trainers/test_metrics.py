@@ -1,0 +1,176 @@
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from relaunch.trainers import workloads
+from relaunch.trainers.build import make_model, make_task
+from relaunch.trainers.config import parse
+from relaunch.trainers.metrics import Metrics
+from relaunch.trainers.rundir import RunDir
+from rigs.stand_in import small_set
+
+
+def events(run, split):
+    return EventAccumulator(str(run.tensorboard / split), size_guidance={"scalars": 0, "tensors": 0}).Reload()
+
+
+def curve(run, split, tag):
+    return [(e.step, round(e.value, 4)) for e in events(run, split).Scalars(tag)]
+
+
+def record(step, split="train", **values):
+    return {"step": step, "samples": 64 * step, "epoch": step / 10, "split": split, **values}
+
+
+def test_train_and_val_share_their_tags(tmp_path):
+    run = RunDir(tmp_path)
+    metrics = Metrics(run, 0)
+    records = [
+        record(1, loss=2.0, top1=10.0, lr=0.1),
+        record(2, loss=1.5, top1=30.0, lr=0.1),
+        record(2, "val", loss=1.6, top1=25.0),
+    ]
+    for r in records:
+        metrics.log(r)
+        assert json.loads(run.metrics.read_text().splitlines()[-1]) == r  # there at once
+    assert curve(run, "train", "loss") == [(1, 2.0), (2, 1.5)] and curve(run, "val", "loss") == [(2, 1.6)]
+    metrics.close()
+    tags = {split: set(events(run, split).Tags()["scalars"]) for split in ("train", "val")}
+    assert tags == {"train": {"loss", "top1", "lr"}, "val": {"loss", "top1"}}
+
+
+def test_a_resumed_run_continues_the_curves(tmp_path):
+    run, killed = RunDir(tmp_path), Metrics(RunDir(tmp_path), 0)
+    for step in range(1, 8):  # the checkpoint is of step 4
+        killed.log(record(step, loss=float(step)))
+    killed.log(record(4, "val", loss=44.0))
+    killed.log(record(7, "val", loss=77.0))
+    run.cut_metrics(4, 4)
+    resumed = Metrics(run, 4)
+    resumed.log(record(5, loss=50.0))
+    resumed.log(record(6, "val", loss=60.0))
+    resumed.close()
+    assert curve(run, "train", "loss") == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 4.0), (5, 50.0)]
+    assert curve(run, "val", "loss") == [(4, 44.0), (6, 60.0)]
+    lines = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    assert [(r["step"], r["split"], r["loss"]) for r in lines[-3:]] == [
+        (4, "val", 44.0),
+        (5, "train", 50.0),
+        (6, "val", 60.0),
+    ]
+
+
+def test_a_number_that_is_none_is_strict_json(tmp_path):
+    metrics = Metrics(RunDir(tmp_path), 0)
+    metrics.log(record(1, loss=float("nan"), ppl=float("inf")))
+    metrics.close()
+    line = json.loads((tmp_path / "metrics.jsonl").read_text(), parse_constant=lambda c: pytest.fail(c))
+    assert line["loss"] is None and line["ppl"] is None
+
+
+@pytest.mark.parametrize("name", workloads.names())
+def test_a_run_describes_itself_and_is_left_alone(name, tmp_path, capsys):
+    torch.set_num_threads(1)
+    packed, config = small_set(tmp_path, name), parse([name, "--batch-size", "4"]).config
+    task, model = make_task(config, packed, torch.device("cpu")), make_model(config, packed).train()
+    before, random = [t.clone() for t in model.state_dict().values()], torch.get_rng_state()
+    fast = torch.backends.mha.get_fastpath_enabled()
+    run = RunDir(tmp_path / "run")
+    run.path.mkdir()
+    metrics = Metrics(run, 0)
+    metrics.describe(config, task, model, packed)
+    metrics.close()
+    assert (
+        all(map(torch.equal, before, model.state_dict().values()))
+        and model.training
+        and torch.equal(random, torch.get_rng_state())
+    )
+    assert torch.backends.mha.get_fastpath_enabled() == fast and all(
+        p.grad is None for p in model.parameters()
+    )
+    seen = events(run, "train")
+    assert seen.Tags()["graph"] and capsys.readouterr() == ("", "")
+    text = {
+        tag: seen.Tensors(f"{tag}/text_summary")[0].tensor_proto.string_val[0].decode()
+        for tag in ("config", "layers")
+    }
+    assert (
+        "    batch_size 4\n" in text["config"]
+        and text["layers"].startswith("    layer")
+        and "total" in text["layers"]
+    )
+    assert bool(seen.Tags()["images"]) == (packed.kind == "images")
+
+
+def test_images_are_shown_as_the_model_gets_them(tmp_path):
+    packed, config = small_set(tmp_path, "mnist"), parse("mnist --batch-size 1".split()).config
+    task = make_task(config, packed, torch.device("cpu"))
+    metrics = Metrics(RunDir(tmp_path / "mnist"), 0)
+    metrics.describe(config, task, make_model(config, packed), packed)
+    metrics.close()
+    png = events(RunDir(tmp_path / "mnist"), "train").Images("training images")[0].encoded_image_string
+    shown = np.asarray(Image.open(io.BytesIO(png)))[..., 0]
+    first = packed.images("train")[int(task.ids[0])][..., 0]
+    assert any(
+        np.abs(window.astype(int) - first).max() <= 1
+        for window in (shown[y : y + 28, x : x + 28] for y in range(5) for x in range(5))
+        if window.shape == first.shape
+    )
+
+
+class Undrawable(torch.nn.Module):
+    def forward(self, x):
+        raise RuntimeError("cannot be\ntraced")
+
+
+def test_what_cannot_be_drawn_is_a_line_and_no_more(tmp_path, capsys):
+    packed, config = small_set(tmp_path, "mnist"), parse("mnist --batch-size 4".split()).config
+    metrics = Metrics(RunDir(tmp_path / "mnist"), 0)
+    metrics.describe(config, make_task(config, packed, torch.device("cpu")), Undrawable(), packed)
+    err = capsys.readouterr().err.splitlines()
+    assert err == [f"relaunch: no {part} in TensorBoard (cannot be traced)" for part in ("layers", "graph")]
+    metrics.log(record(1, loss=1.0))
+    metrics.close()
+    assert events(RunDir(tmp_path / "mnist"), "train").Tags()["images"]
+
+
+def test_a_full_disk_is_one_alarm(tmp_path, capsys):
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    metrics = Metrics(RunDir(tmp_path), 0)
+    for step in (1, 2):
+        metrics.log(record(step, loss=1.0))
+    err = capsys.readouterr().err
+    assert err.count("cannot write metrics.jsonl") == 1 and "No space left" in err
+    metrics.close()
+    assert curve(RunDir(tmp_path), "train", "loss") == [(1, 1.0), (2, 1.0)]
+
+
+@pytest.mark.parametrize("name", ["mnist", "wikitext2"])
+def test_a_stopped_and_resumed_training_draws_the_curves_of_an_undisturbed_one(name, train):
+    flags = (name, "--batch-size", 16, "--epochs", 2, "--log-interval", 2)
+    assert train(*flags, "--run", "whole") == 0
+    assert (
+        train(*flags, "--run", "parts", "--stop-after", 3) == 75
+        and train(*flags, "--run", "parts", "--resume", "auto") == 0
+    )
+    whole, parts = RunDir("runs/whole"), RunDir("runs/parts")
+    tags = {"train": {"loss", "top1", "top5"}, "val": {"loss", "top1", "top5"}}
+    if name == "wikitext2":
+        tags = {"train": {"nll", "ppl"}, "val": {"nll", "ppl"}}
+        generated = [
+            [
+                (e.step, e.tensor_proto.string_val)
+                for e in events(run, "train").Tensors("generated/text_summary")
+            ]
+            for run in (whole, parts)
+        ]
+        assert generated[0] == generated[1] and len(generated[0]) == 2
+    for split in ("train", "val"):
+        for tag in tags[split]:
+            assert curve(whole, split, tag) == curve(parts, split, tag) and len(curve(parts, split, tag)) >= 2
+    assert events(parts, "train").Tags()["graph"]

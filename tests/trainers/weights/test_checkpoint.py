@@ -1,0 +1,463 @@
+"""Checkpoints: whole or not at all, on a machine that is killed at any moment, on a disk that is full, with bits that flip."""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from relaunch.data_prep.errors import Failure
+from relaunch.trainers import rundir
+from relaunch.trainers.rundir import RunDir
+from relaunch.trainers.weights import checkpoint
+from relaunch.trainers.weights.checkpoint import FILES, State
+from rigs.runs import outcome, sha256, status, steps, tree
+
+NET = ["cifar10", "--arch", "net", "--batch-size", 8, "--max-steps", 20, "--save-every", 4]
+
+
+def state(step: int, best: int | None = None) -> State:
+    generator = torch.Generator().manual_seed(step)
+    weights = {
+        "a.weight": torch.randn(50, 20, generator=generator),
+        "a.bias": torch.randn(7, generator=generator),
+        "a.count": torch.tensor(step),
+    }
+    meta = {
+        "step": step,
+        "samples": 8 * step,
+        "world": 1,
+        "config_hash": "c",
+        "data_hash": "d",
+        "global_batch": 8,
+        "best": {"step": best} if best else None,
+    }
+    return State(weights, {"a.weight/momentum_buffer": torch.randn(50, 20, generator=generator)}, meta)
+
+
+def equal(a: State, b: State) -> bool:
+    return a.meta == b.meta and all(
+        x.keys() == y.keys() and all(torch.equal(x[n], y[n]) for n in x)
+        for x, y in ((a.model, b.model), (a.optimizer, b.optimizer))
+    )
+
+
+@pytest.fixture
+def run(tmp_path) -> RunDir:
+    return RunDir(tmp_path)
+
+
+# commit and load ------------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_saved_is_loaded(run):
+    path = checkpoint.save(run, state(12), keep=3)
+    assert path.name == "step-000000012" and checkpoint.newest_valid(run) == path
+    assert equal(checkpoint.load(path), state(12))
+    assert sorted(p.name for p in path.iterdir()) == sorted([*FILES, "MANIFEST.json"])
+    assert [p.name for p in run.checkpoints.iterdir()] == [path.name]  # nothing half-written beside it
+
+
+def test_equal_states_are_equal_bytes(run, tmp_path):
+    other = RunDir(tmp_path / "other")
+    checkpoint.save(run, state(3), keep=1)
+    checkpoint.save(other, state(3), keep=1)
+    assert tree(run.checkpoint(3)) == tree(other.checkpoint(3))
+
+
+def test_the_manifest_tells_what_it_is(run):
+    manifest = checkpoint.verify(checkpoint.save(run, state(5), keep=1))
+    assert {
+        k: manifest[k]
+        for k in ("schema", "step", "samples", "world", "global_batch", "config_hash", "data_hash")
+    } == {
+        "schema": 1,
+        "step": 5,
+        "samples": 40,
+        "world": 1,
+        "global_batch": 8,
+        "config_hash": "c",
+        "data_hash": "d",
+    }
+    assert {n: (f["bytes"], f["sha256"]) for n, f in manifest["files"].items()} == {
+        n: ((run.checkpoint(5) / n).stat().st_size, sha256(run.checkpoint(5) / n)) for n in FILES
+    }
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("part", ["model", "optimizer"])
+def test_no_number_that_is_not_finite(run, part, value):
+    bad = state(4)
+    next(iter(getattr(bad, part).values())).view(-1)[3] = value
+    with pytest.raises(Failure) as failure:
+        checkpoint.save(run, bad, keep=1)
+    assert failure.value.code == 70 and not run.checkpoints.exists()
+
+
+# which are kept -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_newest_the_best_and_the_one_resumed_from_are_kept(run):
+    for step in range(1, 10):
+        checkpoint.save(run, state(step, best=2 if step < 8 else 8), keep=2, protect={4})
+        kept = steps(run.path)
+        assert step in kept and len([s for s in kept if s not in (2, 4)]) <= 2
+        assert (2 in kept) == (2 <= step < 8) and (4 in kept) == (step >= 4)
+    assert kept == [4, 8, 9]
+
+
+def test_pruning_counts_no_later_damaged_ones(run):
+    """A resume fell back past damaged ones: what is saved then is not the oldest of the newest."""
+    for step in (15, 20, 25):
+        checkpoint.save(run, state(step), keep=9)
+    for step in (20, 25):
+        (run.checkpoint(step) / "MANIFEST.json").unlink()
+    checkpoint.save(run, state(16), keep=1, protect={15})
+    assert steps(run.path) == [15, 16, 20, 25]
+    assert checkpoint.newest_valid(run) == run.checkpoint(16)
+
+
+# damage ---------------------------------------------------------------------------------------------------------------------
+
+
+def flip(path, byte: int, bit: int = 0):
+    content = bytearray(path.read_bytes())
+    content[byte] ^= 1 << bit
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", [*FILES, "MANIFEST.json"])
+def test_one_flipped_bit(run, name):
+    path = checkpoint.save(run, state(10), keep=1)
+    content = (path / name).read_bytes()
+    missed = []
+    for i in range(0, len(content), max(1, len(content) // 150)):
+        flip(path / name, i, i % 8)
+        try:
+            checkpoint.verify(path)
+            missed.append(i)
+        except Failure as failure:
+            assert failure.code == 65
+        (path / name).write_bytes(content)
+    assert not missed and checkpoint.verify(path)
+
+
+DAMAGE = {
+    "a flipped bit": lambda path: flip(path / "model.safetensors", 3000),
+    "truncated": lambda path: os.truncate(path / "optimizer.safetensors", 1000),
+    "grown": lambda path: os.truncate(path / "model.safetensors", 100_000),
+    "no manifest": lambda path: (path / "MANIFEST.json").unlink(),
+    "no weights": lambda path: (path / "model.safetensors").unlink(),
+    "an empty manifest": lambda path: (path / "MANIFEST.json").write_text("{}"),
+    "a manifest of nothing": lambda path: (path / "MANIFEST.json").write_text(
+        json.dumps(json.loads((path / "MANIFEST.json").read_text()) | {"files": {}})
+    ),
+    "empty": lambda path: [p.unlink() for p in path.iterdir()],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_newest_one_is_passed_over_loudly(run, damage, capsys):
+    for step in (5, 10):
+        checkpoint.save(run, state(step), keep=2)
+    damage(run.checkpoint(10))
+    assert checkpoint.newest_valid(run) == run.checkpoint(5)
+    error = capsys.readouterr().err
+    assert (
+        error.startswith("relaunch: ")
+        and "step-000000010" in error
+        and "falling back" in error
+        and error.count("\n") == 1
+    )
+
+
+def test_none_is_valid(run):
+    for step in (5, 10):
+        checkpoint.save(run, state(step), keep=2)
+        flip(run.checkpoint(step) / "state.json", 30)
+    before = tree(run.path)
+    with pytest.raises(Failure) as failure:
+        checkpoint.newest_valid(run)
+    assert failure.value.code == 65 and "none of the 2 checkpoints" in failure.value.line()
+    assert tree(run.path) == before
+
+
+def test_names_lead_to_checkpoints(run, capsys):
+    with pytest.raises(Failure, match="has no checkpoint yet"):
+        checkpoint.select(run, None)
+    for step in (5, 10):
+        checkpoint.save(run, state(step, best=5), keep=2)
+    assert [checkpoint.step_of(checkpoint.select(run, s)) for s in (None, "best", "5", "10")] == [
+        10,
+        5,
+        5,
+        10,
+    ]
+    with pytest.raises(Failure, match="no checkpoint of step 7"):
+        checkpoint.select(run, "7")
+    flip(run.checkpoint(5) / "model.safetensors", 900)
+    with pytest.raises(Failure, match="is damaged"):  # it was asked for by name
+        checkpoint.select(run, "best")
+
+
+# kill -9 --------------------------------------------------------------------------------------------------------------------
+
+MOMENTS = [
+    (os, "fsync"),
+    (os, "rename"),
+    (rundir, "remove"),
+    (checkpoint, "write"),
+]  # before each, the disk holds something else
+
+
+def killed(moments: int, what) -> bool:
+    """Do `what` in a child process that gets SIGKILL after so many of MOMENTS; False if it ended before."""
+    child = os.fork()
+    if child == 0:
+        left = moments
+
+        def counted(call):
+            def wrapped(*args, **kwargs):
+                nonlocal left
+                left -= 1
+                if left < 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return call(*args, **kwargs)
+
+            return wrapped
+
+        try:
+            for owner, name in MOMENTS:
+                setattr(owner, name, counted(getattr(owner, name)))
+            what()
+        finally:
+            os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.parametrize("step", [20, 10], ids=["the next step", "the same step, evaluated"])
+def test_killed_at_any_moment_of_a_save(run, step):
+    """There is always a valid one: the old or the new."""
+    old, new = state(10), state(step, best=10)
+    moment, seen, alive = 0, [], True
+    while alive:
+        shutil.rmtree(run.checkpoints, ignore_errors=True)
+        checkpoint.save(run, old, keep=1)
+        alive = killed(moment, lambda: checkpoint.save(run, new, keep=1))
+        checkpoint.recover(run)
+        found = checkpoint.load(checkpoint.newest_valid(run))
+        assert equal(found, new) or (alive and equal(found, old)), moment
+        assert not [p for p in run.checkpoints.iterdir() if p.name.startswith(".")], moment
+        seen.append(equal(found, new))
+        moment += 1
+    assert moment > 10 and seen == sorted(seen)  # old, …, old, new, …, new
+
+
+def test_a_training_killed_while_it_saves_ends_the_same(train, relaunch_env):
+    assert train(*NET, "--run", "./whole") == 0
+    moments = 15  # beyond the files of the run's start
+    while killed(moments, lambda: train(*NET, "--run", "./run")):
+        assert train(*NET, "--run", "./run", "--resume", "auto") == 0
+        assert outcome(relaunch_env / "run") == outcome(relaunch_env / "whole"), moments
+        shutil.rmtree(relaunch_env / "run")
+        moments += 23
+    assert moments > 80  # five saves
+
+
+# damage, and a run that goes on ------------------------------------------------------------------------------------------------
+
+
+def test_a_run_goes_on_from_the_newest_valid_one(train, relaunch_env, capsys):
+    assert train(*NET, "--run", "./whole") == 0
+    assert train(*NET, "--run", "./run", "--stop-after", 13) == 75
+    assert steps(relaunch_env / "run") == [8, 12, 13]
+    for step in (12, 13):
+        flip(relaunch_env / f"run/checkpoints/step-{step:09d}/model.safetensors", 9000)
+    assert train(*NET, "--run", "./run", "--resume", "auto") == 0
+    out, error = capsys.readouterr()
+    assert error.count("falling back to an older checkpoint") == 2 and "resumed from step 8" in out
+    assert outcome(relaunch_env / "run") == outcome(relaunch_env / "whole")
+    assert 8 in steps(relaunch_env / "run"), "what was resumed from is kept until the next start"
+
+
+def test_a_run_with_no_valid_one_stops_and_deletes_nothing(train, relaunch_env, capsys):
+    assert train(*NET, "--run", "./run", "--stop-after", 8) == 75
+    for step in (4, 8):
+        os.truncate(relaunch_env / f"run/checkpoints/step-{step:09d}/optimizer.safetensors", 5000)
+    before = tree(relaunch_env / "run")
+    assert train(*NET, "--run", "./run", "--resume", "auto") == 65
+    assert "relaunch: 65 none of the 2 checkpoints in run/checkpoints is valid" in capsys.readouterr().err
+    assert tree(relaunch_env / "run") == before
+
+
+# a full disk --------------------------------------------------------------------------------------------------------------------
+
+
+class TinyDisk:
+    """A disk of its own that can be filled."""
+
+    def __init__(self, folder):
+        self.folder, self.filler = folder, folder / "filler"
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", folder], check=True, capture_output=True
+        )
+
+    def fill(self):
+        with open(self.filler, "wb", buffering=0) as f:
+            try:
+                while True:
+                    f.write(bytes(4096))
+            except OSError:
+                pass
+
+    def free(self):
+        self.filler.unlink()
+
+    def end(self):
+        subprocess.run(["umount", "-l", self.folder], check=True)
+
+
+class Limit:
+    """No file may grow beyond a limit: a disk that is too small, for those who may not mount one."""
+
+    def __init__(self, folder):
+        self.folder, self.before = folder, resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(self):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, self.before[1]))
+
+    def free(self):
+        resource.setrlimit(resource.RLIMIT_FSIZE, self.before)
+
+    end = free
+
+
+@pytest.fixture(params=[TinyDisk, Limit])
+def disk(request, relaunch_env):
+    (relaunch_env / "disk").mkdir()
+    try:
+        made = request.param(relaunch_env / "disk")
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("needs the right to mount")
+    yield made
+    made.end()
+
+
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnhandledThreadExceptionWarning"
+)  # TensorBoard's, of which a line tells
+def test_a_full_disk_costs_checkpoints_and_not_the_training(train, relaunch_env, disk, at, capsys):
+    assert train(*NET, "--run", "./whole") == 0
+    at(5, lambda training: disk.fill())
+    at(13, lambda training: disk.free())
+    assert train(*NET, "--run", "./disk/run") == 0
+    error = capsys.readouterr().err
+    assert [f"ALARM: no checkpoint of step {step} " in error for step in (4, 8, 12, 16)] == [
+        False,
+        True,
+        True,
+        False,
+    ]
+    assert outcome(disk.folder / "run") == outcome(relaunch_env / "whole")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("stop", [[], ["--stop-after", 15]], ids=["the end", "a stop"])
+def test_a_last_checkpoint_that_does_not_fit_is_73(train, relaunch_env, disk, at, capsys, stop):
+    assert train(*NET, "--run", "./whole") == 0
+    at(13, lambda training: disk.fill())
+    capsys.readouterr()
+    assert train(*NET, "--run", "./disk/run", *stop) == 73
+    assert "relaunch: 73 the last checkpoint could not be written" in capsys.readouterr().err
+    disk.free()
+    assert steps(disk.folder / "run") == [4, 8, 12]
+    assert train(*NET, "--run", "./disk/run", "--resume", "auto") == 0
+    assert outcome(disk.folder / "run") == outcome(relaunch_env / "whole")
+
+
+@pytest.mark.parametrize("disk", [TinyDisk], indirect=True)  # a run's first files are below any limit
+def test_a_start_on_a_full_disk_is_73(train, relaunch_env, disk, capsys):
+    assert train(*NET, "--run", "./disk/run", "--stop-after", 5) == 75
+    before = tree(disk.folder)
+    disk.fill()
+    for command in (["--run", "./disk/run", "--resume", "auto"], ["--run", "./disk/new"]):
+        capsys.readouterr()
+        assert train(*NET, *command) == 73
+        assert capsys.readouterr().err.startswith("relaunch: 73 cannot write the run's folder")
+    disk.free()
+    assert {k: v for k, v in tree(disk.folder).items() if k in before} == before
+    assert train(*NET, "--run", "./disk/run", "--resume", "auto") == 0
+    assert train(*NET, "--run", "./disk/new", "--resume", "auto") == 0
+
+
+def test_a_log_that_cannot_be_written_does_not_end_a_training(train, relaunch_env, monkeypatch):
+    """A full disk, or a reader that went away: `relaunch train … | head`."""
+
+    class Gone:
+        def write(self, text):
+            raise BrokenPipeError
+
+        flush = write
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stdout", Gone())
+        assert train(*NET, "--run", "./run") == 0
+    assert status(relaunch_env / "run")["state"] == "done"
+
+
+def test_a_log_that_cannot_be_written_leaves_the_code_as_it_is(relaunch_env):
+    program = "import sys; from relaunch.trainers.group import process; sys.exit(process.main(lambda argv: (process.tell('stopped'), (75, None))[1]))"
+    with open("/dev/full", "w") as full:
+        assert subprocess.run([sys.executable, "-c", program], stdout=full, timeout=60).returncode == 75
+
+
+# a loss that is not finite --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "flags, committed",
+    [
+        (["--log-interval", 1], []),
+        (["--save-every", 1], [1]),
+        (["--batch-size", 96], []),
+        (["--stop-after", 3], []),
+    ],
+    ids=["seen in the log", "seen in the weights", "seen in the evaluation", "seen at the stop"],
+)
+def test_a_loss_that_is_not_finite_is_70_and_never_committed(train, relaunch_env, capsys, flags, committed):
+    diverging = [
+        "cifar10",
+        "--arch",
+        "net",
+        "--schedule",
+        "constant",
+        "--lr",
+        1e30,
+        "--batch-size",
+        8,
+        "--run",
+        "./run",
+    ]
+    assert train(*diverging, *flags) == 70
+    error = capsys.readouterr().err
+    assert error.startswith("relaunch: 70 ") and "not finite" in error and error.count("\n") == 1
+    assert status(relaunch_env / "run")["code"] == 70 and status(relaunch_env / "run")["state"] == "failed"
+    assert steps(relaunch_env / "run") == committed
+    for step in committed:
+        saved = checkpoint.load(RunDir(relaunch_env / "run").checkpoint(step))
+        assert all(t.isfinite().all() for part in (saved.model, saved.optimizer) for t in part.values())
+
+
+def test_a_loss_that_was_not_finite_though_the_weights_are(train, relaunch_env, at, capsys):
+    """fp16 skips such a step: the window that is not logged yet holds it."""
+    at(3, lambda training: training.window.__setitem__(0, float("inf")))
+    assert train(*NET, "--run", "./run", "--stop-after", 3) == 70
+    assert (
+        capsys.readouterr().err.startswith("relaunch: 70 the loss is not finite after step 3")
+        and steps(relaunch_env / "run") == []
+    )

@@ -1,0 +1,21 @@
+"""Runs one verb of this package, started by path so that the current folder plays no part.
+
+python PATH/trainers/__main__.py train mnist --epochs 1
+"""
+
+import os
+import runpy
+import sys
+
+if (
+    not __package__
+):  # by path: Python put this folder first, whose text.py and profile.py would hide others' modules
+    here = os.path.dirname(os.path.abspath(__file__))
+    sys.path[:] = [os.path.dirname(here)] + [entry for entry in sys.path if entry not in ("", here)]
+    import trainers  # noqa: F401, TID251  binds `relaunch` to this tree
+
+    del sys.path[0]
+
+if __name__ == "__main__":
+    verb = sys.argv.pop(1)
+    runpy.run_module(f"relaunch.trainers.{verb}", run_name="__main__")

@@ -1,0 +1,91 @@
+"""A sheet of the images whose prediction changed: the image, the truth, and both verdicts.
+
+sheet(images, ids, a, b, names, ["A: first@100   B: first@200"]).save("changed.png")
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+COLUMNS, MARGIN, SIDE, LINE = (
+    8,
+    12,
+    160,
+    20,
+)  # tiles in a row; pixels: around a tile, largest image, line of text
+INK, GREY, GREEN, RED, EDGE = (20, 20, 20), (120, 120, 120), (0, 122, 61), (196, 30, 36), (205, 205, 205)
+
+
+def sheet(images: np.ndarray, ids: np.ndarray, a, b, names: list[str], heading: list[str]) -> Image.Image:
+    """An RGB picture with a tile for each of `images`, uint8 [n,H,W,C], which are the samples `ids` of the Predictions
+    a and b. Small images are enlarged by a whole factor, pixel by pixel, large ones shrunk."""
+    font, large = ImageFont.load_default(14), ImageFont.load_default(17)
+    columns = min(COLUMNS, max(4, len(ids)))  # four at least: the heading needs the width
+    width, height = SIDE + 2 * MARGIN, SIDE + 3 * LINE + 2 * MARGIN
+    top = 2 * MARGIN + LINE * len(heading)
+    picture = Image.new("RGB", (columns * width + MARGIN, top + -(-len(ids) // columns) * height), "white")
+    draw = ImageDraw.Draw(picture)
+    for i, line in enumerate(heading):
+        draw.text(
+            (2 * MARGIN, MARGIN + i * LINE), shorten(line, picture.width - 4 * MARGIN, large), INK, large
+        )
+    for k, (image, i) in enumerate(zip(images, ids)):
+        x, y = k % columns * width + 2 * MARGIN, top + k // columns * height
+        number = f"#{i}"
+        draw.text(
+            (x, y), shorten(names[a.label[i]], SIDE - draw.textlength(number, font) - 6, font), INK, font
+        )
+        draw.text((x + SIDE, y), number, GREY, font, anchor="ra")
+        tile = enlarged(image)
+        corner = x + (SIDE - tile.width) // 2, y + LINE + (SIDE - tile.height) // 2
+        picture.paste(tile, corner)
+        draw.rectangle(
+            (corner[0] - 1, corner[1] - 1, corner[0] + tile.width, corner[1] + tile.height), outline=EDGE
+        )
+        for letter, p, line in (("A", a, 1), ("B", b, 2)):
+            verdict(
+                draw,
+                x,
+                y + SIDE + line * LINE + 4,
+                letter,
+                names[p.pred[i]],
+                p.confidence[i],
+                p.pred[i] == p.label[i],
+                font,
+            )
+    return picture
+
+
+def verdict(
+    draw: ImageDraw.ImageDraw, x: int, y: int, letter: str, name: str, confidence: float, right: bool, font
+) -> None:
+    """`A ✓ cat 87 %`, in green, or with a cross in red: not by the colour alone."""
+    colour = GREEN if right else RED
+    draw.text((x, y), letter, GREY, font)
+    strokes = [((0, 5), (4, 9), (10, 0))] if right else [((0, 0), (9, 9)), ((0, 9), (9, 0))]
+    for stroke in strokes:
+        draw.line([(x + 16 + dx, y + 3 + dy) for dx, dy in stroke], colour, 2)
+    percent = f"{100 * confidence:.0f} %"
+    draw.text((x + SIDE, y), percent, colour, font, anchor="ra")
+    draw.text((x + 32, y), shorten(name, SIDE - 38 - draw.textlength(percent, font), font), colour, font)
+
+
+def enlarged(image: np.ndarray) -> Image.Image:
+    """uint8 [H,W,C] as RGB, its longer side at most SIDE pixels and near it."""
+    picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).convert("RGB")
+    longest = max(picture.size)
+    if longest > SIDE:
+        return picture.resize(
+            [max(1, size * SIDE // longest) for size in picture.size], Image.Resampling.LANCZOS
+        )
+    return picture.resize([size * (SIDE // longest) for size in picture.size], Image.Resampling.NEAREST)
+
+
+def shorten(text: str, width: float, font) -> str:
+    """`text`, cut to so many pixels."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "…") > width:
+        text = text[:-1]
+    return text.rstrip(" ,") + "…"

@@ -1,0 +1,197 @@
+"""Predictions of a checkpoint on a split: one row per sample, in Parquet whose bytes are equal when the predictions are.
+
+    p = read("runs/first/predictions/val-000001200.parquet")
+    p.label, p.pred, p.nll            # numpy, in the order of the ids 0..N-1
+    p.facts["model_sha256"]           # which weights, on which data and split
+
+What belongs to the launch (world, device, time, metrics, versions) lies in the .json beside it.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import json
+import math
+import platform
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from relaunch.data_prep import VERSION
+from relaunch.data_prep.errors import DATA, STORAGE, Failure
+from relaunch.trainers import rundir
+
+SCHEMA = 1
+COLUMNS = {
+    "id": pa.int64(),
+    "label": pa.int32(),
+    "pred": pa.int32(),
+    "confidence": pa.float32(),
+    "nll": pa.float32(),
+}
+FACTS = (
+    "relaunch"  # the key of the Parquet schema's metadata; one key, because the order of several is not ours
+)
+
+
+@dataclass
+class Predictions:
+    """One row per sample: id = row number. For images label and pred are classes; for text, word ids of the token at
+    position id + 1."""
+
+    label: np.ndarray  # int32 [N]
+    pred: np.ndarray  # int32 [N]
+    confidence: np.ndarray  # float32 [N], probability of pred
+    nll: np.ndarray  # float32 [N], nats, of label
+    top5: np.ndarray | None  # int32 [N,k], k = min(5, classes), best first; images only
+    facts: dict  # workload, kind, split, step, model_sha256, data, data_hash, n
+    path: Path
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def data_path(self) -> Path | None:
+        """Where the packed set lay when they were made; None where the .json was not copied along."""
+        try:
+            return Path(json.loads(self.path.with_suffix(".json").read_text())["data_path"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+
+def place(folder: Path, split: str, source) -> Path:
+    """Where the predictions of a Source on a split lie; foreign weights without a step go by their hash."""
+    return folder / f"{split}-{source.sha256[:12] if source.step is None else f'{source.step:09d}'}.parquet"
+
+
+def write(
+    out: Path,
+    rows: dict[str, np.ndarray],
+    outputs: np.ndarray | None,
+    *,
+    source,
+    config,
+    packed,
+    split: str,
+    metrics: dict[str, float],
+    launch: dict,
+) -> Path:
+    """Write `rows` (see Predictions, and id int64 [N]) into the folder `out`; returns the Parquet file's path.
+
+    `outputs`, float32 [N, classes], go to `….outputs.npy`. Failure 73 if the folder cannot be written to.
+    """
+    path = place(out, split, source)
+    facts = {
+        "schema": SCHEMA,
+        "workload": config.workload,
+        "kind": packed.kind,
+        "split": split,
+        "step": source.step,
+        "model_sha256": source.sha256,
+        "data": packed.name,
+        "data_hash": packed.hash,
+        "n": len(rows["id"]),
+    }
+    beside = {
+        **facts,
+        "source": source.name,
+        "config": config.to_json(),
+        "data_path": str(packed.path.resolve()),
+        **launch,
+        "metrics": {name: value if math.isfinite(value) else None for name, value in metrics.items()},
+        "host": platform.node(),
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "versions": {
+            "python": platform.python_version(),
+            "relaunch": VERSION,
+            **{name: version(name) for name in ("torch", "numpy", "pyarrow")},
+        },
+    }
+    with storage(out):
+        out.mkdir(parents=True, exist_ok=True)
+        if outputs is None:
+            path.with_suffix(".outputs.npy").unlink(missing_ok=True)  # an earlier evaluation's
+        else:
+            content = io.BytesIO()
+            np.save(content, outputs)
+            rundir.write_atomic(path.with_suffix(".outputs.npy"), content.getbuffer())
+        rundir.write_atomic(path.with_suffix(".json"), rundir.dump_json(beside))
+        rundir.write_atomic(path, encode(rows, facts))
+    return path
+
+
+def encode(rows: dict[str, np.ndarray], facts: dict) -> pa.Buffer:
+    """A Parquet file's bytes: a function of rows and facts alone."""
+    columns = {name: pa.array(rows[name], kind) for name, kind in COLUMNS.items()}
+    if "top5" in rows:
+        columns["top5"] = pa.FixedSizeListArray.from_arrays(
+            pa.array(rows["top5"].ravel(), pa.int32()), rows["top5"].shape[1]
+        )
+    table = pa.table(columns)
+    signed = json.dumps({**facts, "sha256": digest(table, facts)}, sort_keys=True)
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.replace_schema_metadata({FACTS: signed}), sink, compression="zstd")
+    return sink.getvalue()
+
+
+def digest(table: pa.Table, facts: dict) -> str:
+    """SHA-256 of the columns' values and the facts. Parquet's page checksums miss damage in its headers and footer."""
+    sha = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for name, column in zip(table.column_names, table.columns):
+        values = column.combine_chunks()
+        values = values.flatten() if pa.types.is_fixed_size_list(values.type) else values
+        sha.update(f"{name} {values.type}".encode())
+        sha.update(values.to_numpy().data)
+    return sha.hexdigest()
+
+
+def read(path: str | Path) -> Predictions:
+    """Predictions that `write` wrote, checked to the bit. Failure 65 for anything else."""
+    path = Path(path)
+    try:
+        # not pq.read_table: it takes a folder for one table, and `key=value` in a path for a column
+        with pq.ParquetFile(path) as file:
+            facts = json.loads(file.schema_arrow.metadata[FACTS.encode()])
+            if facts["schema"] != SCHEMA:
+                raise Failure(
+                    DATA,
+                    f"{path} has schema {facts['schema']}, this version reads {SCHEMA}",
+                    "evaluate again",
+                )
+            table = file.read()
+        if facts.pop("sha256") != digest(table, facts):
+            raise ValueError("its SHA-256 differs from the one in it")
+        columns = {name: table[name].combine_chunks() for name in table.column_names}
+        top5 = columns.pop("top5").flatten().to_numpy().reshape(len(table), -1) if "top5" in columns else None
+        columns = {name: column.to_numpy() for name, column in columns.items()}
+        if not np.array_equal(columns.pop("id"), np.arange(facts["n"])):
+            raise ValueError("its ids are not 0, 1, 2, …")
+        return Predictions(**columns, top5=top5, facts=facts, path=path)
+    except FileNotFoundError:
+        raise Failure(DATA, f"there is no {path}") from None
+    except (OSError, pa.ArrowException, ValueError, KeyError, TypeError) as error:
+        reason = "nothing in it says what it predicts" if isinstance(error, (KeyError, TypeError)) else error
+        raise Failure(
+            DATA, f"{path} is not a whole predictions file ({reason})", "write it again: relaunch evaluate"
+        ) from error
+
+
+@contextmanager
+def storage(folder: Path):
+    """Failure 73 with its fix for what the block cannot write into `folder`."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise Failure(
+            STORAGE,
+            f"cannot write into {folder} ({error.strerror or error})",
+            "free some space, or add --out FOLDER" if full else "add --out FOLDER",
+        ) from error

@@ -1,0 +1,178 @@
+"""Who is missing, when ranks wait for each other in vain.
+
+    peers = Peers(rank, world, seconds=600)
+    with peers.watched():    # a collective that fails in here becomes a Failure that names the missing ranks
+        ...
+
+A collective that fails tells a rank which socket failed, not whose, and in a ring only the neighbours of a dead rank are
+told at all. So every rank has a thread beside its training that looks twice a second into the engine's store, through
+which the ranks met, whether somebody raised the alarm, and answers. Who does not answer is dead, stopped or cut off; if
+all answer, the one that is not itself waiting is the one the others wait for.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+
+import torch.distributed as dist
+
+from relaunch.data_prep.errors import DIED, HUNG
+from relaunch.trainers.group.process import Lost
+
+LOOK = 0.5  # s between looks for an alarm: what a dead rank costs the others, next to nothing for the store
+ANSWER = 5.0  # s that a living rank may take to answer: ten looks, for machines with more ranks than cores
+TIMED_OUT, CLOSED = "timed out", "closed"
+
+
+def how(error: BaseException) -> str | None:
+    """How a collective failed: TIMED_OUT or CLOSED; None: the error is another's."""
+    text = str(error).lower()
+    if not (
+        isinstance(error, dist.DistError) or "gloo" in text or "pair closure" in text
+    ):  # gloo's have no type of their own
+        return None
+    return TIMED_OUT if "timed out" in text or "timeout" in text else CLOSED
+
+
+class Peers:
+    """The other ranks, as far as this one hears of them."""
+
+    def __init__(self, rank: int, world: int, seconds: float):
+        self.rank, self.world = rank, world
+        self.grace = min(30.0, seconds / 2)  # of `seconds`, for finding out who is missing, and for leaving
+        self.patience = timedelta(seconds=seconds - self.grace)  # of a collective
+        self.hosts = [""] * world  # names of the ranks' machines, once they have met
+        first = rank - int(os.environ.get("LOCAL_RANK", 0))
+        self.here = range(
+            first, first + int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        )  # the ranks of this machine
+        self._failed, self._lost = "", None
+        self._wake, self._closing, self._concluded = threading.Event(), threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        if (
+            world > 1 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        ):  # else a rank keeps it, and may be the one
+            with suppress(RuntimeError):  # no way to the store: the group will not meet either, and says so
+                self._store = self._connect()
+                self._thread.start()
+
+    @contextmanager
+    def watched(self):
+        """A collective that fails becomes Failure 76 (the missing were waited for) or 1 (they died). Takes seconds."""
+        try:
+            yield
+        except RuntimeError as error:
+            self._failed = how(error) or ""
+            if not self._failed or self.world == 1:
+                raise
+            self._wake.set()
+            if self._thread.is_alive():  # without the store's machine it never concludes
+                self._concluded.wait(self.grace / 2 + 1)
+            raise self._lost or self._cut_off() from error
+
+    def close(self) -> None:
+        self._closing.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(2 * LOOK)
+
+    # the thread --------------------------------------------------------------------------------------------------------
+
+    def _connect(self):
+        """Not in the thread: looking up an address reads the environment, which the engine writes meanwhile: a crash, rarely."""
+        store = dist.TCPStore(
+            os.environ["MASTER_ADDR"],
+            int(os.environ["MASTER_PORT"]),
+            wait_for_workers=False,
+            timeout=self.patience,
+        )
+        return dist.PrefixStore(f"relaunch/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+
+    def _listen(self) -> None:
+        try:
+            while not self._closing.is_set():
+                if self._failed:
+                    self._store.set("alarm", "")
+                if self._store.check(["alarm"]):
+                    self._lost = self._conclude(self._store)
+                    break
+                self._wake.wait(LOOK)
+        except (
+            RuntimeError
+        ):  # the store's machine is gone: it is the collectives that tell whether that matters
+            pass
+        self._concluded.set()
+
+    def _conclude(self, store) -> Lost:
+        """Answer the alarm, hear the others' answers, and say who is missing."""
+        store.set(f"here/{self.rank}", "")
+        began, everyone = time.monotonic(), set(range(self.world))
+        while True:
+            if self._failed:
+                store.set(f"failed/{self.rank}", self._failed)
+            here = {r for r in everyone if store.check([f"here/{r}"])}
+            failed = {r: store.get(f"failed/{r}").decode() for r in everyone if store.check([f"failed/{r}"])}
+            waited, hung = time.monotonic() - began, TIMED_OUT in failed.values()
+            if waited > min(ANSWER, self.grace / 2):
+                if here != everyone or not hung:
+                    return self._name(everyone - here, here, hung)
+                if len(failed) == self.world or waited > self.grace / 2:
+                    return self._name(everyone - set(failed), here, hung)
+            time.sleep(LOOK / 5)
+
+    # the line ----------------------------------------------------------------------------------------------------------
+
+    def _name(self, missing: set[int], here: set[int], hung: bool) -> Lost:
+        speaks = self.rank == min((here - missing) & set(self.here), default=self.rank)
+        them = named(missing, self.hosts)
+        if not missing:
+            what = f"all {self.world} ranks live, and a collective {'did not end' if hung else 'lost its connection'}"
+            return Lost(
+                HUNG if hung else DIED,
+                what,
+                "look at the network between the machines; --resume auto goes on",
+                speaks,
+            )
+        if hung:
+            return Lost(
+                HUNG,
+                f"{them} missing: the others waited {self.patience.total_seconds():.0f} s in vain",
+                "see what became of it there; --resume auto goes on from the last checkpoint",
+                speaks,
+            )
+        return Lost(
+            DIED,
+            f"{them} gone: killed, or crashed with the lines above or in the log there",
+            "--resume auto goes on",
+            speaks,
+        )
+
+    def _cut_off(self) -> Lost:
+        """What to say without the store, which is kept by the engine on rank 0's machine."""
+        there = {r for r in range(self.world) if self.hosts[r] == self.hosts[0]} - set(self.here)
+        what = f"{named(there or {0}, self.hosts)} {'cut off' if self._failed == TIMED_OUT else 'gone'}"
+        what = (
+            "the engine that started this process is gone"
+            if 0 in self.here
+            else f"{what} with {'its' if len(there) < 2 else 'their'} machine"
+        )
+        waited = (
+            f": waited {self.patience.total_seconds():.0f} s in vain" if self._failed == TIMED_OUT else ""
+        )
+        return Lost(
+            HUNG if waited else DIED,
+            what + waited,
+            "look at that machine and at the network; --resume auto goes on",
+            self.rank == self.here[0],
+        )
+
+
+def named(ranks: set[int], hosts: list[str]) -> str:
+    """`rank 1 (on n0) is`, `ranks 2, 3 (on n1) are`."""
+    found = sorted({hosts[r] for r in ranks if hosts[r]})
+    where = f" (on {', '.join(found)})" if found else ""
+    return f"rank{'s' * (len(ranks) > 1)} {', '.join(map(str, sorted(ranks)))}{where} {'are' if len(ranks) > 1 else 'is'}"

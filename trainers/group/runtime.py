@@ -1,0 +1,194 @@
+"""The engine's side of a process: what was asked of it against what is there, its device, and agreement among ranks.
+
+One of the few files that know accelerate.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import platform
+from collections.abc import Callable
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+
+from relaunch.data_prep.errors import HARDWARE, Failure
+from relaunch.trainers.config import physical_cores
+from relaunch.trainers.group.peers import Peers
+from relaunch.trainers.group.process import fits
+
+
+def check_hardware(env: dict, gpus: int, bf16: bool) -> bool:
+    """Compare what the engine was asked for (its environment variables) with this machine; True: on the CPU.
+
+    `gpus` counts the devices that this process sees, `bf16` says whether they compute in it. Failure 69 where the
+    engine would otherwise go on with less than was asked, and say nothing.
+    """
+    use_cpu = env.get("ACCELERATE_USE_CPU", "").lower()
+    shown = set(env.get("CUDA_VISIBLE_DEVICES", "").replace(" ", "").split(","))
+    local, world = int(env.get("LOCAL_WORLD_SIZE", 1)), int(env.get("WORLD_SIZE", 1))
+    precision = env.get("ACCELERATE_MIXED_PRECISION", "no")
+    cpu = use_cpu in ("true", "1") or shown == {"-1"}  # a worker that sees only -1 was asked for the CPU
+    if "LOCAL_RANK" not in env and use_cpu and "MASTER_ADDR" in env:
+        raise Failure(
+            HARDWARE,
+            "several processes were asked for and the engine started one (it does so for MULTI_CPU)",
+            "use accelerate_configs/cpu2.yaml; if one was asked for, unset MASTER_ADDR",
+        )
+    if not cpu and "LOCAL_RANK" in env and gpus < local:
+        raise Failure(
+            HARDWARE,
+            f"{local} GPU processes were started on a machine with {gpus} GPU{'s' * (gpus != 1)}"
+            + (f" ({world} in all)" if world != local else ""),
+            "use " + suited(gpus),
+        )
+    if not cpu and use_cpu == "false" and gpus == 0:
+        raise Failure(HARDWARE, "the config asks for a GPU and this machine has none", "use " + suited(0))
+    cpu = cpu or gpus == 0
+    if precision == "fp16" and cpu:
+        raise Failure(
+            HARDWARE,
+            "fp16 needs a GPU (on a CPU the engine would train in fp32 and call it fp16)",
+            "use " + suited(0),
+        )
+    if precision == "bf16" and not cpu and not bf16:
+        raise Failure(HARDWARE, "this GPU does not compute in bf16", "use accelerate_configs/fp16.yaml")
+    if precision not in ("no", "fp16", "bf16"):
+        raise Failure(HARDWARE, f"mixed precision {precision!r} is not supported", "use no, fp16 or bf16")
+    return cpu
+
+
+def suited(gpus: int) -> str:
+    if gpus == 0:
+        return "accelerate_configs/cpu.yaml, or cpu2.yaml for two processes"
+    return "accelerate_configs/1gpu.yaml" if gpus == 1 else f"8gpu.yaml with --num_processes {gpus}"
+
+
+class Runtime:
+    """Device, rank and engine of this process, and what all ranks decide together."""
+
+    def __init__(self, threads: int | None = None, deterministic: bool = True, timeout: int = 600):
+        """`timeout`: seconds after which a rank that is missing ends the others."""
+        gpus = torch.cuda.device_count()
+        cpu = check_hardware(
+            dict(os.environ), gpus, bf16=gpus > 0 and torch.cuda.is_bf16_supported(including_emulation=False)
+        )
+        self.threads = threads or max(1, physical_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+        if cpu:
+            os.environ["ACCELERATE_USE_CPU"] = "true"
+        elif deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.use_deterministic_algorithms(True)
+        self.timeout = timeout
+        self.peers = Peers(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)), timeout)
+        # NCCL ends the process itself when its time is up: it gets all of it, so that the flags' group can speak before
+        wait = self.peers.patience if cpu else timedelta(seconds=timeout)
+        with self.peers.watched():
+            self.accelerator = Accelerator(
+                cpu=cpu,
+                kwargs_handlers=[
+                    DistributedDataParallelKwargs(gradient_as_bucket_view=True),
+                    InitProcessGroupKwargs(timeout=wait),
+                ],
+            )
+        self.set_threads(self.threads)
+        self.device = self.accelerator.device
+        self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
+        self.precision = self.accelerator.mixed_precision
+        self.main = self.rank == 0
+        if self.world != int(os.environ.get("WORLD_SIZE", 1)):
+            raise Failure(HARDWARE, f"{os.environ['WORLD_SIZE']} processes were started and {self.world} met")
+        # flags and small objects travel beside the gradients, over sockets: no device waits for them
+        with self.peers.watched():
+            self._group = (
+                dist.new_group(backend="gloo", timeout=self.peers.patience) if self.world > 1 else None
+            )
+            self.peers.hosts = self.broadcast(self.gather(platform.node()))
+        atexit.register(
+            self.close
+        )  # also after a Failure: with its threads alive the process may end in an abort
+
+    @contextmanager
+    def watched(self):
+        """What the group cannot do without a missing rank, or a device without more memory, becomes a Failure."""
+        with (
+            self.peers.watched(),
+            fits("raise --grad-accum-steps, which takes the same batch in more parts, or lower --batch-size"),
+        ):
+            yield
+
+    def set_threads(self, threads: int) -> None:
+        self.threads = threads
+        torch.set_num_threads(threads)  # whatever the engine exported: the count decides the bits
+
+    def agree(self, flag: int) -> int:
+        """The largest flag of all ranks."""
+        if self.world == 1:
+            return flag
+        value = torch.tensor([flag])
+        dist.all_reduce(value, dist.ReduceOp.MAX, group=self._group)
+        return int(value)
+
+    def sum(self, values: list[float]) -> list[float]:
+        """The sum over ranks, in the order of the ranks."""
+        parts = self.broadcast(self.gather(values))
+        return [sum(column) for column in zip(*parts)]
+
+    def gather(self, value) -> list | None:
+        """Every rank's value, in order, on rank 0; None elsewhere."""
+        if self.world == 1:
+            return [value]
+        parts = [None] * self.world if self.main else None
+        dist.gather_object(value, parts, dst=0, group=self._group)
+        return parts
+
+    def broadcast(self, value):
+        """Rank 0's value, everywhere."""
+        if self.world == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0, group=self._group)
+        return box[0]
+
+    def decide(self, what: Callable):
+        """Do something on rank 0 alone; every rank gets its result, or raises its Failure."""
+        outcome = None
+        if self.main:
+            try:
+                outcome = (what(), None)
+            except Failure as failure:
+                outcome = (None, failure)
+        return self._settle([self.broadcast(outcome)])[0]
+
+    def together(self, what: Callable):
+        """Do something on every rank; if it fails on any, all raise the first Failure instead of waiting for it."""
+        try:
+            outcome = (what(), None)
+        except Failure as failure:
+            outcome = (None, failure)
+        failures = self.broadcast(self.gather(outcome[1]))
+        self._settle([(None, f) for f in failures])
+        return outcome[0]
+
+    @staticmethod
+    def _settle(outcomes: list) -> list:
+        for _, failure in outcomes:
+            if failure:
+                raise failure
+        return [value for value, _ in outcomes]
+
+    def share_buffers(self, module: torch.nn.Module) -> None:
+        """Make rank 0's buffers (BatchNorm's running statistics) everyone's."""
+        if self.world > 1:
+            for buffer in module.buffers():
+                dist.broadcast(buffer, src=0)
+
+    def close(self) -> None:
+        self.peers.close()
+        if dist.is_initialized():
+            dist.destroy_process_group()

@@ -1,0 +1,199 @@
+"""Checkpoints: committed whole or not at all, hashed, without pickle, found newest valid first.
+
+    save(run, State(model, optimizer, meta), keep=3)
+    state = load(newest_valid(run))
+
+A checkpoint is a folder `step-000001200` of model.safetensors, optimizer.safetensors, state.json and, written last,
+MANIFEST.json with the size and SHA-256 of each. It is written beside its place and renamed into it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from relaunch.data_prep.errors import DATA, DIVERGED, Failure
+from relaunch.trainers import rundir
+from relaunch.trainers.rundir import RunDir
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SCHEMA = 1
+FACTS = (
+    "step",
+    "samples",
+    "world",
+    "global_batch",
+    "config_hash",
+    "data_hash",
+)  # of state.json, in the manifest too
+FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
+
+
+@dataclass
+class State:
+    """Everything a run needs to go on. `meta` is state.json: step, best, open sums, threads, hashes (trainers.loop)."""
+
+    model: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    meta: dict
+
+
+def step_of(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
+
+
+def checkpoints(run: RunDir) -> list[Path]:
+    """A run's checkpoint folders, oldest first, valid or not."""
+    return sorted(p for p in run.checkpoints.glob("step-*") if p.name.removeprefix("step-").isdigit())
+
+
+def save(run: RunDir, state: State, keep: int, protect: set[int] = frozenset()) -> Path:
+    """Commit `state`, then drop all but the newest `keep`, the best and the protected steps. OSError on a full disk.
+
+    Raises Failure 70 rather than commit a number that is not finite.
+    """
+    from safetensors.torch import save as pack
+
+    for part in (state.model, state.optimizer):
+        for name, tensor in part.items():
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                raise Failure(
+                    DIVERGED,
+                    f"{name} is not finite after step {state.meta['step']}: not saved",
+                    "lower --lr, or set --clip",
+                )
+    target = run.checkpoint(state.meta["step"])
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    part.mkdir(parents=True)
+    try:
+        contents = (pack(state.model), pack(state.optimizer), rundir.dump_json(state.meta).encode())
+        files = {}
+        for name, content in zip(FILES, contents):
+            files[name] = {"bytes": len(content), "sha256": write(part / name, content)}
+        manifest = {"schema": SCHEMA, **{k: state.meta[k] for k in FACTS}, "files": files}
+        write(part / "MANIFEST.json", rundir.dump_json(manifest).encode())
+        rundir.sync_folder(part)
+        if target.exists():  # the same step again, after an evaluation that the stop had cut short
+            os.rename(target, aside(target))
+        os.rename(part, target)
+        rundir.sync_folder(run.checkpoints)
+    finally:
+        rundir.remove(part)
+    rundir.remove(aside(target))
+    prune(run, state.meta["step"], keep, protect | {(state.meta["best"] or {}).get("step", -1)})
+    return target
+
+
+def aside(target: Path) -> Path:
+    return target.with_name(f".{target.name}.old")
+
+
+def write(path: Path, content: bytes) -> str:
+    """Write and fsync a file; returns the SHA-256 of what was handed to the kernel."""
+    digest = hashlib.sha256()
+    with open(path, "wb") as f:
+        for start in range(0, len(content), 1 << 24):
+            chunk = memoryview(content)[start : start + (1 << 24)]
+            digest.update(chunk)
+            f.write(chunk)
+        f.flush()
+        os.fsync(f.fileno())
+    return digest.hexdigest()
+
+
+def recover(run: RunDir) -> None:
+    """Clear what a killed save left: only for the process that holds the run's lock."""
+    for old in run.checkpoints.glob(".step-*.old"):
+        target = old.with_name(old.name[1:].removesuffix(".old"))
+        if target.exists():
+            rundir.remove(old)
+        else:
+            os.rename(old, target)
+    for part in run.checkpoints.glob(".step-*.part"):
+        rundir.remove(part)
+
+
+def prune(run: RunDir, newest: int, keep: int, protect: set[int]) -> None:
+    """Of the checkpoints up to step `newest`, which has just been committed: later ones are those that a resume found damaged."""
+    for path in [p for p in checkpoints(run) if step_of(p) <= newest][:-keep]:
+        if step_of(path) not in protect:
+            rundir.remove(path)
+
+
+def verify(path: Path) -> dict:
+    """The manifest of a checkpoint whose every byte is as it was written. Failure 65 names what is not."""
+    try:
+        manifest = json.loads((path / "MANIFEST.json").read_text())
+        if manifest["schema"] != SCHEMA:
+            raise Failure(DATA, f"{path} has schema {manifest['schema']}, this version reads {SCHEMA}")
+        for name, facts in manifest["files"].items():
+            size = (path / name).stat().st_size
+            if size != facts["bytes"]:
+                raise Failure(DATA, f"{path / name} has {size} bytes instead of {facts['bytes']}")
+            with open(path / name, "rb") as f:
+                if hashlib.file_digest(f, "sha256").hexdigest() != facts["sha256"]:
+                    raise Failure(DATA, f"{path / name} is damaged (its SHA-256 differs from the manifest's)")
+        meta = json.loads((path / "state.json").read_text())
+        if sorted(manifest["files"]) != sorted(FILES) or any(manifest[k] != meta[k] for k in FACTS):
+            raise Failure(DATA, f"{path / 'MANIFEST.json'} is damaged (it differs from state.json)")
+        return manifest
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Failure(DATA, f"{path} is not a whole checkpoint ({error})") from error
+
+
+def newest_valid(run: RunDir) -> Path | None:
+    """The newest checkpoint that verifies; None if there is none at all, Failure 65 if there are and none is valid."""
+    found = checkpoints(run)
+    for path in reversed(found):
+        try:
+            verify(path)
+            return path
+        except Failure as failure:
+            print(
+                f"relaunch: {failure.what}; falling back to an older checkpoint", file=sys.stderr, flush=True
+            )
+    if found:
+        raise Failure(
+            DATA,
+            f"none of the {len(found)} checkpoints in {run.checkpoints} is valid",
+            "start a new --run; nothing here was changed",
+        )
+    return None
+
+
+def load(path: Path) -> State:
+    """Read a checkpoint that `verify` has passed."""
+    from safetensors.torch import load_file
+
+    return State(load_file(path / FILES[0]), load_file(path / FILES[1]), rundir.read_json(path / FILES[2]))
+
+
+def select(run: RunDir, selector: str | None) -> Path:
+    """The checkpoint of a run that `best`, a step, or None (the newest valid one) names. Failure 65 if it is not there."""
+    newest = newest_valid(run)
+    if newest is None:
+        raise Failure(DATA, f"{run.path} has no checkpoint yet")
+    if selector is None:
+        return newest
+    if selector == "best":
+        best = rundir.read_json(newest / "state.json")["best"]
+        if best is None:
+            raise Failure(
+                DATA,
+                f"{run.path} has not been evaluated yet, so it has no best checkpoint",
+                "use the run's name alone",
+            )
+        selector = best["step"]
+    path = run.checkpoint(int(selector))
+    if not path.exists():
+        steps = ", ".join(str(step_of(p)) for p in checkpoints(run))
+        raise Failure(DATA, f"{run.path} has no checkpoint of step {selector}", f"it has {steps}")
+    verify(path)
+    return path
