@@ -31,7 +31,7 @@ weights() { sha256sum "$1/checkpoints/step-000000110/"{model,optimizer}.safetens
 mkdir -p demo
 rm -rf demo/runs demo/diff
 chapter "1. Train on 1,437 handwritten digits, and kill it midway"
-echo "All that follows stays in demo/. OMP_NUM_THREADS only keeps the engine from complaining: each training sets its own threads,"
+echo "All that follows stays in demo/. OMP_NUM_THREADS only keeps accelerate from complaining: each training sets its own threads,"
 echo "and --threads 1 is there so that it is quick on a busy machine too."
 announce "export RELAUNCH_DATA=demo/data OMP_NUM_THREADS=1"
 export RELAUNCH_DATA=demo/data OMP_NUM_THREADS=1

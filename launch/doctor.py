@@ -18,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 
 from relaunch.data_prep.errors import DATA, HARDWARE, STORAGE, USAGE, Failure
-from relaunch.launch import engine, estimate, facts, plan, preflight, rehearse, show, start
+from relaunch.launch import accelerate_config, estimate, facts, plan, preflight, rehearse, show, start
 from relaunch.trainers import config
 
 HELP = """\
@@ -55,10 +55,10 @@ def check(name: str, found: str, bad: bool, code: int, what: str, fix: str) -> C
 
 def checks(todo: plan.Plan, versions: dict[str, str]) -> list[Check]:
     """Everything that facts alone decide. Pure, but for looking up the first machine's name."""
-    engine_, f = todo.engine, todo.facts
-    several, gpu = todo.local > 1, not engine_.use_cpu
+    accelerate, f = todo.accelerate, todo.facts
+    several, gpu = todo.local > 1, not accelerate.use_cpu
     found = {
-        "machines": show.plural(engine_.machines, "machine"),
+        "machines": show.plural(accelerate.machines, "machine"),
         "devices": f"{show.processes(todo)}; here: {show.gpus(todo)}",
         "precision": show.precision(todo),
         "batch": show.batch(todo) if todo.config else "",
@@ -168,11 +168,11 @@ def data(settings: config.RunConfig, root: str | None) -> str:
     return f"{known.where}: {known.train:,} in train, hash verified"
 
 
-def port(engine_: engine.Engine) -> str:
-    if engine_.machines == 1:
+def port(accelerate: accelerate_config.AccelerateConfig) -> str:
+    if accelerate.machines == 1:
         return "a free one is chosen at the start"
-    number = engine_.port or 29500
-    return f"{number} is free" if engine_.machine_rank == 0 else f"{number} of the first machine"
+    number = accelerate.port or 29500
+    return f"{number} is free" if accelerate.machine_rank == 0 else f"{number} of the first machine"
 
 
 def name_of(host: str) -> str:
@@ -230,7 +230,7 @@ def room(todo: plan.Plan, rest: list[str]) -> str:
             f"{copies} checkpoints of {size.checkpoint / 1e6:.0f} MB need more than the {todo.facts.free / 1e6:.0f} MB that are free",
             "free some space, lower --keep, or choose another place with --run PATH",
         )
-    if todo.engine.use_cpu and todo.facts.memory < size.memory * todo.local:
+    if todo.accelerate.use_cpu and todo.facts.memory < size.memory * todo.local:
         raise Failure(
             HARDWARE,
             f"{todo.local} processes of about {size.memory / 1e9:.1f} GB need more than this machine's "
@@ -243,18 +243,18 @@ def room(todo: plan.Plan, rest: list[str]) -> str:
 def rehearsal(todo: plan.Plan, flags: list[str], rest: list[str], fits: bool, runs: Path) -> Check:
     if not fits:
         return Check("rehearsal", "skipped: correct the above first", skipped=True)
-    if todo.engine.machines > 1:
+    if todo.accelerate.machines > 1:
         return Check(
             "rehearsal",
             "skipped: it takes all machines; --emulate rehearses their processes on this one",
             skipped=True,
         )
-    done = rehearse.run(flags, todo.engine.processes, rest or None, runs)
+    done = rehearse.run(flags, todo.accelerate.processes, rest or None, runs)
     if done.code:
         said = re.sub(r"^relaunch: \d+ ", "", done.said)
         return Check("rehearsal", "", Failure(done.code, f"failed after {done.seconds:.0f} s: {said}"))
-    device = "cpu" if todo.engine.use_cpu else "cuda"
-    asked = (todo.engine.processes, device, show.precision(todo))
+    device = "cpu" if todo.accelerate.use_cpu else "cuda"
+    asked = (todo.accelerate.processes, device, show.precision(todo))
     got = (done.world, done.device, "fp32" if done.precision == "no" else done.precision)
     words = "{} x {} in {}".format
     return check(
@@ -295,7 +295,7 @@ def main(argv: list[str]) -> int:
                 )
             )
             report(attempt("room", lambda: room(todo, rest)))
-    report(Check("port", port(todo.engine), preflight.port(todo)))
+    report(Check("port", port(todo.accelerate), preflight.port(todo)))
     report(attempt("host name", lambda: name_of(todo.facts.host)))
     report(attempt("run folder", lambda: shared_disk(runs)))
     report(rehearsal(todo, start.words(typed), rest, not any(r.failure for r in results), runs))

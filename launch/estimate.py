@@ -42,16 +42,16 @@ def size(summary: str, plan: Plan) -> Size | None:
     if not outputs or total is None:
         return None
     parameters = int(total.replace(",", ""))
-    width = 4 if plan.engine.precision == "no" else 2  # bytes of an activation
+    width = 4 if plan.accelerate.precision == "no" else 2  # bytes of an activation
     slots = SLOTS[config.optimizer] - (config.optimizer == "sgd" and config.momentum == 0)
-    copies = 2 + slots + (plan.engine.processes > 1)  # weights, gradients, optimizer, DDP's buckets
+    copies = 2 + slots + (plan.accelerate.processes > 1)  # weights, gradients, optimizer, DDP's buckets
     training = 2 * sum(outputs) * plan.micro_batch  # 2: their gradients
     scoring = (
         max(map(sum, zip(outputs, [0, *outputs]))) * config.eval_batch_size
     )  # one layer's input and output
     return Size(
         parameters,
-        BASE["cpu" if plan.engine.use_cpu else "gpu"],
+        BASE["cpu" if plan.accelerate.use_cpu else "gpu"],
         4 * parameters * copies,
         width * max(training, scoring),
         4 * parameters * (1 + slots),

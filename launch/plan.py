@@ -1,6 +1,6 @@
 """What a start will do, worked out before it does anything: a pure function of the config, the flags and the machine.
 
-plan.make("train", ["mnist"], engine.read("cpu2"), engine.read("cpu2"), facts.gather()).command
+plan.make("train", ["mnist"], accelerate_config.read("cpu2"), accelerate_config.read("cpu2"), facts.gather()).command
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from relaunch.launch.engine import Engine
+from relaunch.launch.accelerate_config import AccelerateConfig
 from relaunch.launch.facts import Facts
 from relaunch.trainers import PROGRAM
 from relaunch.trainers.config import RunConfig
@@ -56,7 +56,7 @@ class Plan:
     """What runs where. `command` is exactly what will be started, with `variables` added to the environment."""
 
     verb: str
-    engine: Engine  # the config with the typed flags over it
+    accelerate: AccelerateConfig  # the config with the typed flags over it
     facts: Facts
     config: RunConfig | None  # what will be trained; None: nothing
     data: Data | None
@@ -64,9 +64,9 @@ class Plan:
     emulated: bool
     timeout: int | None  # seconds after which a process that is missing ends the others
     local: int  # processes on this machine
-    direct: bool  # one process: started without the engine between it and us
+    direct: bool  # one process: started without accelerate between it and us
     command: tuple[str, ...]
-    engine_command: tuple[str, ...]  # what does the same without us
+    accelerate_command: tuple[str, ...]  # what does the same without us
     variables: dict[str, str]
 
     @property
@@ -76,7 +76,7 @@ class Plan:
 
     @property
     def micro_batch(self) -> int:
-        return self.config.batch_size // (self.engine.processes * self.config.grad_accum_steps)
+        return self.config.batch_size // (self.accelerate.processes * self.config.grad_accum_steps)
 
     @property
     def epoch_steps(self) -> int | None:
@@ -96,8 +96,8 @@ class Plan:
 def make(
     verb: str,
     argv: list[str],
-    asked: Engine,
-    engine: Engine,
+    asked: AccelerateConfig,
+    accelerate: AccelerateConfig,
     facts: Facts,
     config: RunConfig | None = None,
     data: Data | None = None,
@@ -105,28 +105,28 @@ def make(
     emulate: bool = False,
     timeout: int | None = None,
 ) -> Plan:
-    """Plan `trainers.VERB argv`. `asked` is the config as written, `engine` the same with the typed flags over it."""
+    """Plan `trainers.VERB argv`. `asked` is the config as written, `accelerate` the same with the typed flags over it."""
     if emulate:
-        engine = emulated(engine)
+        accelerate = emulated(accelerate)
     program, module = (PROGRAM, verb, *argv), ("-m", f"trainers.{verb}", *argv)
-    # the engine's own time for the machines to meet: one form takes the first setting, the other the second
+    # accelerate's own time for the machines to meet: one form takes the first setting, the other the second
     meet = (
         ("--rdzv_conf", f"timeout={timeout},join_timeout={timeout}")
-        if engine.machines > 1 and timeout
+        if accelerate.machines > 1 and timeout
         else ()
     )
-    words = ("--config_file", str(engine.path), *overrides(asked, engine), *meet)
-    direct = engine.processes == 1 and engine.machines == 1
-    variables = {"RELAUNCH_CONFIG": engine.name, "PYTHONSAFEPATH": "1"}
+    words = ("--config_file", str(accelerate.path), *overrides(asked, accelerate), *meet)
+    direct = accelerate.processes == 1 and accelerate.machines == 1
+    variables = {"RELAUNCH_CONFIG": accelerate.name, "PYTHONSAFEPATH": "1"}
     if direct:
         # what accelerate's own launcher of one process exports, except threads, which the worker sets itself
         variables |= {
-            "ACCELERATE_USE_CPU": str(engine.use_cpu),
-            "ACCELERATE_MIXED_PRECISION": engine.precision,
+            "ACCELERATE_USE_CPU": str(accelerate.use_cpu),
+            "ACCELERATE_MIXED_PRECISION": accelerate.precision,
             "ACCELERATE_DYNAMO_BACKEND": "NO",
         }
-        if engine.gpu_ids != "all" and not engine.use_cpu:
-            variables["CUDA_VISIBLE_DEVICES"] = engine.gpu_ids
+        if accelerate.gpu_ids != "all" and not accelerate.use_cpu:
+            variables["CUDA_VISIBLE_DEVICES"] = accelerate.gpu_ids
     else:
         variables["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = (
             "120"  # seconds; its 30 may be less than a step and a save
@@ -136,57 +136,61 @@ def make(
         )
     return Plan(
         verb=verb,
-        engine=engine,
+        accelerate=accelerate,
         facts=facts,
         config=config,
         data=data,
         place=place,
         emulated=emulate,
         timeout=timeout,
-        local=engine.processes // engine.machines,
+        local=accelerate.processes // accelerate.machines,
         direct=direct,
         variables=variables,
         command=(sys.executable, *(() if direct else ("-m", "accelerate.commands.launch", *words)), *program),
-        engine_command=("accelerate", "launch", *words, *module),
+        accelerate_command=("accelerate", "launch", *words, *module),
     )
 
 
-def goes_to(plan: Plan, run: Path) -> Plan:
+def with_run(plan: Plan, run: Path) -> Plan:
     """The same plan, with its run's folder chosen."""
-    return more(
+    return with_arguments(
         dataclasses.replace(plan, place=dataclasses.replace(plan.place, run=str(run))), "--run", str(run)
     )
 
 
-def more(plan: Plan, *words: str) -> Plan:
+def with_arguments(plan: Plan, *words: str) -> Plan:
     """The same plan with more arguments for the worker."""
     return dataclasses.replace(
-        plan, command=(*plan.command, *words), engine_command=(*plan.engine_command, *words)
+        plan, command=(*plan.command, *words), accelerate_command=(*plan.accelerate_command, *words)
     )
 
 
-def emulated(engine: Engine) -> Engine:
+def emulated(accelerate: AccelerateConfig) -> AccelerateConfig:
     """The same processes, all on this machine's CPU. There float16 has no arithmetic: it becomes float32."""
     return dataclasses.replace(
-        engine,
+        accelerate,
         use_cpu=True,
         gpu_ids="all",
         machines=1,
         machine_rank=0,
         address=None,
         port=None,
-        precision="no" if engine.precision == "fp16" else engine.precision,
+        precision="no" if accelerate.precision == "fp16" else accelerate.precision,
     )
 
 
-def overrides(asked: Engine, engine: Engine) -> list[str]:
-    """The engine's flags for what differs from its config file, and for what the file cannot say."""
-    several, flags = engine.processes > 1, []
+def overrides(asked: AccelerateConfig, accelerate: AccelerateConfig) -> list[str]:
+    """accelerate's flags for what differs from its config file, and for what the file cannot say."""
+    several, flags = accelerate.processes > 1, []
     if several and not asked.multi:
         flags += ["--multi_gpu"]
-    if several and engine.use_cpu and ("," not in engine.gpu_ids or set(engine.gpu_ids.split(",")) != {"-1"}):
+    if (
+        several
+        and accelerate.use_cpu
+        and ("," not in accelerate.gpu_ids or set(accelerate.gpu_ids.split(",")) != {"-1"})
+    ):
         flags += ["--gpu_ids=-1,-1"]  # how the processes learn that they are to use the CPU
-    elif engine.use_cpu and not asked.use_cpu:
+    elif accelerate.use_cpu and not asked.use_cpu:
         flags += ["--cpu"]
     for name, flag in (
         ("processes", "--num_processes"),
@@ -196,18 +200,18 @@ def overrides(asked: Engine, engine: Engine) -> list[str]:
         ("address", "--main_process_ip"),
         ("port", "--main_process_port"),
     ):
-        value = getattr(engine, name)
+        value = getattr(accelerate, name)
         if value is not None and value != getattr(asked, name):
             flags += [flag, str(value)]
-    if engine.machines > 1 and engine.meeting != "static":
-        flags += ["--rdzv_backend", engine.meeting]  # the engine overlooks it in its config
-    if several and engine.machines == 1 and engine.port is None:
+    if accelerate.machines > 1 and accelerate.rendezvous != "static":
+        flags += ["--rdzv_backend", accelerate.rendezvous]  # accelerate overlooks it in its config
+    if several and accelerate.machines == 1 and accelerate.port is None:
         flags += ["--main_process_port", "0"]  # any free one: two runs on a machine must not meet
     return flags
 
 
 def environment(plan: Plan, inherited: dict[str, str]) -> dict[str, str]:
-    """The environment that the command runs in. A user's own setting of the engine's timeout and log level stays."""
+    """The environment that the command runs in. A user's own setting of accelerate's timeout and log level stays."""
     left_over = GROUP_VARIABLES if plan.direct else ()
     kept = {k: v for k, v in inherited.items() if k not in left_over and not k.startswith("ACCELERATE_")}
     theirs = {

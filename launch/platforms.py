@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from relaunch.data_prep.errors import USAGE, Failure
-from relaunch.launch.engine import Engine
+from relaunch.launch.accelerate_config import AccelerateConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +132,7 @@ TABLE = (
 )
 
 
-def fill(asked: Engine, typed: dict, found: Nodes | None) -> dict:
+def fill(asked: AccelerateConfig, typed: dict, found: Nodes | None) -> dict:
     """The typed flags, with those added that the platform knows. Nothing is added on a machine of its own.
 
     A config for one machine is taken as each machine's share. Failure 64 if the counts of machines contradict.

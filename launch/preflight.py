@@ -33,54 +33,56 @@ def problems(plan: Plan) -> list[Failure]:
 
 
 def machines(plan: Plan) -> Failure | None:
-    engine = plan.engine
-    if engine.processes % engine.machines:
+    accelerate = plan.accelerate
+    if accelerate.processes % accelerate.machines:
         return Failure(
             USAGE,
-            f"{engine.processes} processes cannot be shared evenly by {engine.machines} machines",
+            f"{accelerate.processes} processes cannot be shared evenly by {accelerate.machines} machines",
             "num_processes counts all machines together: make it a multiple",
         )
-    if engine.machine_rank >= engine.machines:
+    if accelerate.machine_rank >= accelerate.machines:
         return Failure(
             USAGE,
-            f"machine_rank {engine.machine_rank} does not exist among {engine.machines} machines",
-            f"ranks go from 0 to {engine.machines - 1}",
+            f"machine_rank {accelerate.machine_rank} does not exist among {accelerate.machines} machines",
+            f"ranks go from 0 to {accelerate.machines - 1}",
         )
-    if engine.machines == 1:
+    if accelerate.machines == 1:
         return None
     fix = "say --main-process-ip HOST on every machine: the name or address of the first"
-    if not engine.address:
+    if not accelerate.address:
         return Failure(
-            USAGE, f"{engine.name} is for {engine.machines} machines and does not say where the first is", fix
+            USAGE,
+            f"{accelerate.name} is for {accelerate.machines} machines and does not say where the first is",
+            fix,
         )
-    if not has_address(engine.address):
-        return Failure(USAGE, f"no machine is called {engine.address!r} here", fix)
+    if not has_address(accelerate.address):
+        return Failure(USAGE, f"no machine is called {accelerate.address!r} here", fix)
     return None
 
 
 def port(plan: Plan) -> Failure | None:
     """On the first of several machines, where all meet. One machine alone takes a port that is free."""
-    engine = plan.engine
-    if engine.machines > 1 and engine.machine_rank == 0 and not is_free(engine.port or 29500):
+    accelerate = plan.accelerate
+    if accelerate.machines > 1 and accelerate.machine_rank == 0 and not is_free(accelerate.port or 29500):
         return Failure(
             HARDWARE,
-            f"port {engine.port or 29500} is taken on this machine, the first",
+            f"port {accelerate.port or 29500} is taken on this machine, the first",
             "choose another: --main-process-port N on every machine",
         )
     return None
 
 
 def devices(plan: Plan) -> Failure | None:
-    engine, facts = plan.engine, plan.facts
-    if engine.use_cpu:
+    accelerate, facts = plan.accelerate, plan.facts
+    if accelerate.use_cpu:
         return None
-    seen, chosen = facts.gpus, engine.gpu_ids.replace(" ", "").split(",")
-    if engine.gpu_ids != "all":  # the engine sets CUDA_VISIBLE_DEVICES to these, whatever it was
+    seen, chosen = facts.gpus, accelerate.gpu_ids.replace(" ", "").split(",")
+    if accelerate.gpu_ids != "all":  # accelerate sets CUDA_VISIBLE_DEVICES to these, whatever it was
         absent = [i for i in chosen if i.isdigit() and int(i) >= facts.gpus_installed]
         if absent and facts.gpus_installed:
             return Failure(
                 HARDWARE,
-                f"{engine.name} names GPU {absent[0]} of a machine whose GPUs are numbered 0 to "
+                f"{accelerate.name} names GPU {absent[0]} of a machine whose GPUs are numbered 0 to "
                 f"{facts.gpus_installed - 1}",
                 "correct gpu_ids in it, or write gpu_ids: all",
             )
@@ -89,15 +91,15 @@ def devices(plan: Plan) -> Failure | None:
         return None
     here = f"this machine has {facts.gpus_installed or 'none'}"
     if seen < facts.gpus_installed:
-        here = f"{'gpu_ids' if engine.gpu_ids != 'all' else 'CUDA_VISIBLE_DEVICES'} shows {seen} of this machine's {facts.gpus_installed}"
+        here = f"{'gpu_ids' if accelerate.gpu_ids != 'all' else 'CUDA_VISIBLE_DEVICES'} shows {seen} of this machine's {facts.gpus_installed}"
     need = (
         "a GPU"
         if plan.local == 1
         else f"{plan.local} GPUs on each machine"
-        if engine.machines > 1
+        if accelerate.machines > 1
         else f"{plan.local} GPUs"
     )
-    return Failure(HARDWARE, f"{engine.name} needs {need} and {here}", suited(seen, plan.local))
+    return Failure(HARDWARE, f"{accelerate.name} needs {need} and {here}", suited(seen, plan.local))
 
 
 def suited(gpus: int, wanted: int) -> str:
@@ -109,10 +111,10 @@ def suited(gpus: int, wanted: int) -> str:
 
 
 def precision(plan: Plan) -> Failure | None:
-    if plan.engine.precision == "fp16" and plan.engine.use_cpu:
+    if plan.accelerate.precision == "fp16" and plan.accelerate.use_cpu:
         return Failure(
             HARDWARE,
-            "fp16 needs a GPU (on a CPU the engine would train in fp32 and call it fp16)",
+            "fp16 needs a GPU (on a CPU accelerate would train in fp32 and call it fp16)",
             "leave --mixed-precision out, or use bf16",
         )
     return None
@@ -121,7 +123,7 @@ def precision(plan: Plan) -> Failure | None:
 def batch(plan: Plan) -> Failure | None:
     if plan.config is None:
         return None
-    config, processes = plan.config, plan.engine.processes
+    config, processes = plan.config, plan.accelerate.processes
     share = processes * config.grad_accum_steps
     if config.batch_size % share == 0:
         return None

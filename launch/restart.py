@@ -1,6 +1,6 @@
 """After a crash: start again from the last checkpoint, unless that would only repeat it.
 
-restart.keep(plan, run, limit=3)    # the End of the last attempt
+restart.run_with_restarts(plan, run, limit=3)    # the End of the last attempt
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ class Crash:
     checkpoint: int  # step of the newest; -1: none
 
 
-def keep(todo: plan.Plan, run: RunDir | None, limit: int) -> supervise.End:
+def run_with_restarts(todo: plan.Plan, run: RunDir | None, limit: int) -> supervise.End:
     """Carry out a plan to its end, through crashes. `run` is None where nothing is trained."""
     crashes: list[Crash] = []
     with supervise.Asked() as asked:
         while True:
             end = supervise.run(todo.command, plan.environment(todo, dict(os.environ)), todo.direct, asked)
-            if end.crashed and not end.started and todo.engine.machines > 1:
+            if end.crashed and not end.started and todo.accelerate.machines > 1:
                 return supervise.End(
                     HUNG,
-                    what=f"the {todo.engine.machines} machines did not meet at {todo.engine.address}:{todo.engine.port or 29500} "
+                    what=f"the {todo.accelerate.machines} machines did not meet at {todo.accelerate.address}:{todo.accelerate.port or 29500} "
                     f"(they wait {todo.timeout} s for each other)",
                     fix="start it on all of them, and look at their network",
                 )
@@ -48,7 +48,7 @@ def keep(todo: plan.Plan, run: RunDir | None, limit: int) -> supervise.End:
                 return dataclasses.replace(end, fix="run the same command again")
             crashes.append(crash(end.what, run))
             again = f"to go on: the same command with --run {run.path} --resume auto"
-            alone = todo.engine.machines == 1 or limit > 0
+            alone = todo.accelerate.machines == 1 or limit > 0
             reason = (
                 "asked to stop"
                 if asked.first
@@ -67,7 +67,7 @@ def keep(todo: plan.Plan, run: RunDir | None, limit: int) -> supervise.End:
                 flush=True,
             )
             if len(crashes) == 1:
-                todo = plan.more(todo, "--resume", "auto")
+                todo = plan.with_arguments(todo, "--resume", "auto")
 
 
 def note(run: RunDir, end: supervise.End) -> None:

@@ -19,19 +19,19 @@ def plural(n: int, word: str, words: str | None = None) -> str:
 
 
 def precision(plan: Plan) -> str:
-    return "fp32" if plan.engine.precision == "no" else plan.engine.precision
+    return "fp32" if plan.accelerate.precision == "no" else plan.accelerate.precision
 
 
 def processes(plan: Plan) -> str:
     """`2 processes on the CPU`, `16 processes on 2 machines x 8 GPUs`."""
-    engine = plan.engine
-    what = plural(engine.processes, "process", "processes")
-    if engine.use_cpu and engine.machines > 1:
-        return f"{what} on the CPUs of {engine.machines} machines"
-    if engine.use_cpu:
+    accelerate = plan.accelerate
+    what = plural(accelerate.processes, "process", "processes")
+    if accelerate.use_cpu and accelerate.machines > 1:
+        return f"{what} on the CPUs of {accelerate.machines} machines"
+    if accelerate.use_cpu:
         return f"{what} on the CPU" + (", in place of GPUs (--emulate)" if plan.emulated else "")
-    if engine.machines > 1:
-        return f"{what} on {engine.machines} machines x {plural(plan.local, 'GPU')}"
+    if accelerate.machines > 1:
+        return f"{what} on {accelerate.machines} machines x {plural(plan.local, 'GPU')}"
     return f"{what} on {plural(plan.local, 'GPU')}"
 
 
@@ -42,26 +42,26 @@ def batch(plan: Plan) -> str:
         if config.grad_accum_steps > 1
         else ""
     )
-    return f"{config.batch_size} = {plural(plan.engine.processes, 'process', 'processes')}{accumulated} x {plan.micro_batch}"
+    return f"{config.batch_size} = {plural(plan.accelerate.processes, 'process', 'processes')}{accumulated} x {plan.micro_batch}"
 
 
 def line(plan: Plan) -> str:
     """The plan in one line."""
-    parts = [f"{processes(plan)} ({plan.engine.name}), {precision(plan)}"]
+    parts = [f"{processes(plan)} ({plan.accelerate.name}), {precision(plan)}"]
     if plan.config:
         parts.append(f"batch {batch(plan)}")
     if plan.place:
         parts.append(
             f"{plan.place.run}{f' from step {plan.place.step}' if plan.place.step is not None else ''}"
         )
-    if plan.timeout and plan.engine.processes > 1:
+    if plan.timeout and plan.accelerate.processes > 1:
         parts.append(f"a process that is missing ends the others after {plan.timeout} s")
     return f"relaunch {plan.verb}: " + "; ".join(parts)
 
 
 def table(plan: Plan, size: Size | None) -> str:
     """The whole plan, one fact a line."""
-    engine, facts, rows = plan.engine, plan.facts, []
+    accelerate, facts, rows = plan.accelerate, plan.facts, []
     if config := plan.config:
         rows.append(("workload", f"{config.workload} {config.arch}"))
         if data := plan.data:
@@ -75,14 +75,14 @@ def table(plan: Plan, size: Size | None) -> str:
                     + (f"{sizes}, hash {data.hash[:12]}" if sizes else "packed at the start"),
                 )
             )
-    rows.append(("config", f"{engine.name} ({short(engine.path)})"))
+    rows.append(("config", f"{accelerate.name} ({short(accelerate.path)})"))
     rows.append(("processes", processes(plan)))
     this = f"{facts.host}: {plural(facts.cores, 'core')}, {gpus(plan)}, {facts.memory / 1e9:.0f} GB of memory"
-    if engine.machines > 1:
+    if accelerate.machines > 1:
         rows.append(
             (
                 "machines",
-                f"{engine.machines}, the first is {engine.address}:{engine.port or 29500}; this is number {engine.machine_rank}",
+                f"{accelerate.machines}, the first is {accelerate.address}:{accelerate.port or 29500}; this is number {accelerate.machine_rank}",
             )
         )
     if nodes := facts.nodes:
@@ -109,19 +109,19 @@ def table(plan: Plan, size: Size | None) -> str:
             else ", new"
         )
         rows.append(("run", place.run + begins))
-    if plan.timeout and engine.processes > 1:
+    if plan.timeout and accelerate.processes > 1:
         rows.append(
             ("timeout", f"a process that is missing ends the others after {plan.timeout} s (--timeout)")
         )
     if config:
         rows.append(("memory", estimate.say(size)))
-    words = [short(w) if w == str(engine.path) else w for w in plan.engine_command]
-    rows.append(("engine", shlex.join(words)))
+    words = [short(w) if w == str(accelerate.path) else w for w in plan.accelerate_command]
+    rows.append(("accelerate", shlex.join(words)))
     if plan.direct:
         rows.append(
             (
                 "started as",
-                shlex.join(["python", *plan.command[1:]]) + "  (one process needs no engine around it)",
+                shlex.join(["python", *plan.command[1:]]) + "  (one process needs no launcher around it)",
             )
         )
     return "\n".join(f"{name:14}{value}" for name, value in rows)

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from relaunch.data_prep.errors import USAGE, Failure
-from relaunch.launch import engine, facts, plan, platforms, preflight, restart, show
+from relaunch.launch import accelerate_config, facts, plan, platforms, preflight, restart, show
 from relaunch.trainers import PROGRAM, config, rundir
 from relaunch.trainers.rundir import RunDir
 
@@ -40,12 +40,12 @@ def flags() -> config.Parser:
     parser = config.Parser(prog="relaunch train", add_help=False, argument_default=argparse.SUPPRESS)
     parser.add_argument("--config")
     parser.add_argument("--num-processes", dest="processes", type=int, metavar="N")
-    parser.add_argument("--mixed-precision", dest="precision", choices=engine.PRECISIONS)
+    parser.add_argument("--mixed-precision", dest="precision", choices=accelerate_config.PRECISIONS)
     parser.add_argument("--num-machines", dest="machines", type=int, metavar="N")
     parser.add_argument("--machine-rank", type=int, metavar="N")
     parser.add_argument("--main-process-ip", dest="address", metavar="HOST")
     parser.add_argument("--main-process-port", dest="port", type=int, metavar="PORT")
-    parser.add_argument("--rdzv-backend", dest="meeting", choices=engine.MEETINGS)
+    parser.add_argument("--rdzv-backend", dest="rendezvous", choices=accelerate_config.RENDEZVOUS)
     parser.add_argument("--emulate", action="store_true")
     parser.add_argument("--dry-run", action="store_true")
     parser.add_argument("--max-restarts", type=int, metavar="N")
@@ -87,7 +87,7 @@ def parse(rest: list[str]) -> config.Job:
     try:
         return config.parse(rest)
     except SystemExit:  # help was asked for, and printed
-        print("\n" + HELP.format(names=", ".join(engine.names())))
+        print("\n" + HELP.format(names=", ".join(accelerate_config.names())))
         raise
     except Failure as failure:
         if failure.what.startswith("unknown argument"):
@@ -159,14 +159,14 @@ def draft(verb: str, typed: dict, rest: list[str]) -> tuple[plan.Plan, config.Jo
     settings, place = (trained(job), place_of(job)) if job else (None, None)
     machine = facts.gather(Path(place.run).parent if place else rundir.ROOT)
     emulate = typed.pop("emulate", False)
-    asked = engine.read(typed.pop("config", None) or ("1gpu" if machine.gpus else "cpu"))
+    asked = accelerate_config.read(typed.pop("config", None) or ("1gpu" if machine.gpus else "cpu"))
     if not emulate:
         typed = platforms.fill(asked, typed, machine.nodes)
     return plan.make(
         verb,
         rest,
         asked,
-        engine.override(asked, **typed),
+        accelerate_config.override(asked, **typed),
         machine,
         settings,
         None,
@@ -190,7 +190,7 @@ def main(verb: str, argv: list[str]) -> int:
     """Returns the exit code of the run. Failures of the command, the config or the hardware are raised."""
     typed, rest = split(argv)
     if verb == "evaluate" and {"-h", "--help"} & set(rest):
-        print(HELP.format(names=", ".join(engine.names())) + "\n", flush=True)
+        print(HELP.format(names=", ".join(accelerate_config.names())) + "\n", flush=True)
         os.execv(sys.executable, [sys.executable, PROGRAM, "evaluate", "--help"])
     todo, job = prepare(verb, typed, rest)
     if typed.get("dry_run"):
@@ -199,14 +199,14 @@ def main(verb: str, argv: list[str]) -> int:
     run = None
     if todo.place:
         run = RunDir(todo.place.run)
-        if not job.launch.run and todo.engine.machine_rank == 0:
+        if not job.launch.run and todo.accelerate.machine_rank == 0:
             run = rundir.create(
                 None, job.config.workload
             )  # now, so that we know where to go on after a crash
-            todo = plan.goes_to(todo, run.path)
+            todo = plan.with_run(todo, run.path)
     print(show.line(todo), flush=True)
-    end = restart.keep(
-        todo, run, typed.get("max_restarts", restart.LIMIT if todo.engine.machines == 1 else 0)
+    end = restart.run_with_restarts(
+        todo, run, typed.get("max_restarts", restart.LIMIT if todo.accelerate.machines == 1 else 0)
     )
     if run and not job.launch.run and run.path.is_dir() and not any(run.path.iterdir()):
         run.path.rmdir()  # it did not get as far as a run

@@ -3,7 +3,7 @@
     with Asked() as asked:
         supervise.run(command, environment, direct=True, asked=asked)    # End(code=75, run="runs/first")
 
-Signals are passed to the training processes themselves, never to an engine in between, which would answer with a
+Signals are passed to the training processes themselves, never to accelerate in between, which would answer with a
 traceback, a code of its own and, after a while, SIGKILL. The training processes save at their next step, write their
 outcome into the file named by RELAUNCH_OUTCOME, and leave together.
 """
@@ -27,7 +27,7 @@ STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signa
 INSISTS = 2.0  # s after which a second Ctrl-C is a person who insists, and not a terminal that repeats
 DEAF = 60.0  # s for a process to learn to listen before it is told to stop all the same: imports take seconds
 LEAVING = 3.0  # s for a group that lost a process to be gone: of the rest, some may wait for it for ever
-SAVING = 120.0  # s for processes whose engine died to save and leave
+SAVING = 120.0  # s for processes whose accelerate died to save and leave
 TICK = 0.05  # s between looks at the group
 
 
@@ -40,7 +40,7 @@ class End:
     what: str = ""
     fix: str = ""
     crashed: bool = False  # as nobody planned
-    started: bool = True  # False: the engine ended before it had started a training process
+    started: bool = True  # False: accelerate ended before it had started a training process
 
 
 class Asked:
@@ -71,7 +71,7 @@ class Asked:
 
 
 def run(command, environment: dict[str, str], direct: bool, asked: Asked) -> End:
-    """Start `command` and stay with it to the end. `direct`: it is the training process itself, not an engine."""
+    """Start `command` and stay with it to the end. `direct`: it is the training process itself, not accelerate."""
     with tempfile.TemporaryDirectory(prefix="relaunch-") as folder:
         outcome = Path(folder) / "outcome.json"
         outcome.touch()
@@ -91,7 +91,7 @@ def start(command, environment: dict[str, str]) -> subprocess.Popen:
         for s in (signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(
                 s, signal.SIG_IGN
-            )  # a scheduler signals everybody: an engine has no handler and would die
+            )  # a scheduler signals everybody: accelerate has no handler and would die
         processes.die_with_parent(parent)
 
     return subprocess.Popen(
@@ -120,7 +120,7 @@ def watch(child: subprocess.Popen, asked: Asked, outcome: Path, direct: bool) ->
         elif asked.first and not outcome.stat().st_size:
             since = since or time.monotonic()
             workers = [child.pid] if direct else processes.children(child.pid)
-            if not workers and child.pid not in told:  # an engine that has started nobody yet
+            if not workers and child.pid not in told:  # accelerate that has started nobody yet
                 told.add(child.pid)
                 processes.tell(child.pid, signal.SIGTERM)
             for pid in set(workers) - told:
@@ -135,7 +135,7 @@ def judge(status: int, outcome: str, asked: signal.Signals | None, insisted: boo
         said = json.loads(outcome)
     except ValueError:
         said = {}
-    # a worker that crashed makes the engine signal the others: what they take for a stop is a crash
+    # a worker that crashed makes accelerate signal the others: what they take for a stop is a crash
     if said and not (said["code"] == PREEMPTED and status > 0 and not asked):
         return End(
             said["code"],

@@ -46,7 +46,7 @@ def sets(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def relaunch_env(sets, tmp_path, monkeypatch) -> Path:
-    """An empty working folder, the tiny sets as the data root, and no engine's variables; returns the folder."""
+    """An empty working folder, the tiny sets as the data root, and no accelerate's variables; returns the folder."""
     monkeypatch.chdir(tmp_path)
     for name in [n for n in os.environ if n in ENGINES or n.startswith(("ACCELERATE_", "RELAUNCH_"))]:
         monkeypatch.delenv(name)
@@ -118,12 +118,12 @@ def at(monkeypatch):
 
 @pytest.fixture
 def start(relaunch_env):
-    """start("mnist", …, processes=2, engine="accelerate"): starts a real training (or `module`) on one thread per process."""
+    """start("mnist", …, processes=2, accelerate="accelerate"): starts a real training (or `module`) on one thread per process."""
     started = []
 
-    def run(*argv, processes: int = 1, engine: str = "python", module: str = "trainers.train") -> Process:
+    def run(*argv, processes: int = 1, accelerate: str = "python", module: str = "trainers.train") -> Process:
         program = ["-m", module, *map(str, argv), "--threads", "1"]
-        if engine == "accelerate":
+        if accelerate == "accelerate":
             config = REPOSITORY / "accelerate_configs" / ("cpu.yaml" if processes == 1 else "cpu2.yaml")
             count = [] if processes == 1 else ["--num_processes", str(processes), "--main_process_port", "0"]
             program = ["-m", "accelerate.commands.launch", "--config_file", str(config), *count, *program]
@@ -137,5 +137,5 @@ def start(relaunch_env):
 
 @pytest.fixture
 def launch(start):
-    """launch("mnist", …, processes=2, engine="accelerate"): the same, to its end; has code, out and err."""
+    """launch("mnist", …, processes=2, accelerate="accelerate"): the same, to its end; has code, out and err."""
     return lambda *argv, **how: start(*argv, **how).end()

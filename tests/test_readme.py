@@ -18,7 +18,7 @@ import pytest
 from relaunch.data_prep import errors, prep
 from relaunch.data_prep.errors import HARDWARE, PREEMPTED, USAGE
 from relaunch.launch import __main__ as launch
-from relaunch.launch import engine, start
+from relaunch.launch import accelerate_config, start
 from relaunch.trainers import config
 from rigs import prep_sources
 
@@ -117,7 +117,7 @@ def shortened(rest: list[str]) -> list[str]:
 
 
 def needs_gpus(name: str) -> bool:
-    return not engine.read(name).use_cpu
+    return not accelerate_config.read(name).use_cpu
 
 
 # the pages against the code ---------------------------------------------------------------------------------------------
@@ -149,7 +149,7 @@ def test_readme_names_every_page_config_verb_and_code():
     text = (ROOT / "README.md").read_text()
     for page in PAGES[1:]:
         assert f"({page})" in text
-    for name in engine.names():
+    for name in accelerate_config.names():
         assert f"`{name}`" in text
     for verb in launch.VERBS:
         assert re.search(rf"relaunch {verb}\b|`{verb}`", text), verb

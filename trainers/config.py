@@ -131,8 +131,13 @@ def physical_cores() -> int:
     return len(siblings)
 
 
-FREE = {"save_every", "keep", "eval_every", "log_interval"}  # change nothing that is trained: free on resume
-LENGTH = {"epochs", "max_steps"}  # may be extended where the schedule does not depend on the run's length
+CHANGEABLE_ON_RESUME = {
+    "save_every",
+    "keep",
+    "eval_every",
+    "log_interval",
+}  # change nothing that is trained: free on resume
+EXTENDABLE = {"epochs", "max_steps"}  # may be extended where the schedule does not depend on the run's length
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -341,13 +346,13 @@ def merge_resumed(old: RunConfig, job: Job) -> RunConfig:
         was, now = (getattr(c.options if name in options else c, name) for c in (old, new))
         if was == now:
             continue
-        if name in LENGTH and old.schedule not in ("constant", "step"):
+        if name in EXTENDABLE and old.schedule not in ("constant", "step"):
             raise Failure(
                 USAGE,
                 f"{flag(name)} {now} changes the {old.schedule} schedule of a run begun with {was}",
                 "only constant and step schedules can be extended; start a new --run",
             )
-        if name not in FREE | LENGTH:
+        if name not in CHANGEABLE_ON_RESUME | EXTENDABLE:
             raise Failure(
                 USAGE,
                 f"{flag(name)} {now} differs from this run's {was}",

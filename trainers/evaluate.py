@@ -156,8 +156,8 @@ def evaluate_together(
 ) -> tuple[int, str | None]:
     from relaunch.trainers.build import load_weights, make_model, make_task
 
-    model = runtime.together(lambda: make_model(config, packed))
-    task = runtime.together(
+    model = runtime.on_every_rank(lambda: make_model(config, packed))
+    task = runtime.on_every_rank(
         lambda: make_task(
             dataclasses.replace(config, batch_size=runtime.world, grad_accum_steps=1),
             packed,
@@ -166,7 +166,7 @@ def evaluate_together(
             runtime.world,
         )
     )
-    runtime.together(lambda: load_weights(model, source.weights(), str(source.path)))
+    runtime.on_every_rank(lambda: load_weights(model, source.weights(), str(source.path)))
     rows = score_split(
         runtime,
         task,
@@ -177,7 +177,7 @@ def evaluate_together(
     )
     if rows is None:
         raise Failure(PREEMPTED, "stopped before the evaluation ended; nothing was written", "run it again")
-    runtime.decide(lambda: report(source, config, packed, split, rows, task, out, runtime))
+    runtime.on_rank_0(lambda: report(source, config, packed, split, rows, task, out, runtime))
     runtime.close()
     return 0, None
 

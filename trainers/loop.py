@@ -41,7 +41,7 @@ class Training:
         self.optimizer = optimizer
         if (
             runtime.accelerator.scaler
-        ):  # the engine's own optimizer is needed for nothing else, and costs 120 us a step
+        ):  # accelerate's own optimizer is needed for nothing else, and costs 120 us a step
             optimizer._step_supports_amp_scaling = False  # a fused one would skip in its kernel, unseen
             self.optimizer = runtime.accelerator.prepare(optimizer)
         self.stop_after = stop_after or math.inf
@@ -50,7 +50,7 @@ class Training:
         self.best: dict | None = None
         self.protected: set[int] = set()
         self.window, self.epoch_sums = self.zeros(), self.zeros()  # of this rank
-        self.seen: list = []  # micro-batches not yet in the window: adding them up waits for the device
+        self.pending_metrics: list = []  # micro-batches not yet in the window: adding them up waits for the device
         self.stop = NO_STOP
         self.polled = 0.0
         self.generator = (
@@ -88,7 +88,7 @@ class Training:
                 self.runtime.accelerator.backward(
                     loss / c.grad_accum_steps if c.grad_accum_steps > 1 else loss
                 )
-            self.seen.append(seen)
+            self.pending_metrics.append(seen)
         if c.clip:
             self.runtime.accelerator.clip_grad_norm_(self.model.parameters(), c.clip)
         self.optimizer.step()
@@ -118,9 +118,9 @@ class Training:
         return self.step / self.task.steps_per_epoch
 
     def add_up(self):
-        if self.seen:
-            self.task.add(self.window, self.seen)
-            self.seen.clear()
+        if self.pending_metrics:
+            self.task.add(self.window, self.pending_metrics)
+            self.pending_metrics.clear()
 
     def log(self):
         """Record the window of steps since the last record. Failure 70 if its loss is not finite."""
@@ -232,7 +232,7 @@ class Training:
                     sys.stderr,
                 )
 
-        self.runtime.decide(write)
+        self.runtime.on_rank_0(write)
 
     def meta(self, open_sums: list) -> dict:
         scaler = self.runtime.accelerator.scaler
@@ -307,7 +307,7 @@ class Training:
         self.agree_to_stop()
         if due(self.step, c.log_interval, self.total):
             self.log()
-        elif len(self.seen) >= 128:  # bounds what is kept on the device
+        elif len(self.pending_metrics) >= 128:  # bounds what is kept on the device
             self.add_up()
         if self.step % spe == 0:
             self.end_epoch()

@@ -80,7 +80,7 @@ class Metrics:
         settings |= settings.pop("options")
         self.text("config", 0, "\n".join(f"{name} {value}" for name, value in settings.items()))
         twin = copy.deepcopy(model).cpu().eval()
-        twin.__dict__.pop("forward", None)  # the engine's, which casts
+        twin.__dict__.pop("forward", None)  # accelerate's, which casts
         example = summary.example(config, packed)
 
         def first_images(writer: SummaryWriter):

@@ -1,4 +1,4 @@
-"""Train a workload in this process, as the engine starts it.
+"""Train a workload in this process, as accelerate starts it.
 
 accelerate launch --config_file accelerate_configs/cpu.yaml -m trainers.train mnist --data digits --epochs 2
 """
@@ -12,7 +12,7 @@ import sys
 
 from relaunch.data_prep.errors import DATA, LOCKED, USAGE, Failure
 from relaunch.trainers import rundir
-from relaunch.trainers.config import FREE, LENGTH, Job, RunConfig, merge_resumed, parse
+from relaunch.trainers.config import CHANGEABLE_ON_RESUME, EXTENDABLE, Job, RunConfig, merge_resumed, parse
 from relaunch.trainers.group import process
 from relaunch.trainers.rundir import RunDir
 
@@ -84,19 +84,21 @@ def train_together(job: Job, existing: RunDir | None, config: RunConfig, runtime
     from relaunch.trainers.weights.source import open_source
 
     # everything that can be wrong is found here, before anything is written
-    packed = runtime.together(lambda: open_packed(config.data, data_root(job.launch.data_root)))
-    task = runtime.together(lambda: make_task(config, packed, runtime.device, runtime.rank, runtime.world))
-    runtime.together(lambda: packed.check_split(packed.eval_split))
-    model = runtime.together(lambda: make_model(config, packed))
-    runtime.together(lambda: check_micro_batch(config, model, packed, runtime.world))
+    packed = runtime.on_every_rank(lambda: open_packed(config.data, data_root(job.launch.data_root)))
+    task = runtime.on_every_rank(
+        lambda: make_task(config, packed, runtime.device, runtime.rank, runtime.world)
+    )
+    runtime.on_every_rank(lambda: packed.check_split(packed.eval_split))
+    model = runtime.on_every_rank(lambda: make_model(config, packed))
+    runtime.on_every_rank(lambda: check_micro_batch(config, model, packed, runtime.world))
     if job.launch.resume not in (None, "auto") and not existing:
 
         def read():
             source = open_source(job.launch.resume)
             return source.weights(), str(source.path)
 
-        weights, where = runtime.decide(read)
-        runtime.together(lambda: load_weights(model, weights, where))
+        weights, where = runtime.on_rank_0(read)
+        runtime.on_every_rank(lambda: load_weights(model, weights, where))
 
     identity = {"config_hash": config_hash(config), "data_hash": packed.hash}
     owned = []  # on rank 0
@@ -130,7 +132,7 @@ def train_together(job: Job, existing: RunDir | None, config: RunConfig, runtime
             )
         return run.path, state
 
-    path, state = runtime.decide(claim)
+    path, state = runtime.on_rank_0(claim)
     run = owned[0] if owned else RunDir(path)
     if state:
         runtime.set_threads(state.meta["threads"])
@@ -159,7 +161,7 @@ def train_together(job: Job, existing: RunDir | None, config: RunConfig, runtime
             if not state:
                 opened[0].describe(config, task, model, packed)
 
-    runtime.decide(begin)
+    runtime.on_rank_0(begin)
     metrics = opened[0] if opened else None
     training = Training(
         config,
@@ -251,7 +253,9 @@ def plan(job: Job, runtime, packed, task, total: int) -> dict:
 
 def config_hash(config: RunConfig) -> str:
     """Of everything in a config that decides what is trained."""
-    kept = {k: v for k, v in config.to_json().items() if k not in FREE | LENGTH | {"data"}}
+    kept = {
+        k: v for k, v in config.to_json().items() if k not in CHANGEABLE_ON_RESUME | EXTENDABLE | {"data"}
+    }
     return hashlib.sha256(rundir.dump_json(kept).encode()).hexdigest()
 
 

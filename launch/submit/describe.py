@@ -20,7 +20,7 @@ from pathlib import Path
 import yaml
 
 from relaunch.data_prep.errors import USAGE, Failure
-from relaunch.launch import PROGRAM, engine, plan, preflight, start
+from relaunch.launch import PROGRAM, accelerate_config, plan, preflight, start
 from relaunch.launch.facts import Facts
 from relaunch.trainers import config, rundir
 from relaunch.trainers.workloads import nearest
@@ -221,14 +221,16 @@ def parse(kind: str, argv: list[str]) -> Job:
     )
 
 
-def layout(typed: dict, nodes: int | None, gpus: int | None) -> tuple[engine.Engine, list[str]]:
+def layout(
+    typed: dict, nodes: int | None, gpus: int | None
+) -> tuple[accelerate_config.AccelerateConfig, list[str]]:
     """What runs where on the job's machines, and the flags that say so beside those that were typed."""
     emulate = "emulate" in typed
     alone = (nodes or 1) * (1 if gpus is None else max(gpus, 1)) == 1
     name = typed.get("config") or (
         ("cpu" if alone else "cpu2") if gpus == 0 else ("1gpu" if alone else "8gpu")
     )
-    asked = engine.read(name)
+    asked = accelerate_config.read(name)
     nodes = nodes or asked.machines
     if asked.use_cpu and gpus and not emulate:
         raise Failure(
@@ -249,14 +251,16 @@ def layout(typed: dict, nodes: int | None, gpus: int | None) -> tuple[engine.Eng
         else []
     )
     added += ["--num-machines", str(nodes)] if nodes != asked.machines else []
-    return engine.override(
+    return accelerate_config.override(
         asked, precision=typed.get("precision"), processes=processes, machines=nodes
     ), added
 
 
-def check(rest: list[str], shape: engine.Engine, settings: config.RunConfig, emulate: bool) -> None:
+def check(
+    rest: list[str], shape: accelerate_config.AccelerateConfig, settings: config.RunConfig, emulate: bool
+) -> None:
     """What of the preflight does not depend on the machine that this is typed on."""
-    shape = engine.override(shape, address="localhost")
+    shape = accelerate_config.override(shape, address="localhost")
     todo = plan.make("train", rest, shape, shape, Facts(), settings, emulate=emulate)
     for problem in (preflight.machines(todo), preflight.precision(todo), preflight.batch(todo)):
         if problem:

@@ -16,7 +16,7 @@ import yaml
 from relaunch.data_prep.errors import PREEMPTED, USAGE, Failure
 from relaunch.launch.submit.describe import Job, checked, environment
 
-GRACE = 180  # s from SIGTERM to SIGKILL: above the 120 s that the engine is given to save and leave
+GRACE = 180  # s from SIGTERM to SIGKILL: above the 120 s that accelerate is given to save and leave
 RETRY = (
     128 + PREEMPTED
 )  # what PyTorchJob takes for "again": it restarts on codes from 128 up, and on no others

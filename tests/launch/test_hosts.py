@@ -10,7 +10,7 @@ import time
 import pytest
 
 from relaunch.data_prep.errors import DATA, DIED, HARDWARE, HUNG, PREEMPTED, USAGE, Failure
-from relaunch.launch import engine, plan, preflight
+from relaunch.launch import accelerate_config, plan, preflight
 from relaunch.launch.facts import Facts
 from rigs import REPOSITORY
 from rigs.hosts import Hosts, cut, missing
@@ -40,7 +40,7 @@ TRAIN = [
     "--resume",
     "auto",
 ]
-MEETING = pytest.mark.parametrize("meeting", engine.MEETINGS)
+MEETING = pytest.mark.parametrize("rendezvous", accelerate_config.RENDEZVOUS)
 cluster = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 
@@ -56,7 +56,7 @@ class Pair:
     def __init__(self, hosts, environment: dict):
         self.hosts, self.environment, self.launchers, self.port = hosts, environment, [], 29500
 
-    def start(self, meeting: str = "static", only=(0, 1), **environment) -> "Pair":
+    def start(self, rendezvous: str = "static", only=(0, 1), **environment) -> "Pair":
         self.port += 1  # a second start need not wait for what the kernel keeps of the first
         flags = [
             "--num-machines",
@@ -66,7 +66,7 @@ class Pair:
             "--main-process-port",
             self.port,
             "--rdzv-backend",
-            meeting,
+            rendezvous,
             "--timeout",
             TIMEOUT,
         ]
@@ -148,14 +148,14 @@ def hashes(run) -> list[str]:
 
 @needs_hosts
 @MEETING
-def test_two_hosts_train_what_one_trains_also_stopped_in_between(pair, one_host, meeting):
-    if meeting == "static":
-        pair.start(meeting).reach(12).launchers[1].send_signal(
+def test_two_hosts_train_what_one_trains_also_stopped_in_between(pair, one_host, rendezvous):
+    if rendezvous == "static":
+        pair.start(rendezvous).reach(12).launchers[1].send_signal(
             signal.SIGTERM
         )  # on the second host: both save and leave
         assert pair.end()[0] == [PREEMPTED, PREEMPTED]
         assert status(pair.run)["state"] == "preempted" and steps(pair.run)[-1] < STEPS
-    assert pair.start(meeting).end()[0] == [0, 0]
+    assert pair.start(rendezvous).end()[0] == [0, 0]
     assert hashes(pair.run) == one_host
     assert f"a process that is missing ends the others after {TIMEOUT} s" in pair.hosts[1].said("out")
     assert not any((pair.hosts[1].folder).iterdir()), "the run is on rank 0's disk alone"
@@ -163,8 +163,8 @@ def test_two_hosts_train_what_one_trains_also_stopped_in_between(pair, one_host,
 
 @needs_hosts
 @MEETING
-def test_a_cut_link_ends_both_in_time_with_the_missing_named(pair, meeting):
-    pair.start(meeting).reach(12)
+def test_a_cut_link_ends_both_in_time_with_the_missing_named(pair, rendezvous):
+    pair.start(rendezvous).reach(12)
     cut(pair.hosts[1])
     codes, seconds = pair.end()
     assert codes == [HUNG, HUNG] and max(seconds) < TIMEOUT + 2, seconds  # 2: for a machine that is busy
@@ -177,7 +177,7 @@ def test_a_cut_link_ends_both_in_time_with_the_missing_named(pair, meeting):
     assert {k: status(pair.run)[k] for k in ("state", "code")} == {"state": "failed", "code": 76}
     assert "ranks 2, 3 (on n1)" in status(pair.run)["reason"]
     print(
-        f"{meeting}: a cut link ended the hosts after {seconds[0]:.1f} and {seconds[1]:.1f} s, --timeout {TIMEOUT}"
+        f"{rendezvous}: a cut link ended the hosts after {seconds[0]:.1f} and {seconds[1]:.1f} s, --timeout {TIMEOUT}"
     )
 
 
@@ -198,13 +198,13 @@ def test_a_killed_host_ends_the_other_in_seconds_and_the_run_goes_on(pair, one_h
 
 @needs_hosts
 @MEETING
-def test_the_first_host_killed_ends_the_second_in_seconds(pair, meeting):
-    pair.start(meeting).reach(12)
+def test_the_first_host_killed_ends_the_second_in_seconds(pair, rendezvous):
+    pair.start(rendezvous).reach(12)
     pair.hosts[0].kill()
     codes, seconds = pair.end()
     assert codes == [-signal.SIGKILL, DIED] and seconds[1] < 15, seconds
     assert pair.ours(1).startswith("relaunch: 1 ranks 0, 1 (on n0) are gone with their machine")
-    print(f"{meeting}: the first host's kill ended the second after {seconds[1]:.1f} s")
+    print(f"{rendezvous}: the first host's kill ended the second after {seconds[1]:.1f} s")
 
 
 @needs_hosts
@@ -215,7 +215,7 @@ def test_a_host_that_does_not_come_is_waited_for_as_long_as_was_said(pair):
     codes, seconds = pair.end()
     assert codes == [DATA, HUNG] and seconds[1] < TIMEOUT + 20, (
         seconds
-    )  # 20: for an engine that imports torch first
+    )  # 20: for accelerate that imports torch first
     assert pair.ours(0).startswith(
         "relaunch: 76 the 2 machines did not meet at n0:29502 (they wait 20 s for each other); "
     )
@@ -245,27 +245,27 @@ def test_a_port_that_is_taken_is_one_line(pair):
 
 
 def planned(path, **typed) -> plan.Plan:
-    asked = engine.read(str(path))
+    asked = accelerate_config.read(str(path))
     return plan.make(
         "train",
         [],
         asked,
-        engine.override(asked, machines=2, processes=4, address="localhost", **typed),
+        accelerate_config.override(asked, machines=2, processes=4, address="localhost", **typed),
         Facts(),
         timeout=90,
     )
 
 
 def test_c10d_of_a_config_is_told_to_the_engine_which_overlooks_it(tmp_path):
-    text = (engine.FOLDER / "cpu2.yaml").read_text()
+    text = (accelerate_config.FOLDER / "cpu2.yaml").read_text()
     path = tmp_path / "two.yaml"
     path.write_text(text.replace("rdzv_backend: static", "rdzv_backend: c10d"))
     words = planned(path).command
     assert words[words.index("--rdzv_backend") + 1] == "c10d" and "timeout=90,join_timeout=90" in words
-    assert "--rdzv_backend" not in planned(engine.FOLDER / "cpu2.yaml").command
+    assert "--rdzv_backend" not in planned(accelerate_config.FOLDER / "cpu2.yaml").command
     path.write_text(text.replace("rdzv_backend: static", "rdzv_backend: etcd"))
     with pytest.raises(Failure) as failure:
-        engine.read(str(path))
+        accelerate_config.read(str(path))
     assert failure.value.code == USAGE and "etcd" in failure.value.what
 
 

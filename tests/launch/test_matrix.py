@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from relaunch.launch import engine, processes, restart
+from relaunch.launch import accelerate_config, processes, restart
 from relaunch.trainers.rundir import RunDir
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -59,7 +59,7 @@ def begin(here, run: str, world: int) -> subprocess.Popen:
             cwd=here,
             stdout=log,
             stderr=log,
-            env=os.environ | {"PYTHONPATH": str(engine.FOLDER.parent)},
+            env=os.environ | {"PYTHONPATH": str(accelerate_config.FOLDER.parent)},
         )
 
 
@@ -133,7 +133,7 @@ def test_stop(here, undisturbed, how, world, phase):
     if (how, world) != (
         "SIGKILL",
         2,
-    ):  # there nobody is left over the engine, which has its say after the workers have saved
+    ):  # there nobody is left over accelerate, which has its say after the workers have saved
         assert "Traceback" not in text, text
     status = json.loads(run.status.read_text()) if run.status.exists() else None
     assert code == {"STOP": 78, "SIGKILL": -9}.get(how, 75), text

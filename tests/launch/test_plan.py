@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from relaunch.data_prep.errors import Failure
-from relaunch.launch import doctor, engine, estimate, plan, preflight, restart, show, start
+from relaunch.launch import accelerate_config, doctor, estimate, plan, preflight, restart, show, start
 from relaunch.launch.facts import Facts
 from relaunch.launch.restart import Crash
 
@@ -38,12 +38,12 @@ def planned(
 ) -> plan.Plan:
     typed, rest = start.split(line.split())
     emulate = typed.pop("emulate", False)
-    asked = engine.read(name)
+    asked = accelerate_config.read(name)
     return plan.make(
         "train",
         rest,
         asked,
-        engine.override(asked, **typed),
+        accelerate_config.override(asked, **typed),
         machine,
         start.trained(start.parse(rest)),
         data,
@@ -110,12 +110,19 @@ def test_steps(line, data, epoch, total):
 def test_emulation_keeps_the_processes_and_their_shares():
     todo = planned(LAPTOP, "2x8gpu", "mnist --emulate")
     preflight.check(todo)
-    assert (todo.engine.processes, todo.engine.machines, todo.local, todo.micro_batch) == (16, 1, 16, 4)
+    assert (todo.accelerate.processes, todo.accelerate.machines, todo.local, todo.micro_batch) == (
+        16,
+        1,
+        16,
+        4,
+    )
     assert todo.command[5:10] == ("--gpu_ids=-1,-1", "--num_machines", "1", "--main_process_port", "0")
-    assert planned(LAPTOP, "8gpu_fp16", "mnist --emulate").engine.precision == "no"
+    assert planned(LAPTOP, "8gpu_fp16", "mnist --emulate").accelerate.precision == "no"
     alone = planned(EIGHT, "1gpu", "mnist --emulate")
     assert (
-        alone.direct and alone.variables["ACCELERATE_USE_CPU"] == "True" and "--cpu" in alone.engine_command
+        alone.direct
+        and alone.variables["ACCELERATE_USE_CPU"] == "True"
+        and "--cpu" in alone.accelerate_command
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from relaunch.data_prep.errors import Failure
-from relaunch.launch import engine, platforms
+from relaunch.launch import accelerate_config, platforms
 from relaunch.launch.platforms import Nodes, fill, find
 
 SEEN = [
@@ -127,7 +127,7 @@ TWO = SEEN[0][2]
 
 
 def test_what_was_not_typed_is_filled_in():
-    assert fill(engine.read("2x8gpu"), {}, TWO) == {
+    assert fill(accelerate_config.read("2x8gpu"), {}, TWO) == {
         "machines": 2,
         "machine_rank": 1,
         "address": "gpu003",
@@ -137,30 +137,30 @@ def test_what_was_not_typed_is_filled_in():
 
 def test_what_was_typed_stays():
     typed = {"machine_rank": 0, "address": "here", "port": 1}
-    assert fill(engine.read("2x8gpu"), typed, TWO) == {"machines": 2, **typed}
+    assert fill(accelerate_config.read("2x8gpu"), typed, TWO) == {"machines": 2, **typed}
 
 
 def test_a_config_for_one_machine_is_each_machines_share():
-    assert fill(engine.read("8gpu"), {}, TWO)["processes"] == 16
-    assert fill(engine.read("8gpu"), {"processes": 8}, TWO)["processes"] == 8
+    assert fill(accelerate_config.read("8gpu"), {}, TWO)["processes"] == 16
+    assert fill(accelerate_config.read("8gpu"), {"processes": 8}, TWO)["processes"] == 8
 
 
 def test_a_single_machine_needs_nothing():
-    assert fill(engine.read("8gpu"), {"precision": "no"}, None) == {"precision": "no"}
-    assert fill(engine.read("8gpu"), {}, Nodes(platform="SLURM", nodes=1, rank=0)) == {}
+    assert fill(accelerate_config.read("8gpu"), {"precision": "no"}, None) == {"precision": "no"}
+    assert fill(accelerate_config.read("8gpu"), {}, Nodes(platform="SLURM", nodes=1, rank=0)) == {}
 
 
 def test_another_number_of_machines_than_started():
     with pytest.raises(Failure, match="2x8gpu is for 2 machines and SLURM started 3"):
-        fill(engine.read("2x8gpu"), {}, Nodes(platform="SLURM", nodes=3, rank=0))
+        fill(accelerate_config.read("2x8gpu"), {}, Nodes(platform="SLURM", nodes=3, rank=0))
 
 
 def test_the_plan_prints_them():
     from relaunch.launch import facts, plan, show
 
-    asked = engine.read("2x8gpu")
+    asked = accelerate_config.read("2x8gpu")
     todo = plan.make(
-        "train", [], asked, engine.override(asked, **fill(asked, {}, TWO)), facts.Facts(nodes=TWO)
+        "train", [], asked, accelerate_config.override(asked, **fill(asked, {}, TWO)), facts.Facts(nodes=TWO)
     )
     table = show.table(todo, None)
     assert (

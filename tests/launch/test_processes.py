@@ -1,4 +1,4 @@
-"""Real processes and real signals: one worker, and two under the engine. The worker honours the contract and no more."""
+"""Real processes and real signals: one worker, and two under accelerate. The worker honours the contract and no more."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from relaunch.launch import engine, processes
+from relaunch.launch import accelerate_config, processes
 from relaunch.trainers import PROGRAM
 
 # A training without tensors: says where it is in files of its own, takes 50 ms for a step, half a second to save.
@@ -67,7 +67,7 @@ class Group:
                 "-m",
                 "accelerate.commands.launch",
                 "--config_file",
-                str(engine.FOLDER / "cpu2.yaml"),
+                str(accelerate_config.FOLDER / "cpu2.yaml"),
                 "--num_processes",
                 str(world),
                 "--main_process_port",
@@ -78,7 +78,7 @@ class Group:
         self.launcher = subprocess.Popen(
             [sys.executable, "-c", LAUNCHER, "1" if world == 1 else "0", *command],
             stderr=self.errors,
-            env=os.environ | {"PYTHONPATH": str(engine.FOLDER.parent)} | environment,
+            env=os.environ | {"PYTHONPATH": str(accelerate_config.FOLDER.parent)} | environment,
         )
 
     def reach(self, what: str) -> list[int]:
@@ -169,7 +169,7 @@ def test_a_stop_reaches_every_worker_and_no_engine_complains(group):
 
 
 def test_a_scheduler_that_signals_everybody(group):
-    """SLURM sends USR1 to every process of a job, the engine in between too."""
+    """SLURM sends USR1 to every process of a job, accelerate in between too."""
     g = group(2)
     pids = g.reach("steps")
     parent = processes.children(g.launcher.pid)

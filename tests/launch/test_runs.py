@@ -10,11 +10,11 @@ import time
 import pytest
 
 from relaunch.data_prep.errors import Failure
-from relaunch.launch import engine, plan, processes, restart, runs
+from relaunch.launch import accelerate_config, plan, processes, restart, runs
 from relaunch.launch.facts import Facts
 from relaunch.trainers.rundir import RunDir
 
-ROOT = str(engine.FOLDER.parent)
+ROOT = str(accelerate_config.FOLDER.parent)
 
 
 def invent(
@@ -108,14 +108,14 @@ Path(os.environ["RELAUNCH_OUTCOME"]).write_text(json.dumps({"code": 0, "run": st
 )
 def test_a_crashed_group_is_started_again(tmp_path, deaths, progress, code, starts):
     """Twice without a new checkpoint, here; as often as needed with one."""
-    cpu = engine.read("cpu")
+    cpu = accelerate_config.read("cpu")
     todo = plan.make("train", [], cpu, cpu, Facts(), place=plan.Place(run=str(tmp_path)))
     code_ = (
         f"import dataclasses, sys; sys.path.insert(0, {ROOT!r})\n"
-        "from relaunch.launch import restart, plan, engine; from relaunch.launch.facts import Facts; from relaunch.trainers.rundir import RunDir\n"
-        "cpu = engine.read('cpu'); todo = plan.make('train', [], cpu, cpu, Facts())\n"
+        "from relaunch.launch import restart, plan, accelerate_config; from relaunch.launch.facts import Facts; from relaunch.trainers.rundir import RunDir\n"
+        "cpu = accelerate_config.read('cpu'); todo = plan.make('train', [], cpu, cpu, Facts())\n"
         f"command = (sys.executable, '-c', {DYING!r}, {str(tmp_path)!r}, '{deaths}', '{progress}')\n"
-        f"end = restart.keep(dataclasses.replace(todo, command=command), RunDir({str(tmp_path)!r}), 2)\n"
+        f"end = restart.run_with_restarts(dataclasses.replace(todo, command=command), RunDir({str(tmp_path)!r}), 2)\n"
         "print(end.what, end.fix); sys.exit(end.code)"
     )
     done = subprocess.run([sys.executable, "-c", code_], capture_output=True, text=True)

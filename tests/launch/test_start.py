@@ -11,7 +11,7 @@ import pytest
 
 from relaunch.data_prep.errors import Failure
 from relaunch.launch import __main__ as cli
-from relaunch.launch import engine, facts, plan, preflight, start, supervise
+from relaunch.launch import accelerate_config, facts, plan, preflight, start, supervise
 from relaunch.launch.facts import Facts
 from relaunch.trainers import PROGRAM
 
@@ -25,12 +25,12 @@ HIDDEN = Facts(gpus=4, gpus_installed=8, cores=64)  # CUDA_VISIBLE_DEVICES=0,1,2
 def planned(machine: Facts, name: str, *argv: str, verb="train") -> plan.Plan:
     typed, rest = start.split(list(argv) or ["mnist"])
     emulate = typed.pop("emulate", False)
-    asked = engine.read(name)
+    asked = accelerate_config.read(name)
     return plan.make(
         verb,
         rest,
         asked,
-        engine.override(asked, **typed),
+        accelerate_config.override(asked, **typed),
         machine,
         start.trained(start.parse(rest)),
         emulate=emulate,
@@ -122,9 +122,9 @@ def test_one_process_is_started_without_the_engine():
     env = plan.environment(
         todo, {"HOME": "/h", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "ACCELERATE_USE_FSDP": "1"}
     )
+    assert env == {
         "HOME": "/h",
         "PYTHONSAFEPATH": "1",
-        "HOME": "/h",
         "RELAUNCH_CONFIG": "cpu",
         "ACCELERATE_USE_CPU": "True",
         "ACCELERATE_MIXED_PRECISION": "no",
@@ -140,7 +140,7 @@ def test_the_variables_are_those_of_accelerates_own_launcher():
     for name in ("cpu", "1gpu", "fp16", "bf16"):
         todo = planned(ONE, name)
         args, _, _ = _validate_launch_command(
-            launch_command_parser().parse_args(list(todo.engine_command[2:]))
+            launch_command_parser().parse_args(list(todo.accelerate_command[2:]))
         )
         command, theirs = prepare_simple_launcher_cmd_env(args)
         assert command[1:] == ["-m", "trainers.train", *todo.command[3:]] and todo.command[1] == PROGRAM
@@ -178,7 +178,7 @@ def test_the_variables_are_those_of_accelerates_own_launcher():
 )
 def test_several_go_through_the_engine(name, argv, flags):
     todo = planned(EIGHT, name, *argv)
-    file = str(engine.FOLDER / f"{name}.yaml")
+    file = str(accelerate_config.FOLDER / f"{name}.yaml")
     assert todo.command[1:] == (
         "-m",
         "accelerate.commands.launch",
@@ -189,7 +189,7 @@ def test_several_go_through_the_engine(name, argv, flags):
         "train",
         "mnist",
     )
-    assert todo.engine_command[:3] == ("accelerate", "launch", "--config_file")
+    assert todo.accelerate_command[:3] == ("accelerate", "launch", "--config_file")
 
 
 def test_the_launchers_flags_are_taken_out_wherever_they_stand():
@@ -261,7 +261,7 @@ def test_gpus_of_a_container(tmp_path):
     "status, outcome, asked, code, says",
     [
         (0, '{"code": 75, "run": "runs/a"}', None, 75, ""),
-        (1, '{"code": 0, "run": "runs/a"}', None, 0, ""),  # the engine fell over after the work was done
+        (1, '{"code": 0, "run": "runs/a"}', None, 0, ""),  # accelerate fell over after the work was done
         (1, '{"code": 75, "run": "runs/a"}', signal.SIGTERM, 75, ""),
         (-9, '{"code": 75, "run": "runs/a"}', None, 75, ""),
         (
@@ -270,7 +270,7 @@ def test_gpus_of_a_container(tmp_path):
             None,
             1,
             "exit code 1",
-        ),  # one crashed, and the engine stopped the others
+        ),  # one crashed, and accelerate stopped the others
         (-15, "", signal.SIGINT, 75, "before the first step"),
         (-9, "", None, 137, "SIGKILL"),
         (-11, "", None, 139, "SIGSEGV"),

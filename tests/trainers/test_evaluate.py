@@ -180,7 +180,7 @@ def on_processes(train, launch, folder, command, counts) -> None:
             "--out",
             f"on-{count}",
             processes=count,
-            engine="accelerate",
+            accelerate="accelerate",
         )
         assert done.code == 0, done.err
         assert (folder / f"on-{count}" / one.name).read_bytes() == one.read_bytes()

@@ -246,21 +246,21 @@ def test_a_kill_before_the_first_checkpoint(train, relaunch_env, at):
     assert outcome(relaunch_env / "parts") == outcome(relaunch_env / "whole")
 
 
-# through the engine -------------------------------------------------------------------------------------------------------
+# through accelerate -------------------------------------------------------------------------------------------------------
 
 
 def test_two_processes(train, start, launch, relaunch_env):
     """Only one of them gets the signal: they leave together."""
     command = ["cifar10", "--batch-size", 32, "--epochs", 20, "--log-interval", 5, "--eval-batch-size", 4]
-    engine = dict(processes=2, engine="accelerate")
-    assert launch(*command, "--run", "./whole", **engine).code == 0
+    accelerate = dict(processes=2, accelerate="accelerate")
+    assert launch(*command, "--run", "./whole", **accelerate).code == 0
 
-    stopped = start(*command, "--run", "./parts", **engine).until("step 5/")
+    stopped = start(*command, "--run", "./parts", **accelerate).until("step 5/")
     (second,) = [pid for pid in stopped.children() if pid != status(relaunch_env / "parts")["pid"]]
     os.kill(second, signal.SIGTERM)
     assert "and saved, step" in stopped.end().out
     assert status(relaunch_env / "parts")["code"] == 75 and 5 <= status(relaunch_env / "parts")["step"] < 30
-    assert launch(*command, "--run", "./parts", "--resume", "auto", **engine).code == 0
+    assert launch(*command, "--run", "./parts", "--resume", "auto", **accelerate).code == 0
     assert outcome(relaunch_env / "parts") == outcome(relaunch_env / "whole")
     assert outcome(relaunch_env / "parts")["state"]["world"] == 2
 
@@ -276,16 +276,16 @@ def test_two_processes(train, start, launch, relaunch_env):
     "workload, processes", [*((name, 1) for name in workloads.names()), ("mnist", 2), ("wikitext2", 2)]
 )
 def test_every_workload_through_the_engine(start, launch, relaunch_env, workload, processes):
-    command, engine = forty(workload), dict(processes=processes, engine="accelerate")
-    assert launch(*command, "--run", "./whole", **engine).code == 0
+    command, accelerate = forty(workload), dict(processes=processes, accelerate="accelerate")
+    assert launch(*command, "--run", "./whole", **accelerate).code == 0
 
-    launch(*command, "--run", "./stopped", "--stop-after", 17, **engine)
+    launch(*command, "--run", "./stopped", "--stop-after", 17, **accelerate)
     assert status(relaunch_env / "stopped")["code"] == 75
-    assert launch(*command, "--run", "./stopped", "--resume", "auto", **engine).code == 0
+    assert launch(*command, "--run", "./stopped", "--resume", "auto", **accelerate).code == 0
 
-    start(*command, "--run", "./signalled", **engine).until("step 5/").signal(signal.SIGTERM).end()
+    start(*command, "--run", "./signalled", **accelerate).until("step 5/").signal(signal.SIGTERM).end()
     assert status(relaunch_env / "signalled")["code"] == 75
-    assert launch(*command, "--run", "./signalled", "--resume", "auto", **engine).code == 0
+    assert launch(*command, "--run", "./signalled", "--resume", "auto", **accelerate).code == 0
 
     assert outcome(relaunch_env / "stopped") == outcome(relaunch_env / "whole")
     assert outcome(relaunch_env / "signalled") == outcome(relaunch_env / "whole")

@@ -316,7 +316,7 @@ def test_a_mistake_of_a_real_process(launch, relaunch_env):
 
 
 def test_a_mistake_of_two_processes_is_said_once(launch, relaunch_env):
-    done = launch("mnist", "--batch-size", 9, processes=2, engine="accelerate")
+    done = launch("mnist", "--batch-size", 9, processes=2, accelerate="accelerate")
     assert done.code and done.err.count("relaunch: ") == 1
     assert (
         "relaunch: 64 --batch-size 9 does not divide by 2 processes x 1 accumulation steps; choose a multiple"

@@ -5,7 +5,7 @@
         ...
 
 A collective that fails tells a rank which socket failed, not whose, and in a ring only the neighbours of a dead rank are
-told at all. So every rank has a thread beside its training that looks twice a second into the engine's store, through
+told at all. So every rank has a thread beside its training that looks twice a second into accelerate's store, through
 which the ranks met, whether somebody raised the alarm, and answers. Who does not answer is dead, stopped or cut off; if
 all answer, the one that is not itself waiting is the one the others wait for.
 """
@@ -83,7 +83,7 @@ class Peers:
     # the thread --------------------------------------------------------------------------------------------------------
 
     def _connect(self):
-        """Not in the thread: looking up an address reads the environment, which the engine writes meanwhile: a crash, rarely."""
+        """Not in the thread: looking up an address reads the environment, which accelerate writes meanwhile: a crash, rarely."""
         store = dist.TCPStore(
             os.environ["MASTER_ADDR"],
             int(os.environ["MASTER_PORT"]),
@@ -152,11 +152,11 @@ class Peers:
         )
 
     def _cut_off(self) -> Lost:
-        """What to say without the store, which is kept by the engine on rank 0's machine."""
+        """What to say without the store, which is kept by accelerate on rank 0's machine."""
         there = {r for r in range(self.world) if self.hosts[r] == self.hosts[0]} - set(self.here)
         what = f"{named(there or {0}, self.hosts)} {'cut off' if self._failed == TIMED_OUT else 'gone'}"
         what = (
-            "the engine that started this process is gone"
+            "the accelerate launcher that started this process is gone"
             if 0 in self.here
             else f"{what} with {'its' if len(there) < 2 else 'their'} machine"
         )

@@ -105,7 +105,7 @@ def rank() -> int:
 def main(run: Callable[[list[str]], tuple[int, str | None]], saves: bool = True) -> int:
     """Run an entry point that returns (code, run folder) or raises Failure; returns the process's exit code.
 
-    Under `relaunch` the code goes into the file RELAUNCH_OUTCOME and the process ends with 0, so that the engine
+    Under `relaunch` the code goes into the file RELAUNCH_OUTCOME and the process ends with 0, so that accelerate
     between the two adds no traceback of its own. What `saves` at a stop signal listens to them; the rest just ends.
     """
     faulthandler.enable()  # a crash of native code says where it was

@@ -1,4 +1,4 @@
-"""The engine's side of a process: what was asked of it against what is there, its device, and agreement among ranks.
+"""accelerate's side of a process: what was asked of it against what is there, its device, and agreement among ranks.
 
 One of the few files that know accelerate.
 """
@@ -24,10 +24,10 @@ from relaunch.trainers.group.process import fits
 
 
 def check_hardware(env: dict, gpus: int, bf16: bool) -> bool:
-    """Compare what the engine was asked for (its environment variables) with this machine; True: on the CPU.
+    """Compare what accelerate was asked for (its environment variables) with this machine; True: on the CPU.
 
     `gpus` counts the devices that this process sees, `bf16` says whether they compute in it. Failure 69 where the
-    engine would otherwise go on with less than was asked, and say nothing.
+    accelerate would otherwise go on with less than was asked, and say nothing.
     """
     use_cpu = env.get("ACCELERATE_USE_CPU", "").lower()
     shown = set(env.get("CUDA_VISIBLE_DEVICES", "").replace(" ", "").split(","))
@@ -37,7 +37,7 @@ def check_hardware(env: dict, gpus: int, bf16: bool) -> bool:
     if "LOCAL_RANK" not in env and use_cpu and "MASTER_ADDR" in env:
         raise Failure(
             HARDWARE,
-            "several processes were asked for and the engine started one (it does so for MULTI_CPU)",
+            "several processes were asked for and accelerate started one (it does so for MULTI_CPU)",
             "use accelerate_configs/cpu2.yaml; if one was asked for, unset MASTER_ADDR",
         )
     if not cpu and "LOCAL_RANK" in env and gpus < local:
@@ -53,7 +53,7 @@ def check_hardware(env: dict, gpus: int, bf16: bool) -> bool:
     if precision == "fp16" and cpu:
         raise Failure(
             HARDWARE,
-            "fp16 needs a GPU (on a CPU the engine would train in fp32 and call it fp16)",
+            "fp16 needs a GPU (on a CPU accelerate would train in fp32 and call it fp16)",
             "use " + suited(0),
         )
     if precision == "bf16" and not cpu and not bf16:
@@ -70,7 +70,7 @@ def suited(gpus: int) -> str:
 
 
 class Runtime:
-    """Device, rank and engine of this process, and what all ranks decide together."""
+    """Device, rank and accelerate of this process, and what all ranks decide together."""
 
     def __init__(self, threads: int | None = None, deterministic: bool = True, timeout: int = 600):
         """`timeout`: seconds after which a rank that is missing ends the others."""
@@ -124,7 +124,7 @@ class Runtime:
 
     def set_threads(self, threads: int) -> None:
         self.threads = threads
-        torch.set_num_threads(threads)  # whatever the engine exported: the count decides the bits
+        torch.set_num_threads(threads)  # whatever accelerate exported: the count decides the bits
 
     def agree(self, flag: int) -> int:
         """The largest flag of all ranks."""
@@ -155,7 +155,7 @@ class Runtime:
         dist.broadcast_object_list(box, src=0, group=self._group)
         return box[0]
 
-    def decide(self, what: Callable):
+    def on_rank_0(self, what: Callable):
         """Do something on rank 0 alone; every rank gets its result, or raises its Failure."""
         outcome = None
         if self.main:
@@ -165,7 +165,7 @@ class Runtime:
                 outcome = (None, failure)
         return self._settle([self.broadcast(outcome)])[0]
 
-    def together(self, what: Callable):
+    def on_every_rank(self, what: Callable):
         """Do something on every rank; if it fails on any, all raise the first Failure instead of waiting for it."""
         try:
             outcome = (what(), None)

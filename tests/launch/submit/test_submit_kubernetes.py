@@ -63,7 +63,7 @@ def test_manifests_are_as_the_published_api_has_them(written, more, nodes):
         '"terminationGracePeriodSeconds": 180',
     ):
         assert text in whole
-    assert kubernetes.GRACE > 120  # what the engine is given to save and leave (launch/plan.py)
+    assert kubernetes.GRACE > 120  # what accelerate is given to save and leave (launch/plan.py)
 
 
 def test_the_check_of_manifests_notices(written):

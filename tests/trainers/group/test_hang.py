@@ -9,7 +9,7 @@ import time
 import pytest
 
 from relaunch.data_prep.errors import DIED, HUNG, USAGE, Failure
-from relaunch.launch import engine, restart, supervise
+from relaunch.launch import accelerate_config, restart, supervise
 from relaunch.trainers import rundir
 from relaunch.trainers.config import parse
 from relaunch.trainers.group import peers
@@ -65,7 +65,7 @@ def group(relaunch_env):
             "-m",
             "accelerate.commands.launch",
             "--config_file",
-            str(engine.FOLDER / "cpu2.yaml"),
+            str(accelerate_config.FOLDER / "cpu2.yaml"),
             "--num_processes",
             "3",
             "--main_process_port",
@@ -130,7 +130,7 @@ def test_a_rank_that_dies_is_named_within_seconds(group, trouble, victim):
 
 @pytest.mark.slow
 def test_the_engine_alone_says_it_too(group):
-    """Plain `accelerate launch`: one of those left prints the line; the engine ends the stopped one when its time is up."""
+    """Plain `accelerate launch`: one of those left prints the line; accelerate ends the stopped one when its time is up."""
     code, errors, _ = group("stopped", 0, supervised=False)
     assert code == 1 and len(ours(errors)) == 1 and ours(errors)[0].startswith("relaunch: 76 rank 0 (on ")
 

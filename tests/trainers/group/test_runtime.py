@@ -1,4 +1,4 @@
-"""What was asked of the engine, against the machine: facts are given, so that every machine can be tried."""
+"""What was asked of accelerate, against the machine: facts are given, so that every machine can be tried."""
 
 import json
 
@@ -90,7 +90,7 @@ def test_other_precisions(precision):
 def test_several_cpu_processes_that_turned_out_to_be_one():
     """accelerate's MULTI_CPU: it exports an address to meet at, and starts one process."""
     line = refusal({"ACCELERATE_USE_CPU": "True", "MASTER_ADDR": "127.0.0.1"}, 0)
-    assert "several processes were asked for and the engine started one" in line and "cpu2.yaml" in line
+    assert "several processes were asked for and accelerate started one" in line and "cpu2.yaml" in line
 
 
 # one process, and what ranks do together --------------------------------------------------------------------------------------
@@ -118,7 +118,7 @@ def test_one_process_decides_for_itself(alone):
     def fails():
         raise Failure(65, "bad", "mend it")
 
-    assert alone.decide(lambda: 3) == alone.together(lambda: 3) == 3
+    assert alone.on_rank_0(lambda: 3) == alone.on_every_rank(lambda: 3) == 3
     assert alone.sum([1.5, 2]) == [1.5, 2] and alone.agree(2) == 2 and alone.gather("x") == ["x"]
     for ask in (alone.decide, alone.together):
         with pytest.raises(Failure, match="bad"):
@@ -141,7 +141,7 @@ def run(argv):
                 raise Failure(65, f"rank {rank} cannot", "mend it")
             return r.rank
         return work
-    seen = [r.agree(r.rank), r.sum([0.1, r.rank]), r.gather(r.rank), r.broadcast(r.rank), r.decide(lambda: ("rank", r.rank)), r.together(lambda: r.rank)]
+    seen = [r.agree(r.rank), r.sum([0.1, r.rank]), r.gather(r.rank), r.broadcast(r.rank), r.on_rank_0(lambda: ("rank", r.rank)), r.on_every_rank(lambda: r.rank)]
     for ask, rank in ((r.decide, 0), (r.together, 0), (r.together, 2)):
         try:
             ask(fails_on(rank))
@@ -163,7 +163,7 @@ sys.exit(process.main(run))
 def test_three_processes_agree(relaunch_env, launch):
     """Also in a failure: all of them raise it, so that nobody waits for one that has left."""
     (relaunch_env / "ranks.py").write_text(RANKS)
-    done = launch(module="ranks", processes=3, engine="accelerate")
+    done = launch(module="ranks", processes=3, accelerate="accelerate")
     assert done.code == 0, done.err
     assert json.loads(done.out) == [
         [

@@ -169,8 +169,8 @@ def test_the_stop_file_during_an_evaluation(train, relaunch_env, monkeypatch, at
 def test_the_engine_dies_and_its_worker_saves(start, train, relaunch_env):
     """accelerate's one-process launcher never signals its worker: the kernel does."""
     command = ["mnist", "--batch-size", 16, "--max-steps", 40, "--log-interval", 5, "--run", "./run"]
-    engine = start(*command, engine="accelerate").until("step 5/").signal(signal.SIGTERM).end()
-    assert "stopped by SIGTERM, and saved" in engine.out
+    accelerate = start(*command, accelerate="accelerate").until("step 5/").signal(signal.SIGTERM).end()
+    assert "stopped by SIGTERM, and saved" in accelerate.out
     assert status(relaunch_env / "run")["code"] == 75
     assert train(*command, "--resume", "auto") == 0
     assert train(*command[:-1], "./whole") == 0

@@ -1,8 +1,8 @@
 """What an accelerate YAML asks for, read without accelerate (which imports torch), and its mistakes explained.
 
-    engine.read("8gpu").processes    # 8
+    accelerate_config.read("8gpu").processes    # 8
 
-The engine itself refuses unknown keys with a traceback, does not check values, and quietly starts one process where
+accelerate itself refuses unknown keys with a traceback, does not check values, and quietly starts one process where
 several were meant; every mistake here is one line.
 """
 
@@ -19,7 +19,7 @@ from relaunch.trainers.workloads import nearest
 
 FOLDER = Path(__file__).resolve().parent.parent / "accelerate_configs"
 PRECISIONS = ("no", "fp16", "bf16")
-MEETINGS = ("static", "c10d")  # ways in which several machines find each other
+RENDEZVOUS = ("static", "c10d")  # ways in which several machines find each other
 
 # The keys of accelerate's ClusterConfig, which refuses all others. A test compares them with the installed version.
 KEYS = frozenset(
@@ -44,7 +44,7 @@ FOREIGN = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Engine:
+class AccelerateConfig:
     """The part of an accelerate config that decides what runs where."""
 
     name: str  # as people type it: cpu2, or a file's path
@@ -54,8 +54,8 @@ class Engine:
     machine_rank: int = 0
     address: str | None = None  # of the first machine
     port: int | None = None
-    meeting: str = "static"
-    multi: bool = False  # the engine starts its own process group
+    rendezvous: str = "static"
+    multi: bool = False  # accelerate starts its own process group
     use_cpu: bool = False
     precision: str = "no"
     gpu_ids: str = "all"
@@ -80,7 +80,7 @@ def locate(name: str) -> Path:
     )
 
 
-def read(name: str) -> Engine:
+def read(name: str) -> AccelerateConfig:
     """Read and check one config. Every mistake is Failure 64 that names the file, the key and what to write."""
     path = locate(name)
 
@@ -105,7 +105,7 @@ def read(name: str) -> Engine:
     kind = values["distributed_type"]
     if kind == "MULTI_CPU":
         raise wrong(
-            "distributed_type: MULTI_CPU makes the engine start one process, whatever num_processes says",
+            "distributed_type: MULTI_CPU makes accelerate start one process, whatever num_processes says",
             "use --config cpu2 with --num-processes N",
         )
     if kind not in ("NO", "MULTI_GPU"):
@@ -120,7 +120,7 @@ def read(name: str) -> Engine:
     processes, machines = values.get("num_processes", 1), values.get("num_machines", 1)
     if processes > 1 and not multi:
         raise wrong(
-            f"num_processes: {processes} with distributed_type: 'NO' makes the engine start one process",
+            f"num_processes: {processes} with distributed_type: 'NO' makes accelerate start one process",
             "write distributed_type: MULTI_GPU, or use --config cpu2 for processes on the CPU",
         )
     if values.get("mixed_precision") is None:
@@ -130,12 +130,12 @@ def read(name: str) -> Engine:
             f"mixed_precision: {values['mixed_precision']} is not something Relaunch trains in",
             "write 'no', fp16 or bf16",
         )
-    if values.get("rdzv_backend", "static") not in MEETINGS:
+    if values.get("rdzv_backend", "static") not in RENDEZVOUS:
         raise wrong(
             f"rdzv_backend: {values['rdzv_backend']} is not a way in which Relaunch's machines meet",
             "write static or c10d",
         )
-    return Engine(
+    return AccelerateConfig(
         name=path.stem if path.parent == FOLDER else name,
         path=path,
         processes=processes,
@@ -143,7 +143,7 @@ def read(name: str) -> Engine:
         machine_rank=values.get("machine_rank", 0),
         address=values.get("main_process_ip"),
         port=values.get("main_process_port"),
-        meeting=values.get("rdzv_backend", "static"),
+        rendezvous=values.get("rdzv_backend", "static"),
         multi=multi,
         use_cpu=values.get("use_cpu", False),
         precision=values["mixed_precision"],
@@ -156,7 +156,7 @@ def check_keys(values: dict, wrong) -> None:
         if key not in KEYS:
             near = nearest(str(key), sorted(KEYS))
             raise wrong(
-                f"the engine does not know the key {key!r}",
+                f"accelerate does not know the key {key!r}",
                 f"did you mean {near}?"
                 if near
                 else "remove it; settings of the training are flags of `relaunch train`",
@@ -176,7 +176,7 @@ def check_keys(values: dict, wrong) -> None:
 
 
 def check_kinds(values: dict, wrong) -> None:
-    """Types and ranges, none of which the engine checks."""
+    """Types and ranges, none of which accelerate checks."""
     for key, word in (("distributed_type", "NO"), ("mixed_precision", "no")):
         if values.get(key) is False:
             raise wrong(f"YAML reads {key}: {word} as false", f"quote it: {key}: '{word}'")
@@ -203,10 +203,10 @@ def check_kinds(values: dict, wrong) -> None:
     ids = values.get("gpu_ids")
     if ids is not None and not isinstance(ids, str):
         raise wrong(
-            f"gpu_ids: {ids} is a number to YAML and the engine needs text", f"quote it: gpu_ids: '{ids}'"
+            f"gpu_ids: {ids} is a number to YAML and accelerate needs text", f"quote it: gpu_ids: '{ids}'"
         )
 
 
-def override(engine: Engine, **changes) -> Engine:
+def override(accelerate: AccelerateConfig, **changes) -> AccelerateConfig:
     """The config with the flags that were typed over it. Values are not None."""
-    return dataclasses.replace(engine, **{k: v for k, v in changes.items() if v is not None})
+    return dataclasses.replace(accelerate, **{k: v for k, v in changes.items() if v is not None})

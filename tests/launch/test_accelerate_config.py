@@ -1,4 +1,4 @@
-"""accelerate_configs/: accelerate takes each unchanged, and launch.engine reads the same out of them."""
+"""accelerate_configs/: accelerate takes each unchanged, and launch.accelerate_config reads the same out of them."""
 
 import shlex
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from relaunch.data_prep.errors import Failure
-from relaunch.launch import engine
+from relaunch.launch import accelerate_config
 
 WANTED = {  # name: processes, machines, multi, cpu, precision
     "cpu": (1, 1, False, True, "no"),
@@ -29,14 +29,17 @@ GOOD = {
 
 
 def test_the_set_is_complete():
-    assert engine.names() == sorted(WANTED)
+    assert accelerate_config.names() == sorted(WANTED)
 
 
 @pytest.mark.parametrize("name", WANTED)
 def test_both_readers_agree(name):
     from accelerate.commands.config.config_args import load_config_from_file
 
-    ours, theirs = engine.read(name), load_config_from_file(str(engine.FOLDER / f"{name}.yaml"))
+    ours, theirs = (
+        accelerate_config.read(name),
+        load_config_from_file(str(accelerate_config.FOLDER / f"{name}.yaml")),
+    )
     assert (ours.processes, ours.machines, ours.multi, ours.use_cpu, ours.precision) == WANTED[name]
     assert (
         theirs.num_processes,
@@ -53,11 +56,11 @@ def test_the_engine_accepts_the_whole_command(name):
     """The command in the comment on top, through accelerate's own parsing and validation."""
     from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 
-    text = (engine.FOLDER / f"{name}.yaml").read_text()
+    text = (accelerate_config.FOLDER / f"{name}.yaml").read_text()
     command = next(line[1:].strip() for line in text.splitlines() if "accelerate launch" in line)
     assert f"relaunch train cifar10 --config {name}" in text
     words = shlex.split(command.replace("HOST", "127.0.0.1"))[2:]
-    words[words.index("--config_file") + 1] = str(engine.FOLDER / f"{name}.yaml")
+    words[words.index("--config_file") + 1] = str(accelerate_config.FOLDER / f"{name}.yaml")
     args, _, _ = _validate_launch_command(launch_command_parser().parse_args(words))
     assert (
         args.num_processes,
@@ -74,7 +77,7 @@ def test_the_engine_accepts_the_whole_command(name):
 def test_keys_are_those_of_the_installed_accelerate():
     from accelerate.commands.config.config_args import ClusterConfig
 
-    assert set(ClusterConfig.__dataclass_fields__) | {"fp16", "dynamo_backend"} == engine.KEYS
+    assert set(ClusterConfig.__dataclass_fields__) | {"fp16", "dynamo_backend"} == accelerate_config.KEYS
 
 
 def test_what_accelerate_config_writes_is_taken(tmp_path):
@@ -82,7 +85,7 @@ def test_what_accelerate_config_writes_is_taken(tmp_path):
 
     path = tmp_path / "basic.yaml"
     write_basic_config(save_location=str(path))
-    assert engine.read(str(path)).processes == 1
+    assert accelerate_config.read(str(path)).processes == 1
 
 
 @pytest.mark.parametrize(
@@ -97,7 +100,7 @@ def test_what_accelerate_config_writes_is_taken(tmp_path):
         ({"num_processes": 0}, "num_processes: 0 is not a whole number"),
         ({"distributed_type": "MULTI_CPU"}, "use --config cpu2"),
         ({"distributed_type": "FSDP"}, "not something Relaunch trains with"),
-        ({"distributed_type": "NO"}, "makes the engine start one process"),
+        ({"distributed_type": "NO"}, "makes accelerate start one process"),
         ({"deepspeed_config": {"zero_stage": 2}}, "deepspeed_config asks for something"),
         ({"dynamo_backend": "INDUCTOR"}, "dynamo_backend: INDUCTOR"),
         ({"compute_environment": "AMAZON_SAGEMAKER"}, "compute_environment: AMAZON_SAGEMAKER"),
@@ -111,7 +114,7 @@ def test_mistakes_are_one_line(tmp_path, change, says):
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(GOOD | change))
     with pytest.raises(Failure) as caught:
-        engine.read(str(path))
+        accelerate_config.read(str(path))
     assert caught.value.code == 64 and says in caught.value.line() and "mine.yaml" in caught.value.line()
     assert "\n" not in caught.value.line()
 
@@ -131,21 +134,24 @@ def test_broken_files_are_one_line(tmp_path, text, says):
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     with pytest.raises(Failure) as caught:
-        engine.read(str(path))
+        accelerate_config.read(str(path))
     assert caught.value.code == 64 and says in caught.value.line()
 
 
 def test_a_missing_config_lists_what_there_is(tmp_path):
     with pytest.raises(Failure) as caught:
-        engine.read("8gpuu")
+        accelerate_config.read("8gpuu")
     assert (
         caught.value.code == 64 and "did you mean 8gpu?" in caught.value.fix and "2x8gpu" in caught.value.fix
     )
     with pytest.raises(Failure):
-        engine.read(str(tmp_path))  # a folder
+        accelerate_config.read(str(tmp_path))  # a folder
 
 
 def test_one_process_needs_no_count(tmp_path):
     path = Path(tmp_path / "mine.yaml")
     path.write_text("distributed_type: 'NO'\nmixed_precision: null\nfp16: true\n")
-    assert (engine.read(str(path)).processes, engine.read(str(path)).precision) == (1, "fp16")
+    assert (accelerate_config.read(str(path)).processes, accelerate_config.read(str(path)).precision) == (
+        1,
+        "fp16",
+    )
