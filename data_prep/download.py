@@ -8,7 +8,7 @@ import urllib.request
 from pathlib import Path
 
 from relaunch.data_prep.errors import DATA, Failure
-from relaunch.data_prep.packed import storage
+from relaunch.data_prep.files import storage
 from relaunch.data_prep.progress import Progress
 
 
@@ -37,7 +37,7 @@ def download(urls: list[str], md5: str, target: Path, show: bool) -> None:
         raise Failure(
             DATA, f"{url} gave a file with MD5 {found}, published is {md5}", "try again, or add --source PATH"
         )
-    with storage(target):
+    with storage(target, "--out"):
         os.replace(part, target)
 
 
@@ -56,14 +56,14 @@ def _fetch(url: str, part: Path, show: bool) -> None:
         if answer.status != 206:  # the server does not resume
             have = 0
         length = int(answer.headers.get("Content-Length") or 0)
-        with storage(part):
+        with storage(part, "--out"):
             part.parent.mkdir(parents=True, exist_ok=True)
             file = open(part, "ab" if have else "wb", buffering=0)  # closing must not fail on a full disk
         with file, Progress(part.stem, have + length or None, "B", show) as progress:
             progress.add(have)
             received = 0
             while chunk := answer.read(1 << 20):
-                with storage(part):
+                with storage(part, "--out"):
                     written = 0
                     while written < len(chunk):
                         written += file.write(chunk[written:])

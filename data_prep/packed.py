@@ -7,7 +7,6 @@
 `python -m data_prep.prep NAME --source PATH --verify` re-hashes a set.
 """
 
-import errno
 import fcntl
 import hashlib
 import json
@@ -22,7 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from relaunch.data_prep import VERSION
-from relaunch.data_prep.errors import DATA, STORAGE, USAGE, Failure
+from relaunch.data_prep.errors import DATA, USAGE, Failure
+from relaunch.data_prep.files import sha256, storage, sync, sync_tree
 
 SCHEMA = 1
 OFFICIAL = ("mnist", "cifar10", "tiny_imagenet", "wikitext2")  # can be downloaded
@@ -133,7 +133,7 @@ def open_packed(name_or_path: str | Path, root: str | Path) -> Packed:
 def verify(packed: Packed) -> None:
     """Hashes every array again. Failure(65) names the first file that differs from meta.json."""
     for file, facts in packed.meta["arrays"].items():
-        if sha256_file(packed.path / file) != facts["sha256"]:
+        if sha256(packed.path / file) != facts["sha256"]:
             raise Failure(
                 DATA,
                 f"{packed.path / file} is damaged: its SHA-256 is not the one in meta.json",
@@ -145,11 +145,6 @@ def verify(packed: Packed) -> None:
             f"{packed.path}/meta.json is damaged: its hash does not fit its contents",
             f"remove {packed.path} and prepare it again",
         )
-
-
-def sha256_file(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _refuse_constant(text: str):
@@ -165,20 +160,6 @@ def _data_hash(meta: dict) -> str:
 
 
 @contextmanager
-def storage(path: Path):
-    """Turns a failed write (full disk, quota, read-only, no permission) into Failure(73)."""
-    try:
-        yield
-    except OSError as error:
-        fix = (
-            "free some space or pick another --out"
-            if error.errno in (errno.ENOSPC, errno.EDQUOT)
-            else "pick another --out"
-        )
-        raise Failure(STORAGE, f"cannot write {path}: {error.strerror or error}", fix) from None
-
-
-@contextmanager
 def exclusive(root: Path, name: str):
     """One process at a time prepares ROOT/NAME. The kernel lets go of the lock when its holder dies."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
@@ -186,7 +167,7 @@ def exclusive(root: Path, name: str):
             USAGE, f"'{name}' is not a name for a data set", "use letters, digits, '.', '_' and '-'"
         )
     path = root / f".{name}.lock"
-    with storage(path):
+    with storage(path, "--out"):
         root.mkdir(parents=True, exist_ok=True)
         while True:
             lock = open(path, "w")
@@ -217,28 +198,18 @@ def new_folder(target: Path):
     Call it inside `exclusive`: then a leftover partial folder can only be of a dead process, and is removed.
     """
     partial = target.with_name(f".{target.name}.partial")
-    with storage(target):
+    with storage(target, "--out"):
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
     try:
         yield partial
-        with storage(target):
-            for folder, _, files in os.walk(partial, topdown=False):
-                for entry in [*(os.path.join(folder, file) for file in files), folder]:
-                    _fsync(entry)
+        with storage(target, "--out"):
+            sync_tree(partial)
             os.rename(partial, target)
-            _fsync(target.parent)
+            sync(target.parent)
     except BaseException:  # also Ctrl-C: leave nothing behind
         shutil.rmtree(partial, ignore_errors=True)
         raise
-
-
-def _fsync(path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class Writer:
@@ -265,7 +236,7 @@ class Writer:
         self._save(f"{split}/labels.npy", labels)
         path, stride, seen = self.folder / split / "images.npy", int(np.prod(shape)), 0
         with (
-            storage(path),
+            storage(path, "--out"),
             open(path, "wb") as file,
         ):  # plain writes, not a map: on a full disk a map dies of SIGBUS
             header = {"descr": "|u1", "fortran_order": False, "shape": (len(labels), *shape)}
@@ -285,7 +256,7 @@ class Writer:
 
     def text(self, vocab: list[str], splits: dict) -> None:
         """Writes vocab.txt and, per split, its token ids in the smallest unsigned type that holds them."""
-        with storage(self.folder):
+        with storage(self.folder, "--out"):
             (self.folder / "vocab.txt").write_text("".join(f"{word}\n" for word in vocab), "utf-8")
         self._record("vocab.txt", "utf-8", [len(vocab)])
         dtype = np.uint16 if len(vocab) <= 1 << 16 else np.uint32
@@ -318,12 +289,12 @@ class Writer:
             "made_by": f"relaunch {VERSION}, Pillow {version('pillow')}",
         }
         meta["hash"] = _data_hash(meta)
-        with storage(self.folder):
+        with storage(self.folder, "--out"):
             text = json.dumps(meta, indent=1, allow_nan=False, ensure_ascii=False)
             (self.folder / "meta.json").write_text(text + "\n", "utf-8")
 
     def _save(self, file: str, array: np.ndarray) -> None:
-        with storage(self.folder / file):
+        with storage(self.folder / file, "--out"):
             (self.folder / file).parent.mkdir(exist_ok=True)
             np.save(self.folder / file, array, allow_pickle=False)
         self._record(file, str(array.dtype), list(array.shape))
@@ -334,7 +305,7 @@ class Writer:
             "dtype": dtype,
             "shape": shape,
             "bytes": path.stat().st_size,
-            "sha256": sha256_file(path),
+            "sha256": sha256(path),
         }
 
 

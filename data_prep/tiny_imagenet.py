@@ -9,8 +9,8 @@ from pathlib import Path
 
 from relaunch.data_prep.archive import Source
 from relaunch.data_prep.errors import DATA, Failure
+from relaunch.data_prep.files import storage
 from relaunch.data_prep.images import decode, is_image
-from relaunch.data_prep.packed import storage
 from relaunch.data_prep.progress import Progress
 
 TITLE = "Tiny-ImageNet"
@@ -56,7 +56,10 @@ def pack(source: Source, roles: dict, writer) -> None:
 def write_folders(source: Source, roles: dict, folder: Path, show: bool) -> None:
     """Writes FOLDER/{train,val}/<wnid>/*.JPEG, the tree that torchvision's ImageFolder reads."""
     wnids, _, labelled = _labels(source, roles)
-    with storage(folder), Progress(f"writing {folder.name}", len(labelled), "images", show) as progress:
+    with (
+        storage(folder, "--out"),
+        Progress(f"writing {folder.name}", len(labelled), "images", show) as progress,
+    ):
         for split in ("train", "val"):
             for wnid in wnids:
                 (folder / split / wnid).mkdir(parents=True)

@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, STORAGE, USAGE, Failure
 from relaunch.launch.restart import newest
 from relaunch.trainers import rundir
@@ -190,7 +191,7 @@ def main_stop(argv: list[str]) -> int:
     if state != "running":
         raise Failure(USAGE, f"{run.path} is not running: it is {state}", "there is nothing to stop")
     try:
-        rundir.write_atomic(run.stop, time.strftime("%Y-%m-%dT%H:%M:%S%z\n"))
+        files.write_atomic(run.stop, time.strftime("%Y-%m-%dT%H:%M:%S%z\n"))
     except OSError as error:
         raise Failure(
             STORAGE,

@@ -15,6 +15,7 @@ import sys
 import time
 from pathlib import Path
 
+from relaunch.data_prep import files
 from relaunch.data_prep.errors import USAGE, Failure
 from relaunch.launch import accelerate_config, facts, plan, platforms, preflight, restart, show
 from relaunch.trainers import PROGRAM, config, rundir
@@ -103,7 +104,7 @@ def trained(job: config.Job) -> config.RunConfig | None:
         return None
     run = rundir.RunDir(rundir.locate(job.launch.run)) if job.launch.run else None
     if run and run.begun() and job.launch.resume == "auto":
-        return config.merge_resumed(config.RunConfig.from_json(rundir.read_json(run.config)), job)
+        return config.merge_resumed(config.RunConfig.from_json(files.read_json(run.config)), job)
     return job.config
 
 

@@ -17,9 +17,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, PREEMPTED, USAGE, Failure
 from relaunch.data_prep.packed import Packed, data_root, open_packed
-from relaunch.trainers import PROGRAM, rundir
+from relaunch.trainers import PROGRAM
 from relaunch.trainers.compare import changes, passages, pictures, predictions
 from relaunch.trainers.compare.predictions import Predictions
 from relaunch.trainers.config import Parser, RunConfig, parse
@@ -123,7 +124,7 @@ def run(argv: list[str]) -> tuple[int, str | None]:
         **numbers,
     }
     process.tell("\n".join(["", *changes.report(result, a, b, changed, names, args.top), ""]))
-    with predictions.storage(out):
+    with files.storage(out, "--out FOLDER"):
         out.mkdir(parents=True, exist_ok=True)
         written = write(out, result, a, b, changed, packed, names, args.top)
     process.tell(f"written: {', '.join(written)} in {out}")
@@ -280,7 +281,7 @@ def write(
         columns |= {f"{name}_{letter}": getattr(p, name)[changed] for name in ("pred", "confidence", "nll")}
     table = io.BytesIO()
     pq.write_table(pa.table(columns), table)
-    files = {"diff.json": rundir.dump_json(result), "changed.parquet": table.getvalue()}
+    contents = {"diff.json": files.dump_json(result), "changed.parquet": table.getvalue()}
     kind, split = a.facts["kind"], a.facts["split"]
     look = "changed.png" if kind == "images" else "passages.md"
     if result["identical"] or (kind == "images" and not len(changed)):
@@ -292,16 +293,16 @@ def write(
     else:
         title = f"A: {result['a']['name']}   B: {result['b']['name']}   on {a.facts['data']}/{split}"
         if kind == "images":
-            files[look] = picture(result, a, b, changed[:SHOWN_IMAGES], packed.images(split), names, title)
+            contents[look] = picture(result, a, b, changed[:SHOWN_IMAGES], packed.images(split), names, title)
         else:
-            files[look] = passages.markdown(
+            contents[look] = passages.markdown(
                 [names[i] for i in packed.tokens(split)], a.nll, b.nll, top, title
             )
-    if look not in files:
+    if look not in contents:
         (out / look).unlink(missing_ok=True)  # an earlier comparison's
-    for name, content in files.items():
-        rundir.write_atomic(out / name, content)
-    return list(files)
+    for name, content in contents.items():
+        files.write_atomic(out / name, content)
+    return list(contents)
 
 
 def picture(

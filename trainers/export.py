@@ -14,8 +14,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-from relaunch.data_prep.errors import STORAGE, USAGE, Failure
-from relaunch.trainers import rundir, workloads
+from relaunch.data_prep import files
+from relaunch.data_prep.errors import USAGE, Failure
+from relaunch.trainers import workloads
 from relaunch.trainers.config import Parser, RunConfig
 from relaunch.trainers.group import process
 
@@ -75,7 +76,7 @@ def run(argv: list[str]) -> tuple[int, str | None]:
         stem = source.path.name.split(".")[0]
     plain = io.BytesIO()
     torch.save(weights, plain)
-    files = {
+    contents = {
         "safetensors": save(
             {name: tensor.clone() for name, tensor in weights.items()}
         ),  # it takes no tensor twice
@@ -83,15 +84,13 @@ def run(argv: list[str]) -> tuple[int, str | None]:
     }
     before = [source.path] if source.path.is_file() else source.path.iterdir()
     process.tell(f"{source.path}: {size(sum(f.stat().st_size for f in before))} with all that it holds")
-    for suffix, content in files.items():
+    for suffix, content in contents.items():
         path = out / f"{stem}.{suffix}"
         if path.resolve() == source.path.resolve():
             raise Failure(USAGE, f"{path} would overwrite what it is made from", "choose another --out")
-        try:
+        with files.storage(path, "--out FOLDER"):
             out.mkdir(parents=True, exist_ok=True)
-            rundir.write_atomic(path, content)
-        except OSError as error:
-            raise Failure(STORAGE, f"cannot write {path} ({error})", "add --out FOLDER") from error
+            files.write_atomic(path, content)
         process.tell(f"{path}: {size(len(content))}, {len(weights)} tensors")
     return 0, None
 

@@ -9,12 +9,11 @@ import fcntl
 import json
 import os
 import re
-import shutil
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
+from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, LOCKED, STORAGE, Failure
 
 
@@ -66,7 +65,7 @@ class RunDir:
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
         try:
-            write_atomic(self.status, dump_json(status))
+            files.write_atomic(self.status, files.dump_json(status))
         except OSError as error:  # a full disk: what is reported must not depend on the report
             print(f"relaunch: cannot write {self.status} ({error})", file=sys.stderr, flush=True)
 
@@ -82,7 +81,7 @@ class RunDir:
                     kept.append(line + "\n")
             except json.JSONDecodeError:
                 break
-        write_atomic(self.metrics, "".join(kept))
+        files.write_atomic(self.metrics, "".join(kept))
 
 
 ROOT = Path("runs")
@@ -106,19 +105,6 @@ def create(name: str | None, workload: str) -> RunDir:
     raise Failure(STORAGE, f"a thousand runs are named {base}", "give this one a name with --run")
 
 
-@contextmanager
-def storage():
-    """Failure 73 for a part of a run's folder that cannot be written."""
-    try:
-        yield
-    except OSError as error:
-        raise Failure(
-            STORAGE,
-            f"cannot write the run's folder ({error})",
-            "free some space, or choose another place with --run PATH",
-        ) from error
-
-
 def locate(name: str) -> Path:
     """A run's folder: a bare NAME lies under runs/, anything with a slash is a path."""
     return Path(name) if "/" in name or name in (".", "..") else ROOT / name
@@ -138,41 +124,3 @@ def find(source: str) -> tuple[Path, str | None]:
         f"no run or checkpoint {name!r}",
         f"runs here: {', '.join(known)}" if known else "nothing is under runs/ yet",
     )
-
-
-def read_json(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise Failure(DATA, f"cannot read {path} ({error})") from error
-
-
-def dump_json(value) -> str:
-    return json.dumps(value, indent=2, allow_nan=False) + "\n"
-
-
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Replace a file whole: a reader, or a crash, sees the old content or the new, never a part."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(part, "wb") as f:
-            f.write(content.encode() if isinstance(content, str) else content)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(part, path)
-        sync_folder(path.parent)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def sync_folder(path: Path) -> None:
-    """Make renames in a folder survive a power cut."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def remove(path: Path) -> None:
-    shutil.rmtree(path, ignore_errors=True)

@@ -10,6 +10,7 @@ import os
 import platform
 import sys
 
+from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, LOCKED, USAGE, Failure
 from relaunch.trainers import rundir
 from relaunch.trainers.config import CHANGEABLE_ON_RESUME, EXTENDABLE, Job, RunConfig, merge_resumed, parse
@@ -52,7 +53,7 @@ def place(job: Job) -> tuple[RunDir | None, RunConfig]:
                 f"{run.path} already holds a run",
                 "add --resume auto to continue it, or choose another --run",
             )
-        return run, merge_resumed(RunConfig.from_json(rundir.read_json(run.config)), job)
+        return run, merge_resumed(RunConfig.from_json(files.read_json(run.config)), job)
     if (
         run
         and run.path.exists()
@@ -105,7 +106,7 @@ def train_together(job: Job, existing: RunDir | None, config: RunConfig, runtime
 
     def claim():
         """Own the run's folder; find where it stands."""
-        with rundir.storage():
+        with files.storage(existing.path if existing else job.launch.run or rundir.ROOT, "--run PATH"):
             run = existing or rundir.create(job.launch.run, config.workload)
             run.lock()
             owned.append(run)
@@ -152,9 +153,9 @@ def train_together(job: Job, existing: RunDir | None, config: RunConfig, runtime
         from relaunch.trainers.metrics import Metrics
 
         step, evaluated = (state.meta["step"], state.meta["evaluated"]) if state else (0, 0)
-        with rundir.storage():
-            rundir.write_atomic(run.config, rundir.dump_json(config.to_json()))
-            rundir.write_atomic(run.plan, rundir.dump_json(plan(job, runtime, packed, task, total)))
+        with files.storage(run.path, "--run PATH"):
+            files.write_atomic(run.config, files.dump_json(config.to_json()))
+            files.write_atomic(run.plan, files.dump_json(plan(job, runtime, packed, task, total)))
             run.cut_metrics(step, evaluated)
             run.write_status("running", step=step)
             opened.append(Metrics(run, step))
@@ -256,7 +257,7 @@ def config_hash(config: RunConfig) -> str:
     kept = {
         k: v for k, v in config.to_json().items() if k not in CHANGEABLE_ON_RESUME | EXTENDABLE | {"data"}
     }
-    return hashlib.sha256(rundir.dump_json(kept).encode()).hexdigest()
+    return hashlib.sha256(files.dump_json(kept).encode()).hexdigest()
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, HARDWARE, USAGE, Failure
 from relaunch.launch.submit import slurm
 from relaunch.launch.submit.describe import Job
@@ -54,16 +55,16 @@ def ask(*command: str) -> str:
 def submit(job: Job) -> int:
     """Write the script and hand it over, as often as the chain is long. Prints the jobs and their log."""
     folder = slurm.folder(job)
-    with rundir.storage():
+    with files.storage(folder, "--name"):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "job.sh").write_text(slurm.script(job))
     ids, runs = [], [run for run, _ in job.runs()]
     for _ in range(job.given.chain):
         after = [f"--dependency=afterany:{ids[-1]}"] if ids else []
         ids.append(ask("sbatch", "--parsable", *after, str(folder / "job.sh")).strip().split(";")[0])
-        with rundir.storage():
-            rundir.write_atomic(
-                folder / f"{ids[0]}.json", rundir.dump_json({"ids": ids, "runs": runs, "logs": str(folder)})
+        with files.storage(folder, "--name"):
+            files.write_atomic(
+                folder / f"{ids[0]}.json", files.dump_json({"ids": ids, "runs": runs, "logs": str(folder)})
             )
     print(
         f"job {' -> '.join(ids)}{f', {len(runs)} tasks' if job.tasks else ''}; {'runs' if job.tasks else 'run'} {', '.join(runs)}; logs in {folder}"
@@ -75,7 +76,7 @@ def submit(job: Job) -> int:
 def noted(job: str) -> dict:
     """What was written down when it was submitted from this folder."""
     for path in (rundir.ROOT / "jobs").glob("*/*.json"):
-        note = rundir.read_json(path)
+        note = files.read_json(path)
         if job.split("_")[0] in note["ids"]:
             return note
     return {"ids": [job], "runs": [], "logs": None}
@@ -118,7 +119,7 @@ def status(job: str) -> int:
     for name in note["runs"]:
         run = RunDir(name)
         if run.status.exists():
-            said = rundir.read_json(run.status)
+            said = files.read_json(run.status)
             code = "" if said["code"] is None else f", code {said['code']}"
             lines.append(
                 f"run {name}: {said['state']}{code}, step {said['step']}{', ' + said['reason'] if said['reason'] else ''} ({said['time']})"

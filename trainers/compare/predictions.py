@@ -9,14 +9,12 @@ What belongs to the launch (world, device, time, metrics, versions) lies in the 
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import json
 import math
 import platform
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -25,9 +23,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from relaunch.data_prep import VERSION
-from relaunch.data_prep.errors import DATA, STORAGE, Failure
-from relaunch.trainers import rundir
+from relaunch.data_prep import VERSION, files
+from relaunch.data_prep.errors import DATA, Failure
 
 SCHEMA = 1
 COLUMNS = {
@@ -114,16 +111,16 @@ def write(
             **{name: version(name) for name in ("torch", "numpy", "pyarrow")},
         },
     }
-    with storage(out):
+    with files.storage(out, "--out FOLDER"):
         out.mkdir(parents=True, exist_ok=True)
         if outputs is None:
             path.with_suffix(".outputs.npy").unlink(missing_ok=True)  # an earlier evaluation's
         else:
             content = io.BytesIO()
             np.save(content, outputs)
-            rundir.write_atomic(path.with_suffix(".outputs.npy"), content.getbuffer())
-        rundir.write_atomic(path.with_suffix(".json"), rundir.dump_json(beside))
-        rundir.write_atomic(path, encode(rows, facts))
+            files.write_atomic(path.with_suffix(".outputs.npy"), content.getbuffer())
+        files.write_atomic(path.with_suffix(".json"), files.dump_json(beside))
+        files.write_atomic(path, encode(rows, facts))
     return path
 
 
@@ -180,18 +177,4 @@ def read(path: str | Path) -> Predictions:
         reason = "nothing in it says what it predicts" if isinstance(error, (KeyError, TypeError)) else error
         raise Failure(
             DATA, f"{path} is not a whole predictions file ({reason})", "write it again: relaunch evaluate"
-        ) from error
-
-
-@contextmanager
-def storage(folder: Path):
-    """Failure 73 with its fix for what the block cannot write into `folder`."""
-    try:
-        yield
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise Failure(
-            STORAGE,
-            f"cannot write into {folder} ({error.strerror or error})",
-            "free some space, or add --out FOLDER" if full else "add --out FOLDER",
         ) from error

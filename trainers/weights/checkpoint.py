@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, DIVERGED, Failure
-from relaunch.trainers import rundir
 from relaunch.trainers.rundir import RunDir
 
 if TYPE_CHECKING:
@@ -73,20 +73,20 @@ def save(run: RunDir, state: State, keep: int, protect: set[int] = frozenset()) 
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     part.mkdir(parents=True)
     try:
-        contents = (pack(state.model), pack(state.optimizer), rundir.dump_json(state.meta).encode())
-        files = {}
+        contents = (pack(state.model), pack(state.optimizer), files.dump_json(state.meta).encode())
+        written = {}
         for name, content in zip(FILES, contents):
-            files[name] = {"bytes": len(content), "sha256": write(part / name, content)}
-        manifest = {"schema": SCHEMA, **{k: state.meta[k] for k in FACTS}, "files": files}
-        write(part / "MANIFEST.json", rundir.dump_json(manifest).encode())
-        rundir.sync_folder(part)
+            written[name] = {"bytes": len(content), "sha256": files.write_synced(part / name, content)}
+        manifest = {"schema": SCHEMA, **{k: state.meta[k] for k in FACTS}, "files": written}
+        files.write_synced(part / "MANIFEST.json", files.dump_json(manifest).encode())
+        files.sync(part)
         if target.exists():  # the same step again, after an evaluation that the stop had cut short
             os.rename(target, aside(target))
         os.rename(part, target)
-        rundir.sync_folder(run.checkpoints)
+        files.sync(run.checkpoints)
     finally:
-        rundir.remove(part)
-    rundir.remove(aside(target))
+        files.remove(part)
+    files.remove(aside(target))
     prune(run, state.meta["step"], keep, protect | {(state.meta["best"] or {}).get("step", -1)})
     return target
 
@@ -95,36 +95,23 @@ def aside(target: Path) -> Path:
     return target.with_name(f".{target.name}.old")
 
 
-def write(path: Path, content: bytes) -> str:
-    """Write and fsync a file; returns the SHA-256 of what was handed to the kernel."""
-    digest = hashlib.sha256()
-    with open(path, "wb") as f:
-        for start in range(0, len(content), 1 << 24):
-            chunk = memoryview(content)[start : start + (1 << 24)]
-            digest.update(chunk)
-            f.write(chunk)
-        f.flush()
-        os.fsync(f.fileno())
-    return digest.hexdigest()
-
-
 def recover(run: RunDir) -> None:
     """Clear what a killed save left: only for the process that holds the run's lock."""
     for old in run.checkpoints.glob(".step-*.old"):
         target = old.with_name(old.name[1:].removesuffix(".old"))
         if target.exists():
-            rundir.remove(old)
+            files.remove(old)
         else:
             os.rename(old, target)
     for part in run.checkpoints.glob(".step-*.part"):
-        rundir.remove(part)
+        files.remove(part)
 
 
 def prune(run: RunDir, newest: int, keep: int, protect: set[int]) -> None:
     """Of the checkpoints up to step `newest`, which has just been committed: later ones are those that a resume found damaged."""
     for path in [p for p in checkpoints(run) if step_of(p) <= newest][:-keep]:
         if step_of(path) not in protect:
-            rundir.remove(path)
+            files.remove(path)
 
 
 def verify(path: Path) -> dict:
@@ -172,7 +159,7 @@ def load(path: Path) -> State:
     """Read a checkpoint that `verify` has passed."""
     from safetensors.torch import load_file
 
-    return State(load_file(path / FILES[0]), load_file(path / FILES[1]), rundir.read_json(path / FILES[2]))
+    return State(load_file(path / FILES[0]), load_file(path / FILES[1]), files.read_json(path / FILES[2]))
 
 
 def select(run: RunDir, selector: str | None) -> Path:
@@ -183,7 +170,7 @@ def select(run: RunDir, selector: str | None) -> Path:
     if selector is None:
         return newest
     if selector == "best":
-        best = rundir.read_json(newest / "state.json")["best"]
+        best = files.read_json(newest / "state.json")["best"]
         if best is None:
             raise Failure(
                 DATA,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, USAGE, Failure
 from relaunch.trainers import rundir
 from relaunch.trainers.config import RunConfig
@@ -58,7 +59,7 @@ def open_source(name: str) -> Source:
             "name a run's folder, a step-… folder or a weights file",
         )
     manifest = checkpoint.verify(folder)
-    meta = rundir.read_json(folder / "state.json")
+    meta = files.read_json(folder / "state.json")
     run = RunDir(folder.parents[1]) if folder.parent.name == "checkpoints" else None
     return Source(
         name,

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, STORAGE, Failure
-from relaunch.trainers import rundir
 from relaunch.trainers.compare import predictions
 from relaunch.trainers.config import parse
 
@@ -182,17 +182,17 @@ def test_a_place_that_cannot_be_written_to_is_one_line(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     with pytest.raises(Failure) as failure:
         write(tmp_path / "file" / "predictions", scored())
-    assert (failure.value.code, failure.value.fix) == (STORAGE, "add --out FOLDER")
+    assert (failure.value.code, failure.value.fix) == (STORAGE, "choose another place with --out FOLDER")
 
     for number, fix in (
-        (errno.EROFS, "add --out FOLDER"),
-        (errno.ENOSPC, "free some space, or add --out FOLDER"),
+        (errno.EROFS, "choose another place with --out FOLDER"),
+        (errno.ENOSPC, "free some space, or choose another place with --out FOLDER"),
     ):
 
         def refuse(path, content):
             raise OSError(number, "no")
 
-        monkeypatch.setattr(rundir, "write_atomic", refuse)
+        monkeypatch.setattr(files, "write_atomic", refuse)
         with pytest.raises(Failure) as failure:
             write(tmp_path / "out", scored())
         assert (failure.value.code, failure.value.fix) == (STORAGE, fix)

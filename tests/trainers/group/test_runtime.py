@@ -120,7 +120,7 @@ def test_one_process_decides_for_itself(alone):
 
     assert alone.on_rank_0(lambda: 3) == alone.on_every_rank(lambda: 3) == 3
     assert alone.sum([1.5, 2]) == [1.5, 2] and alone.agree(2) == 2 and alone.gather("x") == ["x"]
-    for ask in (alone.decide, alone.together):
+    for ask in (alone.on_rank_0, alone.on_every_rank):
         with pytest.raises(Failure, match="bad"):
             ask(fails)
 
@@ -142,7 +142,7 @@ def run(argv):
             return r.rank
         return work
     seen = [r.agree(r.rank), r.sum([0.1, r.rank]), r.gather(r.rank), r.broadcast(r.rank), r.on_rank_0(lambda: ("rank", r.rank)), r.on_every_rank(lambda: r.rank)]
-    for ask, rank in ((r.decide, 0), (r.together, 0), (r.together, 2)):
+    for ask, rank in ((r.on_rank_0, 0), (r.on_every_rank, 0), (r.on_every_rank, 2)):
         try:
             ask(fails_on(rank))
         except Failure as failure:

@@ -11,8 +11,8 @@ import sys
 import pytest
 import torch
 
+from relaunch.data_prep import files
 from relaunch.data_prep.errors import Failure
-from relaunch.trainers import rundir
 from relaunch.trainers.rundir import RunDir
 from relaunch.trainers.weights import checkpoint
 from relaunch.trainers.weights.checkpoint import FILES, State
@@ -210,8 +210,8 @@ def test_names_lead_to_checkpoints(run, capsys):
 MOMENTS = [
     (os, "fsync"),
     (os, "rename"),
-    (rundir, "remove"),
-    (checkpoint, "write"),
+    (files, "remove"),
+    (files, "write_synced"),
 ]  # before each, the disk holds something else
 
 
@@ -388,7 +388,7 @@ def test_a_start_on_a_full_disk_is_73(train, relaunch_env, disk, capsys):
     for command in (["--run", "./disk/run", "--resume", "auto"], ["--run", "./disk/new"]):
         capsys.readouterr()
         assert train(*NET, *command) == 73
-        assert capsys.readouterr().err.startswith("relaunch: 73 cannot write the run's folder")
+        assert capsys.readouterr().err.startswith("relaunch: 73 cannot write disk/")
     disk.free()
     assert {k: v for k, v in tree(disk.folder).items() if k in before} == before
     assert train(*NET, "--run", "./disk/run", "--resume", "auto") == 0
