@@ -88,10 +88,10 @@ class Metrics:
             mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (packed.mean, packed.std))
             writer.add_images("training images", (x * std + mean).clamp(0, 1), 0)
 
-        parts = {
-            "layers": lambda writer: self.text("layers", 0, summary.table(twin, example)),
-            "graph": lambda writer: writer.add_graph(twin, example),
-        }
+        def layers(writer: SummaryWriter):
+            self.text("layers", 0, summary.table(summary.layers(twin, example), example.shape))
+
+        parts = {"layers": layers, "graph": lambda writer: writer.add_graph(twin, example)}
         if packed.kind == "images":
             parts["images"] = first_images
         fast = torch.backends.mha.get_fastpath_enabled()

@@ -59,7 +59,7 @@ def layers(model: nn.Module, example: Tensor) -> dict:
     """What a model computes of `example`: {"layers": [one entry per call], "parameters": N, "flops": N}.
 
     A layer is a module that calls no other. Entries are in the order of the calls, each with `name`, `type`,
-    `output` (its shape, a list), `parameters` (counted where they are used first) and `flops` (of what: NOTE).
+    `output` (its shape, a list), `parameters` (counted where they are first used) and `flops` (see NOTE).
     Works on a copy in eval mode, on the CPU.
     """
     import torch
