@@ -9,10 +9,17 @@ import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from relaunch.data_prep.errors import DATA, PREEMPTED, USAGE, Failure
 from relaunch.trainers.config import Launch, Parser, RunConfig, parse
 from relaunch.trainers.group import process
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from relaunch.data_prep.packed import Packed
+    from relaunch.trainers.weights.source import Source
 
 
 def score_split(
@@ -113,21 +120,60 @@ def run(argv: list[str]) -> tuple[int, str | None]:
 
 
 def evaluate(launch: Launch, config: RunConfig | None, changes: dict) -> tuple[int, str | None]:
-    """Evaluate launch.resume and write its predictions. `config` describes foreign weights; `changes` override either."""
+    """Score launch.resume and write its predictions: rank 0 finds, verifies and reads what it names, for all ranks.
+
+    `config` describes foreign weights; `changes` override it, or the run's own. Raises Failure 64, 65, 73 or 75.
+    """
     from relaunch.data_prep.packed import data_root, open_packed
+    from relaunch.trainers.build import load_weights, make_model, make_task
     from relaunch.trainers.group.runtime import Runtime
+
+    runtime = Runtime(deterministic=False, timeout=launch.timeout)
+    with runtime.watched():
+        source, config, weights = runtime.on_rank_0(lambda: read(launch.resume, config, changes))
+        runtime.settle(config.threads or source.meta.get("threads"), config.deterministic)
+        packed = runtime.on_every_rank(lambda: open_packed(config.data, data_root(launch.data_root)))
+        split, out = runtime.on_rank_0(lambda: check(launch, source, packed, moved="data" in changes))
+        model = runtime.on_every_rank(lambda: make_model(config, packed))
+        whole = dataclasses.replace(config, batch_size=runtime.world, grad_accum_steps=1)
+        task = runtime.on_every_rank(
+            lambda: make_task(whole, packed, runtime.device, runtime.rank, runtime.world)
+        )
+        runtime.on_every_rank(lambda: load_weights(model, weights, str(source.path)))
+        rows = score_split(
+            runtime,
+            task,
+            model.to(runtime.device),
+            split,
+            launch.outputs,
+            lambda: runtime.agree(int(process.asked_to_stop() is not None)),
+        )
+        if rows is None:
+            raise Failure(
+                PREEMPTED, "stopped before the evaluation ended; nothing was written", "run it again"
+            )
+        runtime.on_rank_0(lambda: report(source, config, packed, split, rows, task, out, runtime))
+    runtime.close()
+    return 0, None
+
+
+def read(name: str, config: RunConfig | None, changes: dict) -> tuple[Source, RunConfig, dict[str, Tensor]]:
+    """What `name` names, the config to score it with, and its weights on the CPU."""
     from relaunch.trainers.weights.source import config_for, open_source
 
-    source = open_source(launch.resume)
+    source = open_source(name)
     if config and source.config and config.workload != source.config.workload:
         raise Failure(
             USAGE,
             f"{source.name} was trained as {source.config.workload}, not {config.workload}",
             "name its own workload",
         )
-    config = dataclasses.replace(config_for(source, config), **changes)
-    packed = open_packed(config.data, data_root(launch.data_root))
-    if source.meta and "data" not in changes and packed.hash != source.meta["data_hash"]:
+    return source, dataclasses.replace(config_for(source, config), **changes), source.weights()
+
+
+def check(launch: Launch, source: Source, packed: Packed, moved: bool) -> tuple[str, Path]:
+    """The split to score and the folder for its predictions. Failure where they, data and source do not fit."""
+    if source.meta and not moved and packed.hash != source.meta["data_hash"]:
         raise Failure(
             DATA,
             f"{packed.path} is not the data that {source.name} was trained on",
@@ -146,40 +192,7 @@ def evaluate(launch: Launch, config: RunConfig | None, changes: dict) -> tuple[i
             f"{source.path} lies in no run, so there is no place for its predictions",
             "add --out FOLDER",
         )
-    runtime = Runtime(config.threads or source.meta.get("threads"), config.deterministic, launch.timeout)
-    with runtime.watched():
-        return evaluate_together(launch, config, source, packed, split, out, runtime)
-
-
-def evaluate_together(
-    launch: Launch, config: RunConfig, source, packed, split: str, out: Path, runtime
-) -> tuple[int, str | None]:
-    from relaunch.trainers.build import load_weights, make_model, make_task
-
-    model = runtime.on_every_rank(lambda: make_model(config, packed))
-    task = runtime.on_every_rank(
-        lambda: make_task(
-            dataclasses.replace(config, batch_size=runtime.world, grad_accum_steps=1),
-            packed,
-            runtime.device,
-            runtime.rank,
-            runtime.world,
-        )
-    )
-    runtime.on_every_rank(lambda: load_weights(model, source.weights(), str(source.path)))
-    rows = score_split(
-        runtime,
-        task,
-        model.to(runtime.device),
-        split,
-        launch.outputs,
-        lambda: runtime.agree(int(process.asked_to_stop() is not None)),
-    )
-    if rows is None:
-        raise Failure(PREEMPTED, "stopped before the evaluation ended; nothing was written", "run it again")
-    runtime.on_rank_0(lambda: report(source, config, packed, split, rows, task, out, runtime))
-    runtime.close()
-    return 0, None
+    return split, out
 
 
 def report(source, config, packed, split, rows, task, out: Path, runtime) -> None:

@@ -1,6 +1,7 @@
 """Evaluation: every sample once, the same bytes on any number of processes, and numbers that a direct computation gives."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -201,6 +202,42 @@ def test_text_on_two_processes(train, launch, relaunch_env):
 def test_any_number_of_processes(train, launch, relaunch_env, command):
     """Of seven, one has no image to score."""
     on_processes(train, launch, relaunch_env, command, [1, 2, 3, 7])
+
+
+VIEWS = """
+import os, sys
+os.chdir("rank-" + os.environ["RANK"])
+from relaunch.trainers import evaluate
+from relaunch.trainers.group import process
+sys.exit(process.main(evaluate.run))
+"""
+
+
+@pytest.mark.parametrize("other", ["newer", "none"])
+def test_rank_0_decides_what_is_scored(train, launch, relaunch_env, other):
+    """Rank 1 looks into another folder: the run a moment later, with its next checkpoint, or without the run."""
+    assert train(*IMAGES) == 0
+    assert train("cifar10", "--resume", "./run@12", "--evaluate", "--out", "one") == 0
+    (relaunch_env / "views.py").write_text(VIEWS)
+    for rank in (0, 1):
+        shutil.copytree(relaunch_env / "run", relaunch_env / f"rank-{rank}/run")
+    shutil.rmtree(relaunch_env / "rank-0/run/checkpoints/step-000000014")
+    if other == "none":
+        shutil.rmtree(relaunch_env / "rank-1/run")
+    done = launch("./run", "--out", "two", processes=2, module="views", accelerate="accelerate")
+    assert done.code == 0, done.err
+    (one,) = (relaunch_env / "one").glob("*.parquet")
+    assert (relaunch_env / "rank-0/two" / one.name).read_bytes() == one.read_bytes()
+    assert not (relaunch_env / "rank-1/two").exists()
+
+
+def test_what_rank_0_cannot_read_ends_all(train, launch, relaunch_env):
+    assert train(*IMAGES) == 0
+    (relaunch_env / "views.py").write_text(VIEWS)
+    (relaunch_env / "rank-0").mkdir()
+    shutil.copytree(relaunch_env / "run", relaunch_env / "rank-1/run")
+    done = launch("./run", "--out", "two", processes=2, module="views", accelerate="accelerate")
+    assert done.code == 1 and done.err.count("relaunch: 65 no run or checkpoint './run'") == 1
 
 
 # what is not to be evaluated ----------------------------------------------------------------------------------------------------------

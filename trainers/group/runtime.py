@@ -73,17 +73,13 @@ class Runtime:
     """Device, rank and accelerate of this process, and what all ranks decide together."""
 
     def __init__(self, threads: int | None = None, deterministic: bool = True, timeout: int = 600):
-        """`timeout`: seconds after which a rank that is missing ends the others."""
+        """`timeout`: seconds after which a rank that is missing ends the others. The rest: see `settle`."""
         gpus = torch.cuda.device_count()
         cpu = check_hardware(
             dict(os.environ), gpus, bf16=gpus > 0 and torch.cuda.is_bf16_supported(including_emulation=False)
         )
-        self.threads = threads or max(1, physical_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
         if cpu:
             os.environ["ACCELERATE_USE_CPU"] = "true"
-        elif deterministic:
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-            torch.use_deterministic_algorithms(True)
         self.timeout = timeout
         self.peers = Peers(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)), timeout)
         # NCCL ends the process itself when its time is up: it gets all of it, so that the flags' group can speak before
@@ -96,8 +92,8 @@ class Runtime:
                     InitProcessGroupKwargs(timeout=wait),
                 ],
             )
-        self.set_threads(self.threads)
         self.device = self.accelerator.device
+        self.settle(threads, deterministic)
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
         self.precision = self.accelerator.mixed_precision
         self.main = self.rank == 0
@@ -121,6 +117,16 @@ class Runtime:
             fits("raise --grad-accum-steps, which takes the same batch in more parts, or lower --batch-size"),
         ):
             yield
+
+    def settle(self, threads: int | None, deterministic: bool) -> None:
+        """Set what decides the bits: CPU threads (None: this rank's share of the physical cores), and on CUDA whether
+        kernels are deterministic. To be called before the first product: cuBLAS reads its variable there.
+        """
+        self.set_threads(threads or max(1, physical_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+        if self.device.type == "cuda":
+            torch.use_deterministic_algorithms(deterministic)
+            if deterministic:
+                os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
     def set_threads(self, threads: int) -> None:
         self.threads = threads
