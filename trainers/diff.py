@@ -23,9 +23,9 @@ from relaunch.data_prep.packed import Packed, data_root, open_packed
 from relaunch.trainers import PROGRAM
 from relaunch.trainers.compare import changes, passages, pictures, predictions
 from relaunch.trainers.compare.predictions import Predictions
-from relaunch.trainers.config import Parser, RunConfig, parse
+from relaunch.trainers.config import Parser, RunConfig
 from relaunch.trainers.group import process
-from relaunch.trainers.weights.source import Source, config_for, open_source
+from relaunch.trainers.weights.source import Source, config_for, open_source, parse_described
 
 SHOWN_IMAGES = 40  # tiles of the picture: what one looks through in a minute
 
@@ -59,7 +59,6 @@ def parser() -> Parser:
     p.add_argument(
         "--fail-under", type=float, metavar="PERCENT", help="exit with 1 if fewer of the predictions agree"
     )
-    p.add_argument("--workload", help="for a foreign file: the workload, after it its flags (--arch …)")
     return p
 
 
@@ -81,17 +80,13 @@ class Side:
 
 
 def run(argv: list[str]) -> tuple[int, str | None]:
-    args, rest = parser().parse_known_args(argv)
-    if rest and not args.workload:
-        raise Failure(USAGE, f"unknown argument {rest[0]!r}", "see relaunch diff --help")
+    args, config, foreign = parse_described(parser(), argv)
     if args.top < 1:
         raise Failure(USAGE, f"--top {args.top} is too small", "it must be at least 1")
     if args.fail_under is not None and not 0 <= args.fail_under <= 100:
         raise Failure(
             USAGE, f"--fail-under {args.fail_under:g} is not a percentage", "it is between 0 and 100"
         )
-    config = parse([args.workload, *rest], "relaunch diff … --workload").config if args.workload else None
-    foreign = ["--workload", args.workload, *rest] if args.workload else []
     out = Path(args.out or default_out(args.a, args.b, args.split))
 
     sides = [open_side(name, args.data_root, config) for name in (args.a, args.b)]

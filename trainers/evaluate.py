@@ -5,6 +5,7 @@ python -m trainers.evaluate runs/first --split test
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import sys
 from collections.abc import Callable
@@ -12,14 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from relaunch.data_prep.errors import DATA, PREEMPTED, USAGE, Failure
-from relaunch.trainers.config import Launch, Parser, RunConfig, parse
+from relaunch.trainers.config import Launch, Parser, RunConfig
 from relaunch.trainers.group import process
+from relaunch.trainers.weights.source import Source, config_for, open_source, parse_described
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from relaunch.data_prep.packed import Packed
-    from relaunch.trainers.weights.source import Source
 
 
 def score_split(
@@ -76,29 +77,27 @@ def parser() -> Parser:
     p.add_argument("--split", help="the split to score (default: val, else test)")
     p.add_argument("--out", help="folder for the predictions (default: the run's own)")
     p.add_argument("--outputs", action="store_true", help="also write the raw outputs [N, classes] (images)")
-    p.add_argument("--data", help="packed data set (default: the one it was trained on)")
     p.add_argument("--data-root", help="where packed data is kept (default: $RELAUNCH_DATA, else data)")
-    p.add_argument(
-        "--eval-batch-size", type=int, help="samples (text: windows) scored at a time by each process"
-    )
-    p.add_argument("--threads", type=int, help="CPU threads per process (default: as it was trained)")
     p.add_argument(
         "--timeout",
         type=int,
         default=Launch.timeout,
         help=f"seconds after which a process that is missing ends the others [{Launch.timeout}]",
     )
-    p.add_argument("--workload", help="for a foreign file: the workload, after it its flags (--arch …)")
+    for name, kind, help in (
+        ("data", str, "packed data set (default: the one it was trained on)"),
+        ("eval-batch-size", int, "samples (text: windows) scored at a time by each process"),
+        ("threads", int, "CPU threads per process (default: as it was trained)"),
+    ):
+        p.add_argument(f"--{name}", type=kind, default=argparse.SUPPRESS, help=help)
     return p
 
 
+CHANGEABLE = ("data", "eval_batch_size", "threads")  # settings of a source that an evaluation may override
+
+
 def run(argv: list[str]) -> tuple[int, str | None]:
-    args, rest = parser().parse_known_args(argv)
-    config = None
-    if args.workload:
-        config = parse([args.workload, *rest], "relaunch evaluate … --workload").config
-    elif rest:
-        raise Failure(USAGE, f"unknown argument {rest[0]!r}", "see relaunch evaluate --help")
+    args, config, _ = parse_described(parser(), argv)
     launch = Launch(
         resume=args.source,
         split=args.split,
@@ -107,16 +106,7 @@ def run(argv: list[str]) -> tuple[int, str | None]:
         data_root=args.data_root,
         timeout=args.timeout,
     )
-    changes = {
-        k: v
-        for k, v in (
-            ("data", args.data),
-            ("eval_batch_size", args.eval_batch_size),
-            ("threads", args.threads),
-        )
-        if v
-    }
-    return evaluate(launch, config, changes)
+    return evaluate(launch, config, {k: v for k, v in vars(args).items() if k in CHANGEABLE})
 
 
 def evaluate(launch: Launch, config: RunConfig | None, changes: dict) -> tuple[int, str | None]:
@@ -159,8 +149,6 @@ def evaluate(launch: Launch, config: RunConfig | None, changes: dict) -> tuple[i
 
 def read(name: str, config: RunConfig | None, changes: dict) -> tuple[Source, RunConfig, dict[str, Tensor]]:
     """What `name` names, the config to score it with, and its weights on the CPU."""
-    from relaunch.trainers.weights.source import config_for, open_source
-
     source = open_source(name)
     if config and source.config and config.workload != source.config.workload:
         raise Failure(

@@ -12,13 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from scipy.stats import binomtest
-from test_predictions import N, scored, write
 
 from relaunch.data_prep.errors import DATA, PREEMPTED, USAGE, Failure
 from relaunch.data_prep.packed import open_packed
 from relaunch.trainers import diff, evaluate
 from relaunch.trainers.compare import changes, passages, pictures, predictions
 from relaunch.trainers.group import process
+from rigs.predicted import N, scored, write
 from rigs.runs import sha256
 from rigs.sets import TEST, pack_images, pack_text
 
@@ -347,7 +347,7 @@ def test_a_foreign_file_against_a_run(train, capfd):
     evaluate.run(["first", "--threads", "1"])
     torch.save(load_file("runs/first/checkpoints/step-000000002/model.safetensors"), "mine.pth")
     assert "--workload" in failure("first", "mine.pth").fix
-    assert diff.run(["first", "mine.pth", "--workload", "mnist", "--threads", "1"]) == (0, None)
+    assert diff.run(["--workload", "mnist", "--threads", "1", "first", "mine.pth"]) == (0, None)
     assert "no differences" in capfd.readouterr().out
     assert len(list(Path("diffs/first-vs-mine.pth/b").glob("test-*.parquet"))) == 1
 

@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from relaunch.data_prep.errors import Failure
 from relaunch.data_prep.packed import data_root, open_packed
+from relaunch.trainers import evaluate as command
 from relaunch.trainers.build import load_weights, make_model
 from relaunch.trainers.compare import predictions
 from relaunch.trainers.config import RunConfig
@@ -299,6 +301,24 @@ def test_mistakes_are_one_line(train, sets, relaunch_env, capsys):
         assert error.startswith(f"relaunch: {code} ") and words in error and error.count("\n") == 1, error
     assert tree(relaunch_env) == before
     assert evaluate(train, "cifar10", "--data", "./moved") == 0
+
+
+@pytest.mark.parametrize("flag", ["--eval-batch-size", "--threads"])
+def test_zero_is_not_left_out(train, flag):
+    assert train(*IMAGES) == 0
+    with pytest.raises(Failure, match=f"{flag} 0 is too small") as failure:
+        command.run(["./run", flag, "0"])
+    assert failure.value.code == 64
+
+
+def test_a_foreign_file_after_the_flags_of_its_workload(train, relaunch_env):
+    assert train(*IMAGES) == 0
+    weights = relaunch_env / "run/checkpoints/step-000000014/model.safetensors"
+    weights.rename(relaunch_env / "model.safetensors")
+    flags = ["--workload", "cifar10", "--arch", "net_bn", "--threads", "1", "--eval-batch-size", "4"]
+    assert command.run([*flags, "model.safetensors", "--out", "out"])[0] == 0
+    (path,) = (relaunch_env / "out").glob("*.parquet")
+    assert beside(path)["metrics"]["loss"] == records(relaunch_env / "run")[-1]["loss"]
 
 
 def test_a_damaged_checkpoint(train, relaunch_env, capsys):

@@ -5,6 +5,7 @@ source = open_source("runs/first@best")
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import hashlib
 from dataclasses import dataclass
@@ -13,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, USAGE, Failure
-from relaunch.trainers import rundir
-from relaunch.trainers.config import RunConfig
+from relaunch.trainers import rundir, workloads
+from relaunch.trainers.config import Parser, RunConfig, add_fields, flag, parse
 from relaunch.trainers.rundir import RunDir
 from relaunch.trainers.weights import checkpoint
 
@@ -81,3 +82,35 @@ def config_for(source: Source, workload_config: RunConfig | None) -> RunConfig:
             "add --workload NAME, and its --arch and --data if they are not the default",
         )
     return source.config or workload_config
+
+
+def parse_described(
+    parser: Parser, argv: list[str]
+) -> tuple[argparse.Namespace, RunConfig | None, list[str]]:
+    """Parse a command that may describe foreign weights: `--workload NAME` and, in any order, that workload's flags.
+
+    Returns what was typed, the config that describes them (None without --workload), and the words that say it
+    again: `--workload NAME --arch=net …`. Failure 64 for what neither `parser` nor the workload knows.
+    """
+    finder = Parser(prog=parser.prog, add_help=False)
+    finder.add_argument("--workload")
+    name = finder.parse_known_args(argv)[0].workload
+    parser.add_argument(
+        "--workload", help="for a foreign file: its workload, whose flags (--arch …) go with it"
+    )
+    if name is None:
+        return parser.parse_args(argv), None, []
+    work = workloads.load(name)
+    parser.conflict_handler = "resolve"  # a flag of both, as --data, is the workload's
+    parser.add_argument("--preset", default=argparse.SUPPRESS, help="a named group of its settings")
+    for cls, title in ((work.options, f"settings of {name}"), (RunConfig, "training")):
+        add_fields(parser, cls, {**work.defaults, "data": work.data, "arch": work.archs[0]}, title)
+    args = parser.parse_args(argv)
+    theirs = {f.name for cls in (work.options, RunConfig) for f in dataclasses.fields(cls)} | {"preset"}
+    words = [name]
+    for key, value in vars(args).items():
+        if key in theirs and key != "workload":
+            words.append(
+                flag(key if value else f"no_{key}") if type(value) is bool else f"{flag(key)}={value}"
+            )
+    return args, parse(words, f"{parser.prog} … --workload").config, ["--workload", *words]
