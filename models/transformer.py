@@ -14,13 +14,15 @@ from torch import Tensor, nn
 class PositionalEncoding(nn.Module):
     """Adds sines and cosines of the position (Vaswani et al., 2017) to embeddings [T,B,E]."""
 
+    constant_buffers = ("pe",)  # never change: need not be sent to other ranks in training
+
     def __init__(self, emsize: int, dropout: float, longest: int = 5000):
         super().__init__()
         self.dropout = nn.Dropout(dropout)
         angle = torch.arange(longest)[:, None] * torch.exp(
             torch.arange(0, emsize, 2) * (-math.log(10000.0) / emsize)
         )
-        pe = torch.zeros(longest, 1, emsize)  # contiguous from the start: DDP broadcasts it
+        pe = torch.zeros(longest, 1, emsize)  # contiguous from the start: it is broadcast
         pe[:, 0, 0::2] = torch.sin(angle)
         pe[:, 0, 1::2] = torch.cos(angle)[:, : emsize // 2]
         self.register_buffer("pe", pe)

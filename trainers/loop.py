@@ -37,7 +37,7 @@ class Training:
             metrics,
         )
         self.module = model
-        self.model = runtime.accelerator.prepare(model)
+        self.model = runtime.wrap(model)
         self.optimizer = optimizer
         if (
             runtime.accelerator.scaler

@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+from torch.nn.parallel import DistributedDataParallel
 
 from relaunch.data_prep.errors import HARDWARE, Failure
 from relaunch.trainers.config import physical_cores
@@ -187,6 +188,21 @@ class Runtime:
             if failure:
                 raise failure
         return [value for value, _ in outcomes]
+
+    def wrap(self, model: torch.nn.Module) -> torch.nn.Module:
+        """The model as all ranks train it: in DDP, and in accelerate's precision.
+
+        Before each forward DDP makes rank 0's buffers everyone's; those that modules name in `constant_buffers`
+        are made so once, here.
+        """
+        self.share_buffers(model)
+        constant = [
+            f"{name}.{buffer}".lstrip(".")
+            for name, module in model.named_modules()
+            for buffer in getattr(module, "constant_buffers", ())
+        ]
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, constant)
+        return self.accelerator.prepare(model)
 
     def share_buffers(self, module: torch.nn.Module) -> None:
         """Make rank 0's buffers (BatchNorm's running statistics) everyone's."""

@@ -180,3 +180,45 @@ def test_three_processes_agree(relaunch_env, launch):
         ]
         for rank in range(3)
     ]
+
+
+WRAPPED = """
+import json
+import sys
+import torch
+from relaunch.models.cnn import NetBN
+from relaunch.models.transformer import TransformerLM
+from relaunch.trainers.group import process
+from relaunch.trainers.group.runtime import Runtime
+
+def run(argv):
+    r = Runtime(1)
+    seen = []
+    for module, batch, name in (
+        (TransformerLM(9, 4, 2, 4, 1), torch.zeros(3, 2, dtype=torch.long), "pos_encoder.pe"),
+        (NetBN(), torch.ones(4, 3, 32, 32), "1.running_mean"),
+    ):
+        module.get_buffer(name).fill_(r.rank + 5)
+        model = r.wrap(module)  # may give the module other tensors
+        wrapped = module.get_buffer(name).flatten()[0].item()
+        module.get_buffer(name).fill_(r.rank + 7)
+        model(batch).sum().backward()
+        seen.append([wrapped, module.get_buffer(name).tolist(), name in module.state_dict()])
+    everybody = r.gather(seen)
+    if r.main:
+        print(json.dumps(everybody))
+    return 0, None
+
+sys.exit(process.main(run))
+"""
+
+
+def test_constant_buffers_are_sent_once_and_others_in_every_forward(relaunch_env, launch):
+    (relaunch_env / "wrapped.py").write_text(WRAPPED)
+    done = launch(module="wrapped", processes=2, accelerate="accelerate")
+    assert done.code == 0, done.err
+    (pe_0, mean_0), (pe_1, mean_1) = json.loads(done.out)
+    assert pe_0[0] == pe_1[0] == mean_0[0] == mean_1[0] == 5  # rank 0's, when the model is wrapped
+    assert (pe_0[1][0][0][0], pe_1[1][0][0][0]) == (7, 8)  # each rank's own, since
+    assert mean_0[1] == mean_1[1] and max(mean_0[1]) < 8  # rank 0's again, and one batch of momentum 0.1
+    assert pe_0[2] and mean_0[2], "all are in a checkpoint"
