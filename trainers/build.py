@@ -1,13 +1,13 @@
-"""A model and its optimizer from a config, and their states as named tensors."""
+"""A task, a model and its optimizer from a config."""
 
 from __future__ import annotations
 
 import copy
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from relaunch.data_prep.errors import DATA, USAGE, Failure
+from relaunch.data_prep.errors import USAGE, Failure
 from relaunch.data_prep.packed import Packed
 from relaunch.trainers import workloads
 from relaunch.trainers.config import RunConfig
@@ -95,62 +95,3 @@ def make_optimizer(config: RunConfig, model: nn.Module) -> torch.optim.Optimizer
     return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer](
         p, lr, weight_decay=decay, fused=True
     )
-
-
-def weights_of(model: nn.Module) -> dict[str, Tensor]:
-    """Copies of parameters and buffers on the CPU, contiguous; a tied tensor once, under its first name."""
-    copies, seen = {}, set()
-    for name, tensor in model.state_dict().items():
-        if tensor.data_ptr() in seen and tensor.numel():
-            continue
-        seen.add(tensor.data_ptr())
-        copies[name] = tensor.detach().to("cpu", copy=True).contiguous()
-    return copies
-
-
-def load_weights(model: nn.Module, weights: dict[str, Tensor], origin: str) -> None:
-    """Strict, but for the second names of tied tensors. Failure 65 names the first thing that does not fit."""
-    own, tied = model.state_dict(), {}
-    for name, tensor in own.items():
-        tied.setdefault(tensor.data_ptr(), []).append(name)
-    filled = dict(weights)
-    for names in tied.values():
-        given = next((weights[n] for n in names if n in weights), None)
-        if given is not None:
-            filled.update({n: given for n in names if n not in filled})
-    missing, extra = [n for n in own if n not in filled], [n for n in filled if n not in own]
-    shapes = [n for n in own if n in filled and own[n].shape != filled[n].shape]
-    if missing or extra or shapes:
-        what = (
-            f"lacks {missing[0]}"
-            if missing
-            else f"has {extra[0]}, which the model lacks"
-            if extra
-            else f"has {shapes[0]} of shape {list(filled[shapes[0]].shape)} instead of {list(own[shapes[0]].shape)}"
-        )
-        raise Failure(
-            DATA,
-            f"{origin} does not fit this model: it {what}",
-            "give the --workload, --arch and --data it was trained with",
-        )
-    model.load_state_dict(filled)
-
-
-def optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
-    """Copies of the optimizer's state on the CPU, as `parameter/entry`."""
-    names = [name for name, _ in model.named_parameters()]
-    return {
-        f"{names[i]}/{entry}": torch.as_tensor(value).detach().to("cpu", copy=True).contiguous()
-        for i, entries in optimizer.state_dict()["state"].items()
-        for entry, value in entries.items()
-        if value is not None
-    }
-
-
-def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    index = {name: i for i, (name, _) in enumerate(model.named_parameters())}
-    state: dict[int, dict] = {}
-    for key, tensor in tensors.items():
-        name, entry = key.rsplit("/", 1)
-        state.setdefault(index[name], {})[entry] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -115,8 +115,9 @@ def evaluate(launch: Launch, config: RunConfig | None, changes: dict) -> tuple[i
     `config` describes foreign weights; `changes` override it, or the run's own. Raises Failure 64, 65, 73 or 75.
     """
     from relaunch.data_prep.packed import data_root, open_packed
-    from relaunch.trainers.build import load_weights, make_model, make_task
+    from relaunch.trainers.build import make_model, make_task
     from relaunch.trainers.group.runtime import Runtime
+    from relaunch.trainers.weights.state import load_weights
 
     runtime = Runtime(deterministic=False, timeout=launch.timeout)
     with runtime.watched():

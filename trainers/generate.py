@@ -93,8 +93,9 @@ def run(argv: list[str]) -> tuple[int, str | None]:
 
     from relaunch.data_prep.packed import data_root, open_packed
     from relaunch.trainers import workloads
-    from relaunch.trainers.build import load_weights, make_model
+    from relaunch.trainers.build import make_model
     from relaunch.trainers.weights.source import open_source
+    from relaunch.trainers.weights.state import load_weights
 
     source = open_source(args.source)
     if source.config is None:

@@ -11,13 +11,13 @@ import torch
 from tqdm import tqdm
 
 from relaunch.data_prep.errors import DIVERGED, PREEMPTED, STOPPED, STORAGE, Failure
-from relaunch.trainers.build import load_optimizer, load_weights, optimizer_state, weights_of
 from relaunch.trainers.evaluate import score_split
 from relaunch.trainers.group import process
 from relaunch.trainers.schedule import due, learning_rate
 from relaunch.trainers.tasks import order
 from relaunch.trainers.weights import checkpoint
 from relaunch.trainers.weights.checkpoint import State
+from relaunch.trainers.weights.state import load_optimizer, load_weights, optimizer_state, weights_of
 
 NO_STOP, BY_SIGNAL, BY_REQUEST = 0, 1, 2
 

@@ -4,12 +4,13 @@ import numpy as np
 
 from relaunch.data_prep.files import dump_json, write_atomic
 from relaunch.data_prep.packed import Packed, Writer, new_folder, open_packed
-from relaunch.trainers.build import make_model, make_optimizer, optimizer_state, weights_of
+from relaunch.trainers.build import make_model, make_optimizer
 from relaunch.trainers.config import RunConfig, parse
 from relaunch.trainers.rundir import RunDir
 from relaunch.trainers.summary import OFFICIAL
 from relaunch.trainers.weights import checkpoint
 from relaunch.trainers.weights.checkpoint import State
+from relaunch.trainers.weights.state import optimizer_state, weights_of
 
 WORDS = ["<eos>", "<unk>", *"the a cat dog sat ran on under mat log . ,".split()]
 

@@ -11,10 +11,11 @@ from torch.nn import functional as F
 from relaunch.data_prep.errors import Failure
 from relaunch.data_prep.packed import data_root, open_packed
 from relaunch.trainers import evaluate as command
-from relaunch.trainers.build import load_weights, make_model
+from relaunch.trainers.build import make_model
 from relaunch.trainers.compare import predictions
 from relaunch.trainers.config import RunConfig
 from relaunch.trainers.weights.checkpoint import load
+from relaunch.trainers.weights.state import load_weights
 from rigs.runs import outcome, records, steps, tree
 from rigs.sets import TEST, pack_images
 

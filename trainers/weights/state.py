@@ -1,0 +1,76 @@
+"""A model's and an optimizer's state as named tensors on the CPU: what a checkpoint holds.
+
+weights, slots = weights_of(model), optimizer_state(optimizer, model)
+load_weights(model, weights, "the checkpoint")
+load_optimizer(optimizer, model, slots)
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from relaunch.data_prep.errors import DATA, Failure
+
+
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """Copies of parameters and buffers on the CPU, contiguous; a tied tensor once, under its first name."""
+    copies, seen = {}, set()
+    for name, tensor in model.state_dict().items():
+        if tensor.data_ptr() in seen and tensor.numel():
+            continue
+        seen.add(tensor.data_ptr())
+        copies[name] = tensor.detach().to("cpu", copy=True).contiguous()
+    return copies
+
+
+def load_weights(model: nn.Module, weights: dict[str, Tensor], origin: str) -> None:
+    """Fill a model with weights by name; of a tensor that it has under two names, one is enough.
+
+    Failure 65 names the first thing that is missing, too many or of another shape; `origin` is what they are of.
+    """
+    own, tied = model.state_dict(), {}
+    for name, tensor in own.items():
+        tied.setdefault(tensor.data_ptr(), []).append(name)
+    filled = dict(weights)
+    for names in tied.values():
+        given = next((weights[n] for n in names if n in weights), None)
+        if given is not None:
+            filled.update({n: given for n in names if n not in filled})
+    missing, extra = [n for n in own if n not in filled], [n for n in filled if n not in own]
+    shapes = [n for n in own if n in filled and own[n].shape != filled[n].shape]
+    if missing or extra or shapes:
+        if missing:
+            what = f"lacks {missing[0]}"
+        elif extra:
+            what = f"has {extra[0]}, which the model lacks"
+        else:
+            there, here = (list(tensors[shapes[0]].shape) for tensors in (filled, own))
+            what = f"has {shapes[0]} of shape {there} instead of {here}"
+        raise Failure(
+            DATA,
+            f"{origin} does not fit this model: it {what}",
+            "give the --workload, --arch and --data it was trained with",
+        )
+    model.load_state_dict(filled)
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
+    """Copies of the optimizer's state on the CPU, by name: `fc.weight/momentum_buffer`."""
+    names = [name for name, _ in model.named_parameters()]
+    return {
+        f"{names[i]}/{entry}": torch.as_tensor(value).detach().to("cpu", copy=True).contiguous()
+        for i, entries in optimizer.state_dict()["state"].items()
+        for entry, value in entries.items()
+        if value is not None
+    }
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Give the optimizer the state that `optimizer_state` copied, of the same model; rates stay its own."""
+    index = {name: i for i, (name, _) in enumerate(model.named_parameters())}
+    state: dict[int, dict] = {}
+    for key, tensor in tensors.items():
+        name, entry = key.rsplit("/", 1)
+        state.setdefault(index[name], {})[entry] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
