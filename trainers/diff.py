@@ -5,7 +5,6 @@ python -m trainers.diff first@best second --split test
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import subprocess
@@ -14,27 +13,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, PREEMPTED, USAGE, Failure
 from relaunch.data_prep.packed import Packed, data_root, open_packed
 from relaunch.trainers import PROGRAM
-from relaunch.trainers.compare import changes, passages, pictures, predictions
+from relaunch.trainers.compare import changes, predictions, results
 from relaunch.trainers.compare.predictions import Predictions
 from relaunch.trainers.config import Parser, RunConfig
 from relaunch.trainers.group import process
 from relaunch.trainers.weights.source import Source, config_for, open_source, parse_described
-
-SHOWN_IMAGES = 40  # tiles of the picture: what one looks through in a minute
 
 
 def parser() -> Parser:
     p = Parser(
         prog="relaunch diff",
         description=(
-            "Say which predictions changed from A to B, how many each way, and whether that is more than chance.\n"
+            "Say which predictions changed from A to B, how many each way, and whether that is chance.\n"
             "What has not been evaluated yet is evaluated first.\n\n"
             "  relaunch diff first@best second             two runs, on the evaluation split\n"
             "  relaunch diff first@1000 first@2000 --fail-under 99\n"
@@ -121,7 +116,7 @@ def run(argv: list[str]) -> tuple[int, str | None]:
     process.tell("\n".join(["", *changes.report(result, a, b, changed, names, args.top), ""]))
     with files.storage(out, "--out FOLDER"):
         out.mkdir(parents=True, exist_ok=True)
-        written = write(out, result, a, b, changed, packed, names, args.top)
+        written = results.write(out, result, a, b, changed, packed, names, args.top)
     process.tell(f"written: {', '.join(written)} in {out}")
     if args.fail_under is not None and 100 * result["agree"] < args.fail_under * result["n"]:
         raise Failure(
@@ -182,7 +177,7 @@ def check(sides: list[Side], split: str) -> None:
 
 
 def score(side: Side, split: str, folder: Path, root: str | None, foreign: list[str]) -> int:
-    """Find the predictions of this very checkpoint, else evaluate it in a process of its own; returns its exit code.
+    """Find the predictions of this very checkpoint, or evaluate it, in a process whose exit code is returned.
 
     They go into the checkpoint's run if that can be written to, else into `folder`.
     """
@@ -255,71 +250,6 @@ def names_of(packed: Packed | None, a: Predictions, b: Predictions) -> list[str]
     return names + [
         str(i) for i in range(len(names), 1 + max(int(c.max()) for c in (a.label, a.pred, b.pred)))
     ]
-
-
-# what is written -----------------------------------------------------------------------------------------------------
-
-
-def write(
-    out: Path,
-    result: dict,
-    a: Predictions,
-    b: Predictions,
-    changed: np.ndarray,
-    packed: Packed | None,
-    names: list[str],
-    top: int,
-) -> list[str]:
-    """Write diff.json, changed.parquet, and what there is to look at; returns their names."""
-    columns = {"id": changed, "label": a.label[changed], "confidence": changes.confidence(a, b)[changed]}
-    for letter, p in (("a", a), ("b", b)):
-        columns |= {f"{name}_{letter}": getattr(p, name)[changed] for name in ("pred", "confidence", "nll")}
-    table = io.BytesIO()
-    pq.write_table(pa.table(columns), table)
-    contents = {"diff.json": files.dump_json(result), "changed.parquet": table.getvalue()}
-    kind, split = a.facts["kind"], a.facts["split"]
-    look = "changed.png" if kind == "images" else "passages.md"
-    if result["identical"] or (kind == "images" and not len(changed)):
-        pass
-    elif not packed:
-        process.tell(
-            f"no {look}: the data set {a.facts['data']} (hash {a.facts['data_hash'][:12]}) is not here; add --data-root FOLDER"
-        )
-    else:
-        title = f"A: {result['a']['name']}   B: {result['b']['name']}   on {a.facts['data']}/{split}"
-        if kind == "images":
-            contents[look] = picture(result, a, b, changed[:SHOWN_IMAGES], packed.images(split), names, title)
-        else:
-            contents[look] = passages.markdown(
-                [names[i] for i in packed.tokens(split)], a.nll, b.nll, top, title
-            )
-    if look not in contents:
-        (out / look).unlink(missing_ok=True)  # an earlier comparison's
-    for name, content in contents.items():
-        files.write_atomic(out / name, content)
-    return list(contents)
-
-
-def picture(
-    result: dict,
-    a: Predictions,
-    b: Predictions,
-    shown: np.ndarray,
-    images: np.ndarray,
-    names: list[str],
-    title: str,
-) -> bytes:
-    """The PNG of the samples `shown`."""
-    total = len(result["changed"])
-    heading = [
-        title,
-        f"{total:,} of {result['n']:,} changed: {result['right_to_wrong']:,} right -> wrong, {result['wrong_to_right']:,} wrong -> right, "
-        f"{result['wrong_to_other_wrong']:,} wrong -> other wrong",
-        f"{'the most confident ' + str(len(shown)) if len(shown) < total else 'most confident first'}; above each image the truth, below it both verdicts",
-    ]
-    content = io.BytesIO()
-    pictures.sheet(images[shown], shown, a, b, names, heading).save(content, "PNG")
-    return content.getvalue()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,87 @@
+"""What a comparison of two Predictions leaves in its folder: numbers, the changed samples, and a page or a picture.
+
+written = write(Path("diffs/a-vs-b"), result, a, b, changed, packed, names, top=10)
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from relaunch.data_prep import files
+from relaunch.data_prep.packed import Packed
+from relaunch.trainers.compare import changes, passages, pictures
+from relaunch.trainers.compare.predictions import Predictions
+from relaunch.trainers.group import process
+
+SHOWN_IMAGES = 40  # tiles of the picture: what one looks through in a minute
+
+
+def write(
+    out: Path,
+    result: dict,
+    a: Predictions,
+    b: Predictions,
+    changed: np.ndarray,
+    packed: Packed | None,
+    names: list[str],
+    top: int,
+) -> list[str]:
+    """Write diff.json, changed.parquet, and what there is to look at into the folder `out`; returns their names.
+
+    `result` and the ids `changed` are `changes.compare`'s; without the data, `packed` None, there is nothing to look
+    at, and a line says so. `top`: passages to show of a text. OSError where the folder cannot be written to.
+    """
+    columns = {"id": changed, "label": a.label[changed], "confidence": changes.confidence(a, b)[changed]}
+    for letter, p in (("a", a), ("b", b)):
+        columns |= {f"{name}_{letter}": getattr(p, name)[changed] for name in ("pred", "confidence", "nll")}
+    table = io.BytesIO()
+    pq.write_table(pa.table(columns), table)
+    contents = {"diff.json": files.dump_json(result), "changed.parquet": table.getvalue()}
+    kind, split = a.facts["kind"], a.facts["split"]
+    look = "changed.png" if kind == "images" else "passages.md"
+    if result["identical"] or (kind == "images" and not len(changed)):
+        pass
+    elif not packed:
+        data = f"{a.facts['data']} (hash {a.facts['data_hash'][:12]})"
+        process.tell(f"no {look}: the data set {data} is not here; add --data-root FOLDER")
+    else:
+        title = f"A: {result['a']['name']}   B: {result['b']['name']}   on {a.facts['data']}/{split}"
+        if kind == "images":
+            contents[look] = picture(result, a, b, changed[:SHOWN_IMAGES], packed.images(split), names, title)
+        else:
+            contents[look] = passages.markdown(
+                [names[i] for i in packed.tokens(split)], a.nll, b.nll, top, title
+            )
+    if look not in contents:
+        (out / look).unlink(missing_ok=True)  # an earlier comparison's
+    for name, content in contents.items():
+        files.write_atomic(out / name, content)
+    return list(contents)
+
+
+def picture(
+    result: dict,
+    a: Predictions,
+    b: Predictions,
+    shown: np.ndarray,
+    images: np.ndarray,
+    names: list[str],
+    title: str,
+) -> bytes:
+    """The PNG of the samples `shown`, ids [n], of a split's `images`, uint8 [N,H,W,C]."""
+    total = len(result["changed"])
+    flips = ", ".join(f"{result[key]:,} {label}" for key, label in changes.FLIPS.items())
+    which = "most confident first" if len(shown) == total else f"the most confident {len(shown)}"
+    heading = [
+        title,
+        f"{total:,} of {result['n']:,} changed: {flips}",
+        f"{which}; above each image the truth, below it both verdicts",
+    ]
+    content = io.BytesIO()
+    pictures.sheet(images[shown], shown, a, b, names, heading).save(content, "PNG")
+    return content.getvalue()
