@@ -1,18 +1,20 @@
 """Every layer of a workload's model: its output's shape, parameters and cost.
 
 python -m trainers.summary tiny_imagenet --stem small
+python -m trainers.summary tiny_imagenet --json      the same as one line of JSON
 """
 
 from __future__ import annotations
 
 import copy
+import json
 import sys
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-from relaunch.data_prep.errors import Failure
+from relaunch.data_prep.errors import USAGE, Failure
 from relaunch.data_prep.packed import Packed, data_root, open_packed
-from relaunch.trainers.config import RunConfig, parse
+from relaunch.trainers.config import Parser, RunConfig, parse
 from relaunch.trainers.group import process
 
 if TYPE_CHECKING:
@@ -24,7 +26,10 @@ OFFICIAL = {
     "tiny_imagenet": ((64, 64, 3), 200),
     "wikitext2": (None, 33278),
 }
-NOTE = "FLOP = 2 x MAC, of matrix products, convolutions and attention (all T x T of it); other operations are not counted."
+NOTE = (
+    "FLOP = 2 x MAC, of matrix products, convolutions and attention (all T x T of it); "
+    "other operations are not counted."
+)
 
 
 def official(data: str) -> SimpleNamespace:
@@ -50,10 +55,12 @@ def example(config: RunConfig, packed: Packed) -> Tensor:
     return torch.zeros(1, len(packed.mean), *packed.images("train").shape[1:3])
 
 
-def table(model: nn.Module, example: Tensor) -> str:
-    """A line for each call of a layer (a module that calls no other) in the order of the calls, and the totals.
+def layers(model: nn.Module, example: Tensor) -> dict:
+    """What a model computes of `example`: {"layers": [one entry per call], "parameters": N, "flops": N}.
 
-    Parameters are counted where they are used first. Works on a copy in eval mode, on the CPU.
+    A layer is a module that calls no other. Entries are in the order of the calls, each with `name`, `type`,
+    `output` (its shape, a list), `parameters` (counted where they are used first) and `flops` (of what: NOTE).
+    Works on a copy in eval mode, on the CPU.
     """
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -72,53 +79,94 @@ def table(model: nn.Module, example: Tensor) -> str:
         if call["leaf"]:
             own = [p for p in module.parameters() if p not in counted]
             counted.update(own)
-            out = out[0] if isinstance(out, tuple) else out
             rows.append(
-                (
-                    name,
-                    type(module).__name__,
-                    "x".join(map(str, out.shape)),
-                    f"{sum(p.numel() for p in own):,}",
-                    f"{counter.get_total_flops() - call['flops']:,}",
-                )
+                {
+                    "name": name,
+                    "type": type(module).__name__,
+                    "output": list((out[0] if isinstance(out, tuple) else out).shape),
+                    "parameters": sum(p.numel() for p in own),
+                    "flops": counter.get_total_flops() - call["flops"],
+                }
             )
 
     for name, module in model.named_modules():
         module.register_forward_pre_hook(enter)
         module.register_forward_hook(lambda m, args, out, name=name: leave(name, m, args, out))
-    # with gradients, and attention as plain products: its fused forms are counted by some versions of torch and not by others
+    # with gradients, and attention as plain products: some versions of torch do not count its fused forms
     with counter, torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         model(example)
-    flops = counter.get_total_flops()
+    parameters = sum(p.numel() for p in model.parameters())
+    return {"layers": rows, "parameters": parameters, "flops": counter.get_total_flops()}
+
+
+def table(found: dict, shape: tuple[int, ...]) -> str:
+    """What `layers` found of an input of that shape, as text: a line for each call, and the totals."""
     rows = [
         ("layer", "type", "output", "parameters", "FLOPs"),
-        *rows,
-        ("total", "", "", f"{sum(p.numel() for p in model.parameters()):,}", f"{flops:,}"),
+        *(
+            (x["name"], x["type"], "x".join(map(str, x["output"])), f"{x['parameters']:,}", f"{x['flops']:,}")
+            for x in found["layers"]
+        ),
+        ("total", "", "", f"{found['parameters']:,}", f"{found['flops']:,}"),
     ]
-    widths = [max(len(row[i]) for row in rows) for i in range(5)]
+    widths = [max(map(len, column)) for column in zip(*rows)]
     lines = [
         "  ".join(cell.ljust(w) if i < 3 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths)))
         for row in rows
     ]
-    shape = "x".join(map(str, example.shape))
-    return "\n".join([*lines, f"For one input of {shape}: {flops / 2e9:.3f} GMAC. {NOTE}"])
+    end = f"For one input of {'x'.join(map(str, shape))}: {found['flops'] / 2e9:.3f} GMAC. {NOTE}"
+    return "\n".join([*lines, end])
 
 
 def run(argv: list[str]) -> tuple[int, str | None]:
-    job = parse(argv, "relaunch summary")
-    config = job.config
+    own = Parser(prog="relaunch summary", add_help=False)
+    own.add_argument("--json", action="store_true")
+    own.add_argument("--settings")  # the launcher's: a whole config as JSON, in place of a workload and flags
+    own.add_argument("--data-root")
+    args, rest = own.parse_known_args(argv)
+    if {"-h", "--help"} & set(rest):
+        process.tell("relaunch summary WORKLOAD --json prints the layers as one line of JSON.\n")
     try:
-        packed, shown = open_packed(config.data, data_root(job.launch.data_root)), ""
+        text = summarise(settings(args.settings, rest), args.data_root, args.json)
+    except Failure as failure:
+        if not args.json:
+            raise
+        said = {"code": failure.code, "what": failure.what, "fix": failure.fix}
+        process.tell(json.dumps({"failure": said}))
+        return failure.code, None
+    process.tell(text)
+    return 0, None
+
+
+def settings(given: str | None, rest: list[str]) -> RunConfig:
+    """The config that a JSON text holds, or else the one that the words `rest` ask for. Failure 64 or 65."""
+    if given is None:
+        return parse(rest, "relaunch summary").config
+    try:
+        config = RunConfig.from_json(json.loads(given))
+    except ValueError as error:
+        raise Failure(USAGE, f"--settings is not JSON ({error})", "give a run's config.json") from error
+    if rest not in ([], [config.workload]):
+        raise Failure(USAGE, f"{rest[0]!r} beside --settings", "they hold every setting: leave it out")
+    return config
+
+
+def summarise(config: RunConfig, root: str | None, as_json: bool) -> str:
+    """The layers of the model that a config asks for, as a table or as one line of JSON."""
+    try:
+        packed, shown = open_packed(config.data, data_root(root)), ""
     except Failure:
         if config.data not in OFFICIAL:
             raise
         packed, shown = official(config.data), " (not packed here: its published sizes)"
     from relaunch.trainers.build import make_model
 
-    process.tell(
-        f"{config.workload} {config.arch} on {packed.name}{shown}\n\n{table(make_model(config, packed), example(config, packed))}"
-    )
-    return 0, None
+    model = make_model(config, packed)
+    one = example(config, packed)
+    found = layers(model, one)
+    if as_json:
+        return json.dumps(found)
+    return f"{config.workload} {config.arch} on {packed.name}{shown}\n\n{table(found, one.shape)}"
 
 
 if __name__ == "__main__":
