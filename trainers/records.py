@@ -2,21 +2,28 @@
 
     records.newest(RunDir("runs/first"))    # 1200
 
-Readers see runs while they are written, of other versions, and damaged: what cannot be read is passed by, and never
-ends them. `damaged` names the files for whoever wants to say so.
+Runs are read while they are written, of other versions, and damaged: what cannot be read is passed by, and ends no
+reader. `damaged` names the files for whoever wants to say so.
 """
 
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from relaunch.trainers.rundir import RunDir
 
-STATUS = {"state": str, "code": int, "step": int, "reason": str, "time": str, "pid": int, "seconds": (int, float)}
+STATUS = {
+    "state": str,
+    "code": int,
+    "step": int,
+    "reason": str,
+    "time": str,
+    "pid": int,
+    "seconds": (int, float),
+}
 PLAN = {"command": list, "config": str, "host": str, "data_hash": str, "precision": str, "total_steps": int}
 CONFIG = {"workload": str, "data": str}
 
@@ -56,7 +63,7 @@ def damaged(run: RunDir) -> list[str]:
 
 
 def metrics(run: RunDir) -> list[dict]:
-    """The records of metrics.jsonl in their order. A line that is none is passed by: cut short, or being written."""
+    """The records of metrics.jsonl in their order. Other lines are passed by: cut short, or being written."""
     found = []
     try:
         with open(run.metrics, "rb") as lines:
@@ -83,7 +90,7 @@ def checkpoints(run: RunDir) -> list[Path]:
 
 
 def committed(run: RunDir) -> list[Path]:
-    """The checkpoints that were written to their end, oldest first; whether their bytes still are right is not asked."""
+    """The checkpoints that were written to their end, oldest first; their bytes are not looked at."""
     return [p for p in checkpoints(run) if (p / "MANIFEST.json").exists()]
 
 
