@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -197,6 +198,8 @@ def main(verb: str, argv: list[str]) -> int:
     if typed.get("dry_run"):
         print(show.table(todo, size_of(todo, rest)))
         return 0
+    flags = shlex.join(words(typed))  # a run that stops says how to go on
+    todo = dataclasses.replace(todo, variables=todo.variables | {"RELAUNCH_FLAGS": flags})
     run = None
     if todo.place:
         run = RunDir(todo.place.run)

@@ -205,7 +205,12 @@ class Parser(argparse.ArgumentParser):
             else a
             for a in args
         ]
-        return super().parse_known_args(args, namespace)
+        found, rest = super().parse_known_args(args, namespace)
+        for action in self._actions:
+            if getattr(found, action.dest, None) == "" and action.default != "":  # an unset $VARIABLE
+                name = action.option_strings[0] if action.option_strings else action.metavar
+                raise Failure(USAGE, f"{name} is empty", "give it a value, or leave it out")
+        return found, rest
 
 
 def flag(name: str) -> str:

@@ -116,11 +116,14 @@ def locate(name: str) -> Path:
 
 
 def find(source: str) -> tuple[Path, str | None]:
-    """What RUN, RUN@best, RUN@STEP or a path names: (existing file or folder, selector). Failure 65 if nothing is there."""
+    """What RUN, RUN@best, RUN@STEP or a path names: (existing file or folder, selector).
+
+    A bare name is a run under runs/ first. Failure 65 if nothing is there.
+    """
     name, selector = source, None
     if match := re.fullmatch(r"(.+)@(best|\d+)", source):
         name, selector = match.groups()
-    for path in (Path(name), locate(name)):
+    for path in (locate(name), Path(name)):  # a run first, whatever folder has the same name
         if path.exists():
             return path, selector
     known = sorted(p.parent.name for p in ROOT.glob("*/config.json"))[-5:]
