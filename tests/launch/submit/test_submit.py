@@ -343,6 +343,10 @@ def test_the_site_file(written):
 
 
 def test_other_weights_are_only_begun_with(written):
+    assert "no run or checkpoint 'runs/first'" in refused(
+        "slurm", *DIGITS, "--time", "5", "--resume", "runs/first@best"
+    )
+    Path("runs/first").mkdir(parents=True)
     script = written("slurm", *DIGITS, "--time", 5, "--run", "tuned", "--resume", "runs/first@best")
     say = '[[ $* != *true ]] || exit 0; echo "$@"'
     assert "--run runs/tuned --resume runs/first@best" in rehearse(script, srun=say)[1]
