@@ -37,7 +37,13 @@ VERSIONS = {"python": "3.11.7", "torch": "2.15.0", "accelerate": "1.15.0"}
 LAYERS = {
     "layers": [
         {"name": "conv1", "type": "Conv2d", "output": [1, 32, 26, 26], "parameters": 320, "flops": 389376},
-        {"name": "conv2", "type": "Conv2d", "output": [1, 64, 24, 24], "parameters": 18496, "flops": 21233664},
+        {
+            "name": "conv2",
+            "type": "Conv2d",
+            "output": [1, 64, 24, 24],
+            "parameters": 18496,
+            "flops": 21233664,
+        },
     ],
     "parameters": 18816,
     "flops": 21623040,
