@@ -92,6 +92,9 @@ def main() -> int:
     except Failure as failure:
         print(failure.line(), file=sys.stderr)
         return failure.code
+    except KeyboardInterrupt:  # while nothing runs yet that would save
+        print("relaunch: 130 interrupted", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

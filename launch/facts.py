@@ -10,10 +10,12 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from relaunch.launch import platforms
+from relaunch.trainers import PROGRAM
 from relaunch.trainers.config import physical_cores
 
 
@@ -30,6 +32,7 @@ class Facts:
     open_files: int = 1 << 20  # that a process may have
     host: str = "this machine"
     nodes: platforms.Nodes | None = None  # this machine among those that a platform started together
+    package: str | None = "trainers"  # the name under which `-m` finds trainers here; None: it does not
 
 
 def gather(runs: Path = Path("runs")) -> Facts:
@@ -51,7 +54,16 @@ def gather(runs: Path = Path("runs")) -> Facts:
         open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         host=socket.gethostname(),
         nodes=platforms.find(os.environ),
+        package=package(),
     )
+
+
+def package() -> str | None:
+    """How `python -m` and accelerate's -m find the package trainers of this tree from the current folder."""
+    if Path.cwd() == Path(PROGRAM).parents[1]:
+        return "trainers"
+    # bound to a tree by trainers/__init__.py it has no loader: then nobody else would find it by its name
+    return "relaunch.trainers" if sys.modules["relaunch"].__spec__.loader else None
 
 
 def has_address(name: str) -> bool:

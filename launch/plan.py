@@ -66,7 +66,7 @@ class Plan:
     local: int  # processes on this machine
     direct: bool  # one process: started without accelerate between it and us
     command: tuple[str, ...]
-    accelerate_command: tuple[str, ...]  # what does the same without us
+    accelerate_command: tuple[str, ...]  # what does the same without us, typed in this folder
     variables: dict[str, str]
 
     @property
@@ -108,7 +108,8 @@ def make(
     """Plan `trainers.VERB argv`. `asked` is the config as written, `accelerate` the same with the typed flags over it."""
     if emulate:
         accelerate = emulated(accelerate)
-    program, module = (PROGRAM, verb, *argv), ("-m", f"trainers.{verb}", *argv)
+    program = (PROGRAM, verb, *argv)
+    typed = ("-m", f"{facts.package}.{verb}", *argv) if facts.package else program
     # accelerate's own time for the machines to meet: one form takes the first setting, the other the second
     meet = (
         ("--rdzv_conf", f"timeout={timeout},join_timeout={timeout}")
@@ -147,7 +148,7 @@ def make(
         direct=direct,
         variables=variables,
         command=(sys.executable, *(() if direct else ("-m", "accelerate.commands.launch", *words)), *program),
-        accelerate_command=("accelerate", "launch", *words, *module),
+        accelerate_command=("accelerate", "launch", *words, *typed),
     )
 
 

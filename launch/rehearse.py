@@ -1,78 +1,83 @@
 """A start through the real path, small: the config's processes meet, take a step, save, and load what they saved.
 
-rehearse.run(["--config", "cpu2"], processes=2, job=None)    # Rehearsal(code=75, world=2, …)
+rehearse.run({"config": "cpu2"}, processes=2, planned=None, runs=Path("runs"))    # Rehearsal(world=2, …)
 """
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import os
-import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from relaunch.data_prep.errors import PREEMPTED
-from relaunch.launch import PROGRAM
+from relaunch.data_prep import files
+from relaunch.data_prep.errors import PREEMPTED, Failure
+from relaunch.launch import command, draft, plan, supervise
+from relaunch.trainers import records
+from relaunch.trainers.config import Job, RunConfig
 from relaunch.trainers.rundir import RunDir
+
+LINES = 30  # of what a crash wrote: a traceback
 
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What was achieved. `said`: the line that explains a code other than 0."""
+    """What was achieved, or the failure that came in between."""
 
-    code: int
+    seconds: float
+    failure: Failure | None = None
     world: int | None = None
     device: str = ""
     precision: str = ""
     step: int | None = None
-    seconds: float = 0.0
-    said: str = ""
 
 
-def run(flags: list[str], processes: int, job: list[str] | None, runs: Path) -> Rehearsal:
-    """Two steps, each in a start of its own, of `job` (a workload and its flags) or of the embedded digits.
+def run(typed: dict, processes: int, planned: tuple[RunConfig, Job] | None, runs: Path) -> Rehearsal:
+    """Two steps, each in a start of its own, of the `planned` training or of the embedded digits.
 
-    `runs` is where the run's folder goes, and from where it is removed: the disk of the real runs is rehearsed too.
+    `runs` is where the run's folder goes, and from where it is removed: the disk of the real runs is rehearsed
+    too. A stop signal in between ends it at once: the processes are gone and the folder is removed.
     """
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix=".rehearsal-", dir=runs) as folder:
         place = RunDir(Path(folder) / "run")
-        words = job or [
-            "mnist",
-            "--data",
-            "digits",
-            "--data-root",
-            folder,
-            "--batch-size",
-            str(4 * processes),
-        ]
-        for step in (1, 2):
-            command = [
-                sys.executable,
-                PROGRAM,
-                "train",
-                *words,
-                *flags,
-                "--run",
-                str(place.path),
-                "--resume",
-                "auto",
-                "--stop-after",
-                str(step),
-                "--max-restarts",
-                "0",
-            ]
-            done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ))
-            if done.returncode != PREEMPTED:
-                lines = [line for line in done.stderr.splitlines() if line.strip()] or ["it said nothing"]
-                ours = [line for line in lines if line.startswith("relaunch: ")]
-                return Rehearsal(
-                    done.returncode or 1, said=(ours or lines)[-1], seconds=time.monotonic() - began
-                )
-        plan, status = json.loads(place.plan.read_text()), json.loads(place.status.read_text())
+        if planned:
+            config, launch = planned[0], planned[1].launch
+        else:
+            digits = ["mnist", "--data", "digits", "--data-root", folder, "--batch-size", str(4 * processes)]
+            job = command.job(digits)
+            config, launch = job.config, job.launch
+        # long enough for two steps and no evaluation, whatever the real one is
+        config = dataclasses.replace(config, epochs=3, max_steps=3)
+        place.path.mkdir()
+        place.config.write_text(files.dump_json(config.to_json()))
+        words = [config.workload, "--run", str(place.path), "--resume", "auto"]
+        words += ["--timeout", str(launch.timeout)]
+        words += ["--data-root", launch.data_root] if launch.data_root else []
+        with supervise.Asked(patience=False) as asked:
+            for step in (1, 2):
+                todo, _ = draft.draft("train", typed, [*words, "--stop-after", str(step)])
+                environment = plan.environment(todo, dict(os.environ))
+                with open(Path(folder) / "output", "w+", errors="replace") as output:
+                    end = supervise.run(todo.command, environment, todo.direct, asked, output)
+                    output.seek(0)
+                    lines = output.readlines()
+                if asked.first:
+                    raise Failure(128 + asked.first, f"the rehearsal was ended by {asked.first.name}")
+                if end.code != PREEMPTED:
+                    if end.crashed:
+                        sys.stderr.writelines(lines[-LINES:])
+                    failure = end.told or Failure(end.code or 1, end.what or "it ended too early", end.fix)
+                    return Rehearsal(time.monotonic() - began, failure)
+        launched = records.plan(place)
         return Rehearsal(
-            0, plan["world"], plan["device"], plan["precision"], status["step"], time.monotonic() - began
+            time.monotonic() - began,
+            None,
+            launched.get("world"),
+            launched.get("device"),
+            launched.get("precision"),
+            records.status(place).get("step"),
         )

@@ -6,13 +6,13 @@ restart.run_with_restarts(plan, run, limit=3)    # the End of the last attempt
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import sys
 from dataclasses import dataclass
 
 from relaunch.data_prep.errors import HUNG, Failure
 from relaunch.launch import plan, supervise
+from relaunch.trainers import records
 from relaunch.trainers.rundir import RunDir
 
 LIMIT = 3  # starts again without a new checkpoint: more hide a fault that will not go away
@@ -24,7 +24,7 @@ class Crash:
 
     what: str
     step: int | None
-    checkpoint: int  # step of the newest; -1: none
+    checkpoint: int | None  # step of the newest
 
 
 def run_with_restarts(todo: plan.Plan, run: RunDir | None, limit: int) -> supervise.End:
@@ -33,11 +33,13 @@ def run_with_restarts(todo: plan.Plan, run: RunDir | None, limit: int) -> superv
     with supervise.Asked() as asked:
         while True:
             end = supervise.run(todo.command, plan.environment(todo, dict(os.environ)), todo.direct, asked)
-            if end.crashed and not end.started and todo.accelerate.machines > 1:
+            accelerate = todo.accelerate
+            if end.crashed and not end.started and accelerate.machines > 1:
+                where = f"{accelerate.address}:{accelerate.port or 29500}"
                 return supervise.End(
                     HUNG,
-                    what=f"the {todo.accelerate.machines} machines did not meet at {todo.accelerate.address}:{todo.accelerate.port or 29500} "
-                    f"(they wait {todo.timeout} s for each other)",
+                    what=f"the rendezvous of {accelerate.machines} machines at {where} failed "
+                    f"(each waits {todo.timeout} s for the others)",
                     fix="start it on all of them, and look at their network",
                 )
             if not end.crashed:
@@ -48,7 +50,7 @@ def run_with_restarts(todo: plan.Plan, run: RunDir | None, limit: int) -> superv
                 return dataclasses.replace(end, fix="run the same command again")
             crashes.append(crash(end.what, run))
             again = f"to go on: the same command with --run {run.path} --resume auto"
-            alone = todo.accelerate.machines == 1 or limit > 0
+            alone = accelerate.machines == 1 or limit > 0
             reason = (
                 "asked to stop"
                 if asked.first
@@ -72,28 +74,20 @@ def run_with_restarts(todo: plan.Plan, run: RunDir | None, limit: int) -> superv
 
 def note(run: RunDir, end: supervise.End) -> None:
     """Write down the outcome that rank 0 would, unless it did: it is the one that hung, and is gone now."""
-    try:
-        status = json.loads(run.status.read_text())
-        if status["state"] == "running":
-            run.lock(wait=0.0)  # held: rank 0 lives, on another machine, and will write
-            run.write_status("failed", end.code, status["step"], end.what)
-    except (OSError, ValueError, KeyError, Failure):
+    status = records.status(run)
+    if status.get("state") != "running":
         return
+    try:
+        run.lock(wait=0.0)
+    except (OSError, Failure):  # held: rank 0 lives, on another machine, and will write
+        return
+    run.write_status("failed", end.code, status.get("step"), end.what)
 
 
 def crash(what: str, run: RunDir) -> Crash:
-    try:
-        status = json.loads(run.status.read_text())
-        step = status["step"] if status["state"] == "failed" else None
-    except (OSError, ValueError, KeyError):
-        step = None
-    return Crash(what, step, newest(run))
-
-
-def newest(run: RunDir) -> int:
-    """Step of the newest committed checkpoint; -1 if there is none."""
-    steps = [p.parent.name.removeprefix("step-") for p in run.checkpoints.glob("step-*/MANIFEST.json")]
-    return max((int(s) for s in steps if s.isdigit()), default=-1)
+    status = records.status(run)
+    step = status.get("step") if status.get("state") == "failed" else None
+    return Crash(what, step, records.newest(run))
 
 
 def spent(crashes: list[Crash]) -> int:
@@ -104,7 +98,7 @@ def spent(crashes: list[Crash]) -> int:
 def verdict(crashes: list[Crash], limit: int) -> str:
     """Why not to start again after the last of these crashes; empty: do. Pure."""
     last = crashes[-1]
-    if last.checkpoint < 0 and limit:
+    if last.checkpoint is None and limit:
         return "before the first checkpoint"
     if last.step is not None and last in crashes[:-1]:
         return f"the same failure twice, at step {last.step}"

@@ -8,16 +8,13 @@ relaunch stop NAME
 from __future__ import annotations
 
 import fcntl
-import json
 import socket
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, STORAGE, USAGE, Failure
-from relaunch.launch.restart import newest
-from relaunch.trainers import rundir
+from relaunch.trainers import records, rundir
 from relaunch.trainers.config import Parser
 from relaunch.trainers.rundir import RunDir
 
@@ -32,58 +29,35 @@ class Summary:
     total: int | None
     metric: str
     config: str
-    seconds: float  # from its start to its last word
+    seconds: float  # trained, in all its starts
     reason: str
 
 
-def load(path: Path) -> dict:
-    """A JSON file of a run; empty if it is not there or not whole."""
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-
-
 def summarise(run: RunDir) -> Summary:
-    status, plan = load(run.status), load(run.plan)
-    last = last_lines(run.metrics)
+    status, plan, last = records.status(run), records.plan(run), {}
+    for record in records.metrics(run):
+        last[record["split"]] = record
     state = status.get("state", "unknown")
     if state == "running" and abandoned(run, plan):
         state = "crashed"
-    step = max(status.get("step") or 0, newest(run), last.get("train", {}).get("step", 0))
-    files = [p.stat().st_mtime for p in (run.metrics, run.status) if p.exists()]
-    seconds = max(files) - run.config.stat().st_mtime if files else 0.0
+    steps = (status.get("step"), records.newest(run), last.get("train", {}).get("step"))
     return Summary(
         run.path.name,
         state,
-        step,
+        max(step or 0 for step in steps),
         plan.get("total_steps"),
         best_metric(last.get("val", {})),
         plan.get("config") or f"{plan.get('world', '?')} x {plan.get('device', '?')}",
-        max(seconds, 0.0),
+        records.seconds(run),
         status.get("reason", ""),
     )
 
 
-def last_lines(metrics: Path) -> dict[str, dict]:
-    """The last whole line of each split."""
-    found: dict[str, dict] = {}
-    if metrics.exists():
-        for line in reversed(metrics.read_text().splitlines()):
-            try:
-                row = json.loads(line)
-            except ValueError:  # being written
-                continue
-            found.setdefault(row["split"], row)
-            if len(found) == 2:
-                break
-    return found
-
-
-def best_metric(row: dict) -> str:
-    if "top1" in row:
-        return f"top1 {row['top1']:.2f} %"
-    return f"ppl {row['ppl']:.1f}" if "ppl" in row else ""
+def best_metric(record: dict) -> str:
+    for name, shown in (("top1", "top1 {:.2f} %"), ("ppl", "ppl {:.1f}")):
+        if isinstance(record.get(name), (int, float)):
+            return shown.format(record[name])
+    return ""
 
 
 def abandoned(run: RunDir, plan: dict) -> bool:
@@ -121,30 +95,29 @@ def table(summaries: list[Summary]) -> str:
 
 
 def show(run: RunDir) -> str:
-    s, config, plan = summarise(run), load(run.config), load(run.plan)
-    words = " ".join(plan.get("command", ["?"])[1:])
-    steps = sorted(p.parent.name for p in run.checkpoints.glob("step-*/MANIFEST.json"))
+    s, config, plan = summarise(run), records.config(run), records.plan(run)
+    steps = [f"{records.step_of(path)}" for path in records.committed(run)]
     size = sum(f.stat().st_size for f in run.checkpoints.rglob("*") if f.is_file())
+    precision = plan.get("precision", "no")
+    ran_as = (
+        f"{plan.get('world', '?')} x {plan.get('device', '?')} ({plan.get('device_name', '?')}) "
+        f"on {plan.get('host', '?')}, config {s.config}, {'fp32' if precision == 'no' else precision}"
+    )
     rows = [
         ("run", str(run.path)),
         ("state", s.state + (f": {s.reason}" if s.reason else "")),
         ("step", f"{s.step:,}" + (f" of {s.total:,}" if s.total else "")),
         ("metric", s.metric or "none yet"),
         ("time", duration(s.seconds)),
-        ("command", words),
-        (
-            "ran as",
-            f"{plan.get('world', '?')} x {plan.get('device', '?')} ({plan.get('device_name', '?')}) on {plan.get('host', '?')}, "
-            f"config {s.config}, {'fp32' if plan.get('precision') in ('no', None) else plan['precision']}",
-        ),
+        ("command", " ".join(map(str, plan.get("command", ["?", "?"])[1:]))),
+        ("ran as", ran_as),
         ("data", f"{plan.get('data', config.get('data', '?'))}, hash {plan.get('data_hash', '?')[:12]}"),
-        (
-            "checkpoints",
-            f"{', '.join(s.removeprefix('step-').lstrip('0') or '0' for s in steps) or 'none'} ({size / 1e6:.1f} MB)",
-        ),
-        ("predictions", ", ".join(sorted(p.name for p in run.predictions.glob("*.parquet"))) or "none"),
+        ("checkpoints", f"{', '.join(steps) or 'none'} ({size / 1e6:.1f} MB)"),
+        ("predictions", ", ".join(p.name for p in records.predictions(run)) or "none"),
         ("curves", f"tensorboard --logdir {run.tensorboard}"),
     ]
+    if damaged := records.damaged(run):
+        rows.append(("damaged", f"{', '.join(damaged)} cannot be read"))
     if s.state in ("preempted", "stopped", "crashed", "failed"):
         rows.append(("go on", f"relaunch train {config.get('workload')} --run {run.path} --resume auto"))
     return "\n".join(f"{name:12}{value}" for name, value in rows)

@@ -19,8 +19,9 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
-from relaunch.data_prep.errors import DIED, PREEMPTED
+from relaunch.data_prep.errors import DIED, PREEMPTED, Failure
 from relaunch.launch import processes
 
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
@@ -39,20 +40,26 @@ class End:
     run: str | None = None
     what: str = ""
     fix: str = ""
+    told: Failure | None = None  # what a worker has said itself
     crashed: bool = False  # as nobody planned
     started: bool = True  # False: accelerate ended before it had started a training process
 
 
 class Asked:
-    """The stop signals that came. A context, within which they are noted and do nothing else."""
+    """The stop signals that came. A context, within which they are noted and do nothing else.
 
-    def __init__(self):
+    Without `patience` the first insists already: there is nothing to save.
+    """
+
+    def __init__(self, patience: bool = True):
+        self.patience = patience
         self.first: signal.Signals | None = None
         self.insisted = False
         self._interrupted: float | None = None
 
     def _note(self, number, frame):
         now = time.monotonic()
+        self.insisted |= not self.patience
         if number == signal.SIGINT:
             self.insisted |= self._interrupted is not None and now - self._interrupted >= INSISTS
             self._interrupted = self._interrupted or now
@@ -70,32 +77,42 @@ class Asked:
             signal.signal(s, handler)
 
 
-def run(command, environment: dict[str, str], direct: bool, asked: Asked) -> End:
-    """Start `command` and stay with it to the end. `direct`: it is the training process itself, not accelerate."""
+def run(command, environment: dict[str, str], direct: bool, asked: Asked, output: IO | None = None) -> End:
+    """Start `command` and stay with it to the end. `direct`: it is the training process itself, not accelerate.
+
+    What it writes goes where ours does, or into the file `output`.
+    """
     with tempfile.TemporaryDirectory(prefix="relaunch-") as folder:
         outcome = Path(folder) / "outcome.json"
         outcome.touch()
         processes.adopt_orphans()
-        child = start(command, environment | {"RELAUNCH_OUTCOME": str(outcome)})
+        child = start(command, environment | {"RELAUNCH_OUTCOME": str(outcome)}, output)
         broken, started = watch(child, asked, outcome, direct)
         processes.sweep(SAVING, hurry=lambda: asked.insisted or broken)
         end = judge(child.returncode, outcome.read_text(), asked.first, asked.insisted)
         return dataclasses.replace(end, started=started)
 
 
-def start(command, environment: dict[str, str]) -> subprocess.Popen:
+def start(command, environment: dict[str, str], output: IO | None = None) -> subprocess.Popen:
     """In its own process group, so that a terminal's Ctrl-C comes through us, once; told to stop if we die."""
     parent = os.getpid()
 
     def in_child():
-        for s in (signal.SIGUSR1, signal.SIGUSR2):
-            signal.signal(
-                s, signal.SIG_IGN
-            )  # a scheduler signals everybody: accelerate has no handler and would die
+        for s in (
+            signal.SIGUSR1,
+            signal.SIGUSR2,
+        ):  # a scheduler signals everybody: accelerate would die of it
+            signal.signal(s, signal.SIG_IGN)
         processes.die_with_parent(parent)
 
     return subprocess.Popen(
-        command, env=environment, stdin=subprocess.DEVNULL, process_group=0, preexec_fn=in_child
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        process_group=0,
+        preexec_fn=in_child,
     )
 
 
@@ -113,7 +130,7 @@ def watch(child: subprocess.Popen, asked: Asked, outcome: Path, direct: bool) ->
             pass
         if not started and time.monotonic() - looked > 1:  # reads all of /proc
             started, looked = bool(processes.children(child.pid)), time.monotonic()
-        if broken is None and '"what"' in outcome.read_text():
+        if broken is None and "what" in read(outcome.read_text()):
             broken = time.monotonic()
         if asked.insisted or broken is not None and time.monotonic() - broken > LEAVING:
             child.kill()
@@ -129,12 +146,17 @@ def watch(child: subprocess.Popen, asked: Asked, outcome: Path, direct: bool) ->
                     processes.tell(pid, signal.SIGTERM)
 
 
+def read(outcome: str) -> dict:
+    """What the workers wrote (trainers/group/process.py); empty before they did."""
+    try:
+        return json.loads(outcome)
+    except ValueError:
+        return {}
+
+
 def judge(status: int, outcome: str, asked: signal.Signals | None, insisted: bool) -> End:
     """What an ended group means. `status` as subprocess gives it, `outcome` what the workers wrote. Pure."""
-    try:
-        said = json.loads(outcome)
-    except ValueError:
-        said = {}
+    said = read(outcome)
     # a worker that crashed makes accelerate signal the others: what they take for a stop is a crash
     if said and not (said["code"] == PREEMPTED and status > 0 and not asked):
         return End(
@@ -142,6 +164,7 @@ def judge(status: int, outcome: str, asked: signal.Signals | None, insisted: boo
             said.get("run"),
             said.get("what", ""),
             said.get("fix", ""),
+            Failure(said["code"], **said["told"]) if "told" in said else None,
             crashed=said["code"] == DIED,
         )
     if insisted:

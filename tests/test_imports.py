@@ -11,13 +11,15 @@ from rigs import REPOSITORY
 
 PARTS = ("launch", "trainers", "models", "data_prep")
 FILES = [p.relative_to(REPOSITORY) for part in PARTS for p in sorted((REPOSITORY / part).rglob("*.py"))]
-TORCH_FREE = ("config", "rundir", "workloads", "group.process")
+TORCH_FREE = ("begin", "config", "rundir", "records", "workloads", "group.process")
 MAY = {  # what a part may import of ours
     "launch": {
         "launch",
         "data_prep",
         "trainers.PROGRAM",
+        "trainers.begin",
         "trainers.config",
+        "trainers.records",
         "trainers.rundir",
         "trainers.workloads",
     },

@@ -18,7 +18,7 @@ import pytest
 from relaunch.data_prep import errors, prep
 from relaunch.data_prep.errors import HARDWARE, PREEMPTED, USAGE
 from relaunch.launch import __main__ as launch
-from relaunch.launch import accelerate_config, start
+from relaunch.launch import accelerate_config, command
 from relaunch.trainers import config
 from rigs import prep_sources
 
@@ -133,7 +133,7 @@ def test_commands_are_known_and_parse(page):
             case ["relaunch", "prep", *rest]:
                 prep._parser().parse_args(rest)
             case ["relaunch", "train", *rest]:
-                config.parse(start.split(rest)[1])
+                config.parse(command.split(rest)[1])
             case ["accelerate", *_]:
                 config.parse(words[words.index("trainers.train") + 1 :])
 

@@ -18,4 +18,9 @@ if (
 
 if __name__ == "__main__":
     verb = sys.argv.pop(1)
-    runpy.run_module(f"relaunch.trainers.{verb}", run_name="__main__")
+    try:
+        runpy.run_module(f"relaunch.trainers.{verb}", run_name="__main__")
+    except KeyboardInterrupt:  # before the verb could deal with it itself
+        from relaunch.trainers.group import process
+
+        sys.exit(process.interrupted())

@@ -180,6 +180,8 @@ class Job:
 class Parser(argparse.ArgumentParser):
     """argparse whose mistakes are a Failure 64 of one line, and which takes --a_b for --a-b."""
 
+    beside: tuple[Parser, ...] = ()  # that read other flags of the same line: a mistyped one may be theirs
+
     def __init__(self, *args, **kwargs):
         super().__init__(
             *args, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs
@@ -188,9 +190,8 @@ class Parser(argparse.ArgumentParser):
     def error(self, message):
         if message.startswith("unrecognized arguments: "):
             word = message.split(": ", 1)[1].split()[0]
-            near = workloads.nearest(
-                word, [s for a in self._actions for s in a.option_strings if s.startswith("--")]
-            )
+            flags = [s for p in (self, *self.beside) for a in p._actions for s in a.option_strings]
+            near = workloads.nearest(word, [s for s in flags if s.startswith("--")])
             raise Failure(
                 USAGE,
                 f"unknown argument {word!r}",
@@ -205,7 +206,12 @@ class Parser(argparse.ArgumentParser):
             else a
             for a in args
         ]
-        return super().parse_known_args(args, namespace)
+        found, rest = super().parse_known_args(args, namespace)
+        for action in self._actions:
+            if getattr(found, action.dest, None) == "" and action.default != "":  # an unset $VARIABLE
+                name = action.option_strings[0] if action.option_strings else action.metavar
+                raise Failure(USAGE, f"{name} is empty", "give it a value, or leave it out")
+        return found, rest
 
 
 def flag(name: str) -> str:
@@ -294,7 +300,7 @@ def overview(prog: str) -> str:
     return "\n".join(lines + ["", f"{prog} WORKLOAD --help lists the flags and their defaults."])
 
 
-def parse(argv: list[str], prog: str = "relaunch train") -> Job:
+def parse(argv: list[str], prog: str = "relaunch train", beside: tuple[Parser, ...] = ()) -> Job:
     """Parse `WORKLOAD --flag value …`. Raises Failure 64; `--help` prints and leaves with 0."""
     if not argv or argv[0] in ("-h", "--help"):
         print(overview(prog))
@@ -306,7 +312,9 @@ def parse(argv: list[str], prog: str = "relaunch train") -> Job:
             f"type: {prog} {' | '.join(workloads.names())} …",
         )
     work = workloads.load(argv[0])
-    given = vars(workload_parser(argv[0], prog).parse_args(list(argv[1:])))
+    parser = workload_parser(argv[0], prog)
+    parser.beside = beside
+    given = vars(parser.parse_args(list(argv[1:])))
     launch = Launch(**{f.name: given[f.name] for f in fields(Launch) if f.name in given})
     preset = {}
     if launch.preset:

@@ -11,9 +11,10 @@ import platform
 import sys
 
 from relaunch.data_prep import files
-from relaunch.data_prep.errors import DATA, LOCKED, USAGE, Failure
+from relaunch.data_prep.errors import DATA, LOCKED, PREEMPTED, STOPPED, USAGE, Failure
 from relaunch.trainers import rundir
-from relaunch.trainers.config import CHANGEABLE_ON_RESUME, EXTENDABLE, Job, RunConfig, merge_resumed, parse
+from relaunch.trainers.begin import Beginning, begin, command_to_go_on
+from relaunch.trainers.config import CHANGEABLE_ON_RESUME, EXTENDABLE, Job, RunConfig, parse
 from relaunch.trainers.group import process
 from relaunch.trainers.rundir import RunDir
 
@@ -34,50 +35,23 @@ def run(argv: list[str]) -> tuple[int, str | None]:
         if getattr(launch, name):
             raise Failure(USAGE, f"--{name} goes with --evaluate")
     # the run belongs to the machine of rank 0: what another one has under its name is of no account
-    existing, config = place(job) if os.environ.get("GROUP_RANK", "0") == "0" else (None, job.config)
-    return train(job, existing, config)
+    here = os.environ.get("GROUP_RANK", "0") == "0"
+    return train(job, begin(job) if here else Beginning(None, job.config))
 
 
-def place(job: Job) -> tuple[RunDir | None, RunConfig]:
-    """The run to continue (None: a new one is made) and its config. Reads only."""
-    resume, name = job.launch.resume, job.launch.run
-    run = RunDir(rundir.locate(name)) if name else None
-    if resume and resume != "auto" and run and rundir.find(resume)[0].resolve() == run.path.resolve():
-        resume = "auto"
-    if resume == "auto" and not run:
-        raise Failure(USAGE, "--resume auto needs to know which run", "add --run NAME")
-    if run and run.begun():
-        if resume != "auto":
-            raise Failure(
-                USAGE,
-                f"{run.path} already holds a run",
-                "add --resume auto to continue it, or choose another --run",
-            )
-        return run, merge_resumed(RunConfig.from_json(files.read_json(run.config)), job)
-    if (
-        run
-        and run.path.exists()
-        and (
-            not run.path.is_dir()
-            or any(not p.name.startswith(".") and p.name not in ("STOP", "logs") for p in run.path.iterdir())
-        )
-    ):
-        raise Failure(USAGE, f"{run.path} exists and is not a run", "choose another --run")
-    return None, job.config
-
-
-def train(job: Job, existing: RunDir | None, config: RunConfig) -> tuple[int, str | None]:
+def train(job: Job, beginning: Beginning) -> tuple[int, str | None]:
     from relaunch.trainers.group.runtime import Runtime
 
+    config = beginning.config
     runtime = Runtime(config.threads, config.deterministic, job.launch.timeout)
     with runtime.watched():
-        existing, config = runtime.broadcast((existing, config))
-        if config.threads:
-            runtime.set_threads(config.threads)
-        return train_together(job, existing, config, runtime)
+        beginning = runtime.broadcast(beginning)
+        if beginning.config.threads:
+            runtime.set_threads(beginning.config.threads)
+        return train_together(job, beginning, runtime)
 
 
-def train_together(job: Job, existing: RunDir | None, config: RunConfig, runtime) -> tuple[int, str | None]:
+def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | None]:
     from relaunch.data_prep.packed import data_root, open_packed
     from relaunch.trainers.build import check_micro_batch, make_model, make_optimizer, make_task
     from relaunch.trainers.loop import Training, total_steps
@@ -85,6 +59,7 @@ def train_together(job: Job, existing: RunDir | None, config: RunConfig, runtime
     from relaunch.trainers.weights.source import open_source
     from relaunch.trainers.weights.state import load_weights
 
+    config, existing = beginning.config, beginning.run if beginning.resumes else None
     # everything that can be wrong is found here, before anything is written
     packed = runtime.on_every_rank(lambda: open_packed(config.data, data_root(job.launch.data_root)))
     task = runtime.on_every_rank(
@@ -93,10 +68,10 @@ def train_together(job: Job, existing: RunDir | None, config: RunConfig, runtime
     runtime.on_every_rank(lambda: packed.check_split(packed.eval_split))
     model = runtime.on_every_rank(lambda: make_model(config, packed))
     runtime.on_every_rank(lambda: check_micro_batch(config, model, packed, runtime.world))
-    if job.launch.resume not in (None, "auto") and not existing:
+    if beginning.weights:
 
         def read():
-            source = open_source(job.launch.resume)
+            source = open_source(beginning.weights)
             return source.weights(), str(source.path)
 
         weights, where = runtime.on_rank_0(read)
@@ -150,7 +125,7 @@ def train_together(job: Job, existing: RunDir | None, config: RunConfig, runtime
     model.to(runtime.device)
     opened = []  # on rank 0
 
-    def begin():
+    def open_run():
         from relaunch.trainers.metrics import Metrics
 
         step, evaluated = (state.meta["step"], state.meta["evaluated"]) if state else (0, 0)
@@ -163,7 +138,7 @@ def train_together(job: Job, existing: RunDir | None, config: RunConfig, runtime
             if not state:
                 opened[0].describe(config, task, model, packed)
 
-    runtime.on_rank_0(begin)
+    runtime.on_rank_0(open_run)
     metrics = opened[0] if opened else None
     training = Training(
         config,
@@ -182,6 +157,8 @@ def train_together(job: Job, existing: RunDir | None, config: RunConfig, runtime
                 training.restore(state)
             training.say(headline(training, packed, state))
             code = training.train()
+            if code in (PREEMPTED, STOPPED):
+                training.say(f"to go on: {command_to_go_on(job.argv, run)}")
     except Exception as error:  # the launcher compares where crashes happened
         if runtime.main:
             code, what = (

@@ -10,42 +10,21 @@ from __future__ import annotations
 import argparse
 import itertools
 import math
-import os
 import re
 import sys
 import time
 from dataclasses import dataclass, fields
-from pathlib import Path
-
-import yaml
 
 from relaunch.data_prep.errors import USAGE, Failure
-from relaunch.launch import PROGRAM, accelerate_config, plan, preflight, start
+from relaunch.launch import PROGRAM, accelerate_config, command, draft, plan, preflight
 from relaunch.launch.facts import Facts
+from relaunch.launch.submit.surroundings import Site, checked, site
 from relaunch.trainers import config, rundir
-from relaunch.trainers.workloads import nearest
+from relaunch.trainers.begin import AUTO, begin
+from relaunch.trainers.rundir import RunDir
 
-# What a job gets of the environment it is submitted from. A whole environment holds tokens, and surprises.
-KEPT = ("HOME", "USER", "LOGNAME", "PATH", "LANG", "RELAUNCH_DATA", "HF_HOME", "HF_ENDPOINT")
-KEPT_PREFIXES = ("NCCL_", "GLOO_", "UCX_")
-SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|(^|_)KEY", re.IGNORECASE)
 REQUEUES = 20  # each brings one time limit's worth of training: more is a job that nobody looks after
 THREADS = 2  # CPUs per process: one trains, one writes; there are no loader processes
-
-
-@dataclass(frozen=True, kw_only=True)
-class Site:
-    """What is written once per cluster (--site FILE, YAML). `lines` and `container` are shell of the site's own."""
-
-    partition: str = ""
-    account: str = ""
-    qos: str = ""
-    constraint: str = ""
-    modules: tuple[str, ...] = ()
-    directives: tuple[str, ...] = ()  # more of #SBATCH, such as --mem=64G
-    lines: tuple[str, ...] = ()  # run before the start
-    container: str = ""  # put before the command; {image} is the job's
-    python: str = ""  # the interpreter there
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,19 +143,20 @@ def parser(kind: str) -> config.Parser:
 
 def parse(kind: str, argv: list[str]) -> Job:
     """The job of a command line, its training checked. Failure 64 or 65."""
-    given, words = parser(kind).parse_known_args(argv)
-    typed, rest = start.split(words)
+    own = parser(kind)
+    given, words = own.parse_known_args(argv)
+    typed, rest = command.split(words)
     if taken := {"machines", "machine_rank", "address", "port", "dry_run"} & set(typed):
-        flag = start.words({min(taken): 0})[0]
+        flag = command.words({min(taken): 0})[0]
         raise Failure(
             USAGE,
             f"{flag} is what the job itself finds out",
             "leave it out; --nodes N says how many machines",
         )
-    job = start.parse(rest)
-    if job.launch.run and not job.launch.resume:
-        job = start.parse([*rest, "--resume", "auto"])  # as it will be started
-    weights = job.launch.resume if job.launch.resume != "auto" else None
+    job = command.job(rest, own)
+    if not job.launch.run:
+        begin(job)  # `--resume auto` would not say what to go on with
+    weights = job.launch.resume if job.launch.resume != AUTO else None
     if job.launch.evaluate or job.launch.stop_after:
         raise Failure(USAGE, "a job trains to the end", "leave --evaluate and --stop-after out")
     if weights and kind != "slurm":
@@ -190,17 +170,14 @@ def parse(kind: str, argv: list[str]) -> Job:
             USAGE, "a SLURM job needs to know how long it may run", "add --time 4:00:00, for example"
         )
     shape, added = layout(typed, given.nodes, given.gpus)
-    settings = start.trained(job)
+    dated = rundir.ROOT / f"{job.config.workload}-{time.strftime('%Y%m%d-%H%M%S')}"
+    run = rundir.locate(job.launch.run) if job.launch.run else dated
     tasks = sweep(given.sweep)
-    for _, flags in tasks or [("", ())]:
-        check(rest, shape, start.trained(start.parse([*job.argv, *flags])), "emulate" in typed)
+    for label, flags in tasks or [("", ())]:
+        settings = trained([*rest, *flags], f"{run}-{label}" if label else str(run), weights, own)
+        check(rest, shape, settings, "emulate" in typed)
     if kind == "slurm":
-        start.data_of(settings, job.launch.data_root)
-    run = (
-        rundir.locate(job.launch.run)
-        if job.launch.run
-        else rundir.ROOT / f"{settings.workload}-{time.strftime('%Y%m%d-%H%M%S')}"
-    )
+        draft.data_of(settings, job.launch.data_root)
     name = checked("--name", given.name or run.name)
     if re.search(r"^\.|[/%]", name):  # it names a folder, in a pattern of sbatch's
         raise Failure(USAGE, f"--name {name} holds / or %, or begins with a dot", "choose another")
@@ -208,7 +185,7 @@ def parse(kind: str, argv: list[str]) -> Job:
     gpus = given.gpus if given.gpus is not None else 0 if shape.use_cpu or "emulate" in typed else local
     return Job(
         name=name,
-        words=(*without(words, "--run", "--resume"), *added),
+        words=(*command.without(words, "--run", "--resume"), *added),
         run=str(run),
         weights=weights,
         nodes=shape.machines,
@@ -219,6 +196,12 @@ def parse(kind: str, argv: list[str]) -> Job:
         data=settings.data,
         given=given,
     )
+
+
+def trained(rest: list[str], run: str, weights: str | None, own: config.Parser) -> config.RunConfig:
+    """What the job trains when it starts: it goes on with its run if that is begun by then, as its script does."""
+    resume = weights if weights and not RunDir(run).begun() else AUTO
+    return begin(command.job([*rest, "--run", run, "--resume", resume], own)).config
 
 
 def layout(
@@ -288,17 +271,6 @@ def sweep(points: list[str]) -> tuple[tuple[str, tuple[str, ...]], ...]:
     return tuple(tasks.items())
 
 
-def without(words: list[str], *flags: str) -> list[str]:
-    """The words less these flags and their values."""
-    kept, skip = [], False
-    for word in words:
-        name = word.split("=", 1)[0].replace("_", "-")
-        if not skip and name not in flags:
-            kept.append(word)
-        skip = not skip and word in flags
-    return kept
-
-
 def seconds(text: str) -> int:
     """SLURM's ways of writing a time limit: M, M:SS, H:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS. Failure 64 for others, and for none."""
     if not re.fullmatch(r"(\d+-)?\d+(:\d+){0,2}", text):
@@ -309,71 +281,3 @@ def seconds(text: str) -> int:
     if not total:
         raise Failure(USAGE, f"--time {text} is no time at all", "write MINUTES, H:MM:SS or D-HH:MM:SS")
     return total
-
-
-def site(given: argparse.Namespace) -> Site:
-    """The site's file with the typed flags over it. Failure 64 names what is wrong in it."""
-    values, path = {}, given.site
-    if path:
-        try:
-            values = yaml.safe_load(Path(path).read_text()) or {}
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise Failure(
-                USAGE,
-                f"--site {path} cannot be read ({error})",
-                "it is a YAML file; docs/clusters.md shows one",
-            ) from error
-    if not isinstance(values, dict):
-        raise Failure(USAGE, f"--site {path} holds no fields", "docs/clusters.md shows one")
-    known = {f.name: f.default for f in fields(Site)}
-    for name, value in values.items():
-        if name not in known:
-            near = nearest(str(name), list(known))
-            raise Failure(
-                USAGE,
-                f"{path}: unknown field {name!r}",
-                f"did you mean {near}?" if near else f"it may hold {', '.join(known)}",
-            )
-        if known[name] == "" and not isinstance(value, str):
-            raise Failure(USAGE, f"{path}: {name} is not a text", "quote it")
-        if known[name] == () and not (isinstance(value, list) and all(isinstance(v, str) for v in value)):
-            raise Failure(USAGE, f"{path}: {name} is not a list of texts", "write it as [a, b]")
-    values |= {name: value for name in known if (value := getattr(given, name, None))}
-    return Site(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
-
-
-def checked(name: str, text: str) -> str:
-    """Text for a line of its own, of which nothing may begin another. Failure 64."""
-    if not text.isprintable() or '"' in text:
-        raise Failure(
-            USAGE, f"{name} {text!r} has a line break, a quote or a control character", "leave it out"
-        )
-    return text
-
-
-def environment(job: Job, capture: bool = True) -> tuple[dict[str, str], list[str]]:
-    """What the job gets of the environment: values that may be written down, and names whose values may not.
-
-    Without `capture` only what `--env` names: a laptop's PATH and HOME mean nothing in a container.
-    """
-    shown, hidden = {}, []
-    words = [
-        name for name in sorted(os.environ) if capture and (name in KEPT or name.startswith(KEPT_PREFIXES))
-    ]
-    for word in [*words, *job.given.env]:
-        name, given, value = word.partition("=")
-        if not re.fullmatch(r"[A-Za-z_]\w*", name):
-            raise Failure(USAGE, f"--env {name!r} is not the name of a variable", "write NAME or NAME=VALUE")
-        if SECRET.search(name) and given:
-            raise Failure(
-                USAGE,
-                f"--env {name}=… would write a secret down for others to read",
-                f"export {name} and say --env {name}",
-            )
-        if SECRET.search(name):
-            hidden.append(name)
-        elif given or name in os.environ:
-            shown[name] = value if given else os.environ[name]
-        else:
-            raise Failure(USAGE, f"--env {name} is not set here", "write --env NAME=VALUE")
-    return shown, hidden

@@ -14,7 +14,8 @@ import shlex
 import yaml
 
 from relaunch.data_prep.errors import PREEMPTED, USAGE, Failure
-from relaunch.launch.submit.describe import Job, checked, environment
+from relaunch.launch.submit.describe import Job
+from relaunch.launch.submit.surroundings import checked, environment
 
 GRACE = 180  # s from SIGTERM to SIGKILL: above the 120 s that accelerate is given to save and leave
 RETRY = (
@@ -47,7 +48,7 @@ def mounts(job: Job) -> tuple[list[dict], list[dict]]:
 
 def variables(job: Job) -> list[dict]:
     """Values of what may be read by others; secrets by reference to a Secret named `relaunch`."""
-    kept, hidden = environment(job, capture=False)
+    kept, hidden = environment(job.given.env, capture=False)
     return [{"name": k, "value": v} for k, v in kept.items()] + [
         {"name": k, "valueFrom": {"secretKeyRef": {"name": "relaunch", "key": k}}} for k in hidden
     ]

@@ -17,7 +17,7 @@ from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, HARDWARE, USAGE, Failure
 from relaunch.launch.submit import slurm
 from relaunch.launch.submit.describe import Job
-from relaunch.trainers import rundir
+from relaunch.trainers import records, rundir
 from relaunch.trainers.config import Parser
 from relaunch.trainers.rundir import RunDir
 
@@ -73,11 +73,14 @@ def submit(job: Job) -> int:
     return 0
 
 
+NOTE = {"ids": list, "runs": list, "logs": str}
+
+
 def noted(job: str) -> dict:
     """What was written down when it was submitted from this folder."""
     for path in (rundir.ROOT / "jobs").glob("*/*.json"):
-        note = files.read_json(path)
-        if job.split("_")[0] in note["ids"]:
+        note = records.read(path, NOTE)
+        if NOTE.keys() <= note.keys() and job.split("_")[0] in note["ids"]:
             return note
     return {"ids": [job], "runs": [], "logs": None}
 
@@ -118,14 +121,14 @@ def status(job: str) -> int:
     lines = [line for j in meant(job, note) for line in standing(j)]
     for name in note["runs"]:
         run = RunDir(name)
-        if run.status.exists():
-            said = files.read_json(run.status)
-            code = "" if said["code"] is None else f", code {said['code']}"
-            lines.append(
-                f"run {name}: {said['state']}{code}, step {said['step']}{', ' + said['reason'] if said['reason'] else ''} ({said['time']})"
-            )
-        else:
-            lines.append(f"run {name}: not begun")
+        said = records.status(run)
+        words = [
+            said.get("state", "its status.json cannot be read" if run.status.exists() else "not begun"),
+            *([f"code {said['code']}"] if "code" in said else []),
+            *([f"step {said['step']}"] if "step" in said else []),
+            *([said["reason"]] if said.get("reason") else []),
+        ]
+        lines.append(f"run {name}: {', '.join(words)}" + (f" ({said['time']})" if "time" in said else ""))
     if not lines:
         raise Failure(
             DATA,

@@ -12,7 +12,9 @@ import shlex
 from pathlib import Path
 
 from relaunch.data_prep.errors import USAGE, Failure
-from relaunch.launch.submit.describe import Job, checked, environment, without
+from relaunch.launch import command
+from relaunch.launch.submit.describe import Job
+from relaunch.launch.submit.surroundings import checked, environment
 
 
 def block(job: Job) -> str:
@@ -33,7 +35,7 @@ def block(job: Job) -> str:
         "python3",
         "launch/__main__.py",
         "train",
-        *without(list(job.words), "--data", "--data-root"),
+        *command.without(list(job.words), "--data", "--data-root"),
         "--data",
         source,
         "--run",
@@ -41,7 +43,7 @@ def block(job: Job) -> str:
         "--resume",
         "auto",
     ]
-    values, hidden = environment(job, capture=False)
+    values, hidden = environment(job.given.env, capture=False)
     lines = [
         f"Task name:      {job.name}",
         f"Image:          {checked('--image', given.image) or 'one with Python 3.11, PyTorch 2.10 and what pyproject.toml lists'}",

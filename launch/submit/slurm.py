@@ -11,8 +11,9 @@ import shlex
 from pathlib import Path
 
 from relaunch.data_prep.errors import USAGE, Failure
-from relaunch.launch.submit.describe import Job, checked, environment
-from relaunch.trainers import rundir
+from relaunch.launch.submit.describe import Job
+from relaunch.launch.submit.surroundings import checked, environment
+from relaunch.trainers import records, rundir
 from relaunch.trainers.rundir import RunDir
 
 AHEAD = 120  # s before the time limit in which a run of unknown size saves and leaves
@@ -31,13 +32,15 @@ def ahead(run: RunDir, limit: int) -> int:
     not show, and is reckoned from its size. At most a quarter of the limit; SLURM itself may be a minute early.
     """
     took = []
-    for manifest in run.checkpoints.glob("step-*/MANIFEST.json"):
-        model, optimizer = (
-            manifest.with_name(f"{name}.safetensors").stat() for name in ("model", "optimizer")
-        )
-        took.append(
-            (manifest.stat().st_mtime - model.st_mtime) * (1 + model.st_size / max(optimizer.st_size, 1))
-        )
+    for checkpoint in records.committed(run):
+        try:
+            model, optimizer, manifest = (
+                (checkpoint / name).stat()
+                for name in ("model.safetensors", "optimizer.safetensors", "MANIFEST.json")
+            )
+        except OSError:  # it has just been dropped for a newer one
+            continue
+        took.append((manifest.st_mtime - model.st_mtime) * (1 + model.st_size / max(optimizer.st_size, 1)))
     return min(max(AHEAD, 60 + round(3 * max(took))) if took else AHEAD, limit // 4)
 
 
@@ -80,7 +83,7 @@ def checked_line(directive: str) -> str:
 
 def script(job: Job) -> str:
     """The whole script. Text of the user's is quoted wherever a shell reads it; the site's lines are shell by intent."""
-    values, names = environment(job)
+    values, names = environment(job.given.env)
     cases = [
         f"  {i}) RUN={shlex.quote(run)} FLAGS=({shlex.join(flags)}) ;;"
         for i, (run, flags) in enumerate(job.runs())

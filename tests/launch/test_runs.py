@@ -10,8 +10,9 @@ import time
 import pytest
 
 from relaunch.data_prep.errors import Failure
-from relaunch.launch import accelerate_config, plan, processes, restart, runs
+from relaunch.launch import accelerate_config, plan, processes, runs
 from relaunch.launch.facts import Facts
+from relaunch.trainers import records
 from relaunch.trainers.rundir import RunDir
 
 ROOT = str(accelerate_config.FOLDER.parent)
@@ -181,13 +182,13 @@ def test_one_real_training_is_killed_restarted_and_stopped(here):
         "--threads",
         "1",
     )
-    wait_for(lambda: restart.newest(run) >= 4)
+    wait_for(lambda: (records.newest(run) or 0) >= 4)
     first = json.loads(run.status.read_text())["pid"]
     assert first in processes.children(training.pid)
     os.kill(first, signal.SIGKILL)
     wait_for(lambda: json.loads(run.status.read_text())["pid"] != first)
-    kept = restart.newest(run)
-    wait_for(lambda: restart.newest(run) > kept)
+    kept = records.newest(run)
+    wait_for(lambda: records.newest(run) > kept)
     assert finish(relaunch(here, "stop", "first"))[0] == 0
     code, text = finish(training)
     assert code == 78, text
@@ -200,7 +201,7 @@ def test_one_real_training_is_killed_restarted_and_stopped(here):
     )
     assert (
         dry[0] == 0
-        and f"goes on from its checkpoint of step {restart.newest(run):,}" in dry[1]
+        and f"goes on from its checkpoint of step {records.newest(run):,}" in dry[1]
         and "1,437 train" in dry[1]
     )
 

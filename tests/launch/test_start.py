@@ -11,7 +11,7 @@ import pytest
 
 from relaunch.data_prep.errors import Failure
 from relaunch.launch import __main__ as cli
-from relaunch.launch import accelerate_config, facts, plan, preflight, start, supervise
+from relaunch.launch import accelerate_config, command, draft, facts, plan, preflight, supervise
 from relaunch.launch.facts import Facts
 from relaunch.trainers import PROGRAM
 
@@ -23,7 +23,7 @@ HIDDEN = Facts(gpus=4, gpus_installed=8, cores=64)  # CUDA_VISIBLE_DEVICES=0,1,2
 
 
 def planned(machine: Facts, name: str, *argv: str, verb="train") -> plan.Plan:
-    typed, rest = start.split(list(argv) or ["mnist"])
+    typed, rest = command.split(list(argv) or ["mnist"])
     emulate = typed.pop("emulate", False)
     asked = accelerate_config.read(name)
     return plan.make(
@@ -32,7 +32,7 @@ def planned(machine: Facts, name: str, *argv: str, verb="train") -> plan.Plan:
         asked,
         accelerate_config.override(asked, **typed),
         machine,
-        start.trained(start.parse(rest)),
+        draft.beginning(command.job(rest), 0).config,
         emulate=emulate,
     )
 
@@ -116,7 +116,7 @@ def test_the_config_may_choose_gpus(tmp_path):
     assert todo.variables["CUDA_VISIBLE_DEVICES"] == "3"
 
 
-def test_one_process_is_started_without_the_engine():
+def test_one_process_is_started_without_accelerate():
     todo = planned(LAPTOP, "cpu", "mnist", "--epochs", "2")
     assert todo.direct and todo.command == (sys.executable, PROGRAM, "train", "mnist", "--epochs", "2")
     env = plan.environment(
@@ -176,7 +176,7 @@ def test_the_variables_are_those_of_accelerates_own_launcher():
         ),
     ],
 )
-def test_several_go_through_the_engine(name, argv, flags):
+def test_several_go_through_accelerate(name, argv, flags):
     todo = planned(EIGHT, name, *argv)
     file = str(accelerate_config.FOLDER / f"{name}.yaml")
     assert todo.command[1:] == (
@@ -193,7 +193,7 @@ def test_several_go_through_the_engine(name, argv, flags):
 
 
 def test_the_launchers_flags_are_taken_out_wherever_they_stand():
-    typed, rest = start.split(
+    typed, rest = command.split(
         "cifar10 --config cpu2 --epochs 3 --num_processes=3 --arch net --mixed_precision bf16".split()
     )
     assert typed == {"config": "cpu2", "processes": 3, "precision": "bf16"}
@@ -205,20 +205,20 @@ def test_the_launchers_flags_are_taken_out_wherever_they_stand():
         ("mnist --config", "expected one argument"),
     ):
         with pytest.raises(Failure) as caught:
-            start.split(argv.split())
+            command.split(argv.split())
         assert caught.value.code == 64 and says in caught.value.line()
 
 
 def test_a_mistyped_flag_of_the_launcher_is_named():
     with pytest.raises(Failure) as caught:
-        start.parse(["mnist", "--num-proceses", "2"])
+        command.job(["mnist", "--num-proceses", "2"])
     assert "did you mean --num-processes?" in caught.value.line()
 
 
 def test_a_resumed_run_is_planned_with_its_own_batch(tmp_path):
     run = tmp_path / "first"
     run.mkdir()
-    first = start.parse(["mnist", "-b", "9", "--run", str(run)])
+    first = command.job(["mnist", "-b", "9", "--run", str(run)])
     (run / "config.json").write_text(json.dumps(first.config.to_json()))
     argv = ["mnist", "--run", str(run), "--resume", "auto", "--num-processes", "3"]
     preflight.check(planned(LAPTOP, "cpu2", *argv))

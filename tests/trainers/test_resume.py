@@ -468,7 +468,7 @@ def test_runs_that_are_not_to_be_continued(train, relaunch_env, capsys):
         (["--run", "./notes"], 64, "notes exists and is not a run"),
         (["--run", "notes/thesis.txt"], 64, "notes/thesis.txt exists and is not a run"),
         (["--run", "./notes", "--resume", "auto"], 64, "notes exists and is not a run"),
-        (["--resume", "auto"], 64, "--resume auto needs to know which run"),
+        (["--resume", "auto"], 64, "--resume auto needs --run, and no run of cifar10 is here; add --run NAME"),
         (["--resume", "nowhere", "--run", "./new"], 65, "no run or checkpoint 'nowhere'"),
         (["--resume", "./run@7", "--run", "./new"], 65, "run has no checkpoint of step 7; it has 2"),
         (["--resume", "notes/thesis.txt", "--run", "./new"], 65, "notes/thesis.txt"),

@@ -98,6 +98,12 @@ def tell(text: str, to=None, write: Callable = print) -> None:
         (to or sys.stdout).flush()
 
 
+def interrupted() -> int:
+    """Say that Ctrl-C ended something that saves nothing; returns the code."""
+    tell("relaunch: 130 interrupted", sys.stderr)
+    return 128 + signal.SIGINT
+
+
 def rank() -> int:
     return int(os.environ.get("RANK", 0))
 
@@ -106,7 +112,9 @@ def main(run: Callable[[list[str]], tuple[int, str | None]], saves: bool = True)
     """Run an entry point that returns (code, run folder) or raises Failure; returns the process's exit code.
 
     Under `relaunch` the code goes into the file RELAUNCH_OUTCOME and the process ends with 0, so that accelerate
-    between the two adds no traceback of its own. What `saves` at a stop signal listens to them; the rest just ends.
+    between the two adds no traceback of its own; beside it `told`, the failure whose line is printed already, or
+    `what` and `fix` of one that `relaunch` is to say. What `saves` at a stop signal listens to them; the rest just
+    ends.
     """
     faulthandler.enable()  # a crash of native code says where it was
     if saves:
@@ -122,10 +130,11 @@ def main(run: Callable[[list[str]], tuple[int, str | None]], saves: bool = True)
             tell(lost.line(), sys.stderr)
     except Failure as failure:
         code = failure.code
+        said["told"] = {"what": failure.what, "fix": failure.fix}
         if os.environ.get("LOCAL_RANK", "0") == "0":  # on each machine: another's log may be out of sight
             tell(failure.line(), sys.stderr)
     except KeyboardInterrupt:
-        code = 128 + signal.SIGINT
+        code = interrupted()
     for s in SIGNALS:  # the run is over: a late signal must not turn its end into another
         signal.signal(s, signal.SIG_IGN)
     if outcome and (rank() == 0 and "what" not in said or not os.path.getsize(outcome)):

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, DIVERGED, Failure
+from relaunch.trainers.records import checkpoints, step_of
 from relaunch.trainers.rundir import RunDir
 
 if TYPE_CHECKING:
@@ -43,15 +44,6 @@ class State:
     model: dict[str, Tensor]
     optimizer: dict[str, Tensor]
     meta: dict
-
-
-def step_of(path: Path) -> int:
-    return int(path.name.removeprefix("step-"))
-
-
-def checkpoints(run: RunDir) -> list[Path]:
-    """A run's checkpoint folders, oldest first, valid or not."""
-    return sorted(p for p in run.checkpoints.glob("step-*") if p.name.removeprefix("step-").isdigit())
 
 
 def save(run: RunDir, state: State, keep: int, protect: set[int] = frozenset()) -> Path:

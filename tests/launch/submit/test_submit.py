@@ -3,6 +3,7 @@
 Fixtures come from submitting.py.
 """
 
+import json
 import os
 import re
 import shlex
@@ -12,8 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from relaunch.launch import PROGRAM
+from relaunch.data_prep.errors import Failure
+from relaunch.launch import PROGRAM, command
 from relaunch.launch.submit import describe, queue, slurm
+from relaunch.trainers.config import parse
 from relaunch.trainers.rundir import RunDir
 from rigs.submitting import DIGITS, refused, relaunch
 
@@ -342,7 +345,35 @@ def test_the_site_file(written):
     assert "modules is not a list" in refused("slurm", *DIGITS, "--time", "5", "--site", "site.yaml")
 
 
+def test_a_sheets_data_and_run_are_the_platforms_however_they_were_typed(written):
+    where = ["python3", "launch/__main__.py", "train", "mnist", "--config", "1gpu", "--data", "/data/a/mnist"]
+    where += ["--run", "/output/r", "--resume", "auto"]
+    for root in (["--data_root", "X"], ["--data-root=X"], ["--data_root=X"], ["--data-root", "X"], []):
+        for run in (["--run", "r"], ["--run=r"]):
+            line = written("sheet", "mnist", "--user", "a", *root, *run).splitlines()
+            line = next(words for words in line if words.startswith("cd /code && exec "))
+            assert shlex.split(line)[4:] == where
+            assert command.without([*root, *run, "-b", "8"], "--data-root", "--run") == ["-b", "8"]
+
+
+def test_resuming_needs_to_know_which_run():
+    for kind in (["slurm", "--time", "5"], ["sheet", "--user", "a"]):
+        assert "--resume auto needs --run" in refused(kind[0], *DIGITS, *kind[1:], "--resume", "auto")
+
+
+def test_a_submitted_run_that_is_begun_is_checked_with_its_own_config(written):
+    run = RunDir("runs/r")
+    run.path.mkdir(parents=True)
+    run.config.write_text(json.dumps(parse(["mnist", "-b", "9", "--data", "digits"]).config.to_json()))
+    typed = ["slurm", "mnist", "--time", 5, "--run", "r", "--config", "cpu2", "--num-processes", 3]
+    assert "--num-processes 3" in written(*typed)  # 64, the default, would not divide
+    assert "--lr 7.0 differs from this run's" in refused(*map(str, typed), "--lr", "7")
+
+
 def test_other_weights_are_only_begun_with(written):
+    with pytest.raises(Failure, match="no run or checkpoint 'runs/first'"):
+        written("slurm", *DIGITS, "--time", 5, "--run", "tuned", "--resume", "runs/first@best")
+    Path("runs/first").mkdir(parents=True)
     script = written("slurm", *DIGITS, "--time", 5, "--run", "tuned", "--resume", "runs/first@best")
     say = '[[ $* != *true ]] || exit 0; echo "$@"'
     assert "--run runs/tuned --resume runs/first@best" in rehearse(script, srun=say)[1]
