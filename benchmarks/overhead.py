@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from relaunch.data_prep.packed import Writer, open_packed
+from relaunch.data_prep.packed import open_packed
+from relaunch.data_prep.writer import Writer
 from relaunch.trainers.build import make_model, make_optimizer, make_task
 from relaunch.trainers.config import parse
 from relaunch.trainers.group.runtime import Runtime

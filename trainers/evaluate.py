@@ -115,6 +115,7 @@ def run(argv: list[str]) -> tuple[int, str | None]:
 def evaluate(launch: Launch, config: RunConfig | None, changes: dict) -> tuple[int, str | None]:
     """Evaluate launch.resume and write its predictions. `config` describes foreign weights; `changes` override either."""
     from relaunch.data_prep.packed import data_root, open_packed
+    from relaunch.data_prep.recipes import ensure
     from relaunch.trainers.group.runtime import Runtime
     from relaunch.trainers.weights.source import config_for, open_source
 
@@ -126,6 +127,7 @@ def evaluate(launch: Launch, config: RunConfig | None, changes: dict) -> tuple[i
             "name its own workload",
         )
     config = dataclasses.replace(config_for(source, config), **changes)
+    ensure(config.data, data_root(launch.data_root))
     packed = open_packed(config.data, data_root(launch.data_root))
     if source.meta and "data" not in changes and packed.hash != source.meta["data_hash"]:
         raise Failure(

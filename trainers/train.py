@@ -79,13 +79,16 @@ def train(job: Job, existing: RunDir | None, config: RunConfig) -> tuple[int, st
 
 def train_together(job: Job, existing: RunDir | None, config: RunConfig, runtime) -> tuple[int, str | None]:
     from relaunch.data_prep.packed import data_root, open_packed
+    from relaunch.data_prep.recipes import ensure
     from relaunch.trainers.build import check_micro_batch, load_weights, make_model, make_optimizer, make_task
     from relaunch.trainers.loop import Training, total_steps
     from relaunch.trainers.weights import checkpoint
     from relaunch.trainers.weights.source import open_source
 
-    # everything that can be wrong is found here, before anything is written
-    packed = runtime.on_every_rank(lambda: open_packed(config.data, data_root(job.launch.data_root)))
+    # everything that can be wrong is found here, before the run is written
+    root = data_root(job.launch.data_root)
+    runtime.on_every_rank(lambda: runtime.first_here and ensure(config.data, root))
+    packed = runtime.on_every_rank(lambda: open_packed(config.data, root))
     task = runtime.on_every_rank(
         lambda: make_task(config, packed, runtime.device, runtime.rank, runtime.world)
     )

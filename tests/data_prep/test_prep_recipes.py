@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from test_packed import failure
 
-from relaunch.data_prep.prep import prepare
+from relaunch.data_prep.recipes import prepare
 from rigs.prep_sources import (
     ROOT,
     cifar10,
