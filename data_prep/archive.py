@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from relaunch.data_prep.errors import DATA, Failure
+from relaunch.data_prep.files import md5, sha256
 
 MAX_FILES = 5_000_000  # ImageNet has 1.3 million
 MAX_FILE = 4 << 30  # bytes of one file, which is read whole into memory; WikiText-103 has 0.5 GiB
@@ -67,13 +68,9 @@ class Source:
         total, same = hashlib.sha256(), {}
         with self._reading():
             for label, file in self._files_on_disk(sorted(names)):
-                with open(file, "rb") as stream:
-                    sha = hashlib.file_digest(stream, "sha256").hexdigest()
-                    if file.name in published:
-                        stream.seek(0)
-                        same[file.name] = (
-                            hashlib.file_digest(stream, "md5").hexdigest() == published[file.name]
-                        )
+                sha = sha256(file)
+                if file.name in published:
+                    same[file.name] = md5(file) == published[file.name]
                 total.update(f"{sha}  {label}\n".encode())
         facts = {"file": self.name, "sha256": sha if self.path.is_file() else total.hexdigest()}
         return facts | ({"as_published": all(same.values())} if same else {})

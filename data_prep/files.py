@@ -78,8 +78,15 @@ def remove(folder: Path) -> None:
 
 
 def sha256(path: Path) -> str:
+    """Of a file's bytes, in hexadecimal."""
     with open(path, "rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def md5(path: Path) -> str:
+    """The same, for comparison with what the publishers of a data set give."""
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "md5").hexdigest()
 
 
 def dump_json(value) -> str:

@@ -22,6 +22,7 @@ from relaunch.data_prep.errors import DATA, USAGE, Failure
 from relaunch.data_prep.files import sha256
 
 SCHEMA = 1
+FLAG = "--data-root ROOT"  # names another place to whatever packs; prep calls it --out as well
 OFFICIAL = ("mnist", "cifar10", "tiny_imagenet", "wikitext2")  # can be downloaded
 EMBEDDED = ("digits", "pydoc")  # come with installed packages: what trains or scores packs them when needed
 

@@ -11,6 +11,7 @@ from relaunch.data_prep.archive import Source
 from relaunch.data_prep.errors import DATA, Failure
 from relaunch.data_prep.files import storage
 from relaunch.data_prep.images import decode, is_image
+from relaunch.data_prep.packed import FLAG
 from relaunch.data_prep.progress import Progress
 
 TITLE = "Tiny-ImageNet"
@@ -57,7 +58,7 @@ def write_folders(source: Source, roles: dict, folder: Path, show: bool) -> None
     """Writes FOLDER/{train,val}/<wnid>/*.JPEG, the tree that torchvision's ImageFolder reads."""
     wnids, _, labelled = _labels(source, roles)
     with (
-        storage(folder, "--out"),
+        storage(folder, FLAG),
         Progress(f"writing {folder.name}", len(labelled), "images", show) as progress,
     ):
         for split in ("train", "val"):

@@ -24,9 +24,7 @@ import numpy as np
 from relaunch.data_prep import VERSION
 from relaunch.data_prep.errors import DATA, USAGE, Failure
 from relaunch.data_prep.files import remove, sha256, storage, sync, sync_tree
-from relaunch.data_prep.packed import SCHEMA, data_hash
-
-FLAG = "--data-root ROOT"  # every command that packs takes it; prep calls it --out as well
+from relaunch.data_prep.packed import FLAG, SCHEMA, data_hash
 
 
 @contextmanager

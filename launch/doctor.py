@@ -18,6 +18,7 @@ from importlib import metadata
 from pathlib import Path
 
 from relaunch.data_prep.errors import DATA, HARDWARE, STORAGE, USAGE, Failure
+from relaunch.data_prep.files import storage
 from relaunch.launch import accelerate_config, estimate, facts, plan, preflight, rehearse, show, start
 from relaunch.trainers import config
 
@@ -187,7 +188,7 @@ def name_of(host: str) -> str:
 
 def shared_disk(runs: Path) -> str:
     """Locks keep two launches out of one run; a server's clock that is far off confuses what is newest."""
-    try:
+    with storage(runs, "--run PATH"):
         with tempfile.NamedTemporaryFile(dir=runs, prefix=".doctor-") as one, open(one.name) as two:
             fcntl.flock(one, fcntl.LOCK_EX | fcntl.LOCK_NB)
             try:
@@ -203,12 +204,6 @@ def shared_disk(runs: Path) -> str:
             one.write(b"x")
             one.flush()
             off = os.stat(one.name).st_mtime - time.time()
-    except OSError as error:
-        raise Failure(
-            STORAGE,
-            f"cannot write and lock files in {runs} ({error.strerror})",
-            "choose another place with --run PATH",
-        ) from error
     if abs(off) > 60:
         raise Failure(
             STORAGE,

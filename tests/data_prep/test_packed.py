@@ -151,9 +151,8 @@ def test_what_lies_there_is_never_replaced(tmp_path, name, there):
         target.mkdir(parents=True)
         tree_of(target, {"notes.txt": "mine"} if there == "a folder of somebody" else {})
     before = tree(target.parent)
-    assert f"remove it, then run: relaunch prep {name}" in failure(
-        65, ensure_or_prepare, name, source, target
-    )
+    line = failure(65, ensure_or_prepare, name, source, target)
+    assert f"remove it, then run: relaunch prep {name}" in line
     assert tree(target.parent) == before and target.exists() and os.listdir(target.parent) == [name]
 
 
