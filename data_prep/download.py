@@ -13,7 +13,10 @@ from relaunch.data_prep.progress import Progress
 
 
 def download(urls: list[str], md5: str, target: Path, show: bool) -> None:
-    """Fetches `target` from the first of `urls` that answers. Failure(65) if none does or the MD5 is another."""
+    """Fetch `target` from the first of `urls` that answers.
+
+    Failure 65 if none does or the MD5 is another; 73 if `target` cannot be written.
+    """
     if target.exists():
         return  # only a checked download gets this name
     part = target.with_name(target.name + ".part")

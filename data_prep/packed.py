@@ -151,7 +151,7 @@ def verify(packed: Packed) -> None:
 def data_hash(meta: dict[str, Any]) -> str:
     """What identifies the data in every checkpoint and prediction ever written: this rule never changes.
 
-    It covers schema, kind, classes and arrays (names, types, shapes, SHA-256); new facts of meta.json lie outside.
+    It covers schema, kind, classes and arrays (names, types, shapes, sizes, SHA-256); new facts lie outside.
     """
     facts = {key: meta[key] for key in ("schema", "kind", "classes", "arrays")}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -14,11 +14,11 @@ from relaunch.data_prep.errors import PREEMPTED, USAGE, Failure
 from relaunch.data_prep.packed import OFFICIAL, data_root, describe, open_packed, verify
 from relaunch.data_prep.recipes import RECIPES, prepare
 
-ABOUT = """Prepare a data set: its official archive, or your own images or texts, become packed arrays in ROOT/NAME.
-A set that is there already is never replaced."""
+ABOUT = """Prepare a data set: its official archive, or your own images or texts, become packed arrays in
+ROOT/NAME. A set that is there is never replaced."""
 EXAMPLES = """examples:
   relaunch prep mnist                                          download the official files and pack them
-  relaunch prep cifar10 --source cifar-10-python.tar.gz        the archive (or its extracted folder) is already here
+  relaunch prep cifar10 --source cifar-10-python.tar.gz        the archive, or its extracted folder, is here
   relaunch prep tiny_imagenet --source tiny-imagenet-200.zip --as-folders
   relaunch prep flowers --source my_images --size 64           my_images/{train,val}/<class>/*.jpg
   relaunch prep book --source my_texts                         my_texts/{train,valid,test}.txt
@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
         "--as",
         dest="recipe",
         metavar="RECIPE",
-        help=f"how to read it: {', '.join(RECIPES)}; default: NAME if it is one, else by looking at the source",
+        help=f"how to read it: {', '.join(RECIPES)}; default: NAME if it is one, else what it looks like",
     )
     add(
         "--out",

@@ -3,7 +3,8 @@
     prepare("cifar10", "cifar-10-python.tar.gz", root="data")
     ensure("digits", "data")
 
-A recipe is a module of this folder: `find(source)` says which files it would read and as what, `pack` packs them.
+A recipe is a module of this folder: `find(source)` says which files it would read and as what, `pack` packs
+them with a Writer.
 """
 
 from __future__ import annotations
@@ -45,11 +46,12 @@ def prepare(
     as_folders: bool = False,
     progress: bool = True,
 ) -> Packed:
-    """Pack `source` into ROOT/NAME and open it. A set that is there is never replaced: it is opened if it came from
-    the same source, and refused else.
+    """Pack `source` into ROOT/NAME and open it. Never replaces a set: one that is there is opened if it came
+    from the same source, and refused otherwise.
 
-    `recipe` is one of RECIPES, by default `name` if it is one, else what the source looks like. `size` is in pixels.
-    Safe to start several times at once and to kill at any time. Failure 64 (usage), 65 (source), 73 (storage).
+    `recipe` is one of RECIPES, by default `name` if it is one, else what the source looks like. `size` is in
+    pixels. Safe to start several times at once and to kill at any time. Failure 64 (usage), 65 (source),
+    73 (storage).
     """
     root = data_root(str(root) if root else None)
     target, source = root / name, None if source is None else str(source)
@@ -155,7 +157,7 @@ def _allow(options: dict, recipe: str, *allowed: str) -> None:
 
 
 def _recognise(recipe: str | None, reader: archive.Source) -> tuple[str, dict]:
-    """(recipe, file name -> role). Failure 65 says what was looked for, and what the source looks like instead."""
+    """(recipe, file name -> role). Failure 65 says what is missing, and what the source looks like."""
     if recipe and (roles := _module(recipe).find(reader)):
         return recipe, roles
     others = (other for other in ARCHIVES if other != recipe)

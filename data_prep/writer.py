@@ -65,8 +65,8 @@ def exclusive(root: Path, name: str) -> Iterator[None]:
 def new_folder(target: Path) -> Iterator[Path]:
     """Yields an empty folder beside `target` that becomes `target` atomically if the block succeeds.
 
-    `target` must not exist. Call it inside `exclusive`: then a partial folder that lies there can only be of a dead
-    process, and is removed. Failure 73 if it cannot be written.
+    `target` must not exist. Call it inside `exclusive`: then a partial folder that lies there is a dead
+    process's, and is removed. Failure 73 if it cannot be written.
     """
     partial = target.with_name(f".{target.name}.partial")
     with storage(target, FLAG):
@@ -104,8 +104,8 @@ class Writer:
     ) -> None:
         """Write a split's labels [N], indices into `classes`, and its N images of `shape` [H,W,C].
 
-        `batches` yields (row numbers, uint8 [n,H,W,C]): in any order, so that a stream is packed in bounded memory,
-        and each row once.
+        `batches` yields (row numbers, uint8 [n,H,W,C]): in any order, so that a stream is packed in bounded
+        memory, and each row once.
         """
         labels = np.asarray(labels, dtype=np.int64)
         if not len(labels):

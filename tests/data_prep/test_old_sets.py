@@ -1,6 +1,6 @@
 """Sets that earlier versions packed stay good: their data hash is the same, and they open, verify and train.
 
-tests/fixtures/v0.1/data/*/meta.json are as version 0.1.0 wrote them. Their arrays are made here, from the same
+tests/fixtures/v0.1/data/*/meta.json are as version 0.1.0 wrote them. Their arrays are made here, from the
 numbers that it packed.
 """
 
