@@ -1,10 +1,11 @@
-"""What our loop costs over a bare PyTorch loop: same model, batch, optimizer, threads and samples, in one process.
+"""What our loop costs over a bare PyTorch loop: same model, batch, optimizer, threads, samples and process.
 
     python benchmarks/overhead.py [--rounds 15] [--threads 1]
 
-The bare loop indexes normalised float tensors in RAM in a fixed order and does nothing else: no seeds, no metrics, no
-logging, no signals. Ours is trainers.loop as users run it, on packed bytes. They alternate in blocks of equal work; the
-figure is the median over blocks of the ratio of neighbours. Bounds: 1.25 at batch 4, 1.05 at batch 64.
+The bare loop indexes normalised float tensors in RAM in a fixed order and does nothing else: no seeds, no
+metrics, no logging, no signals. Ours is trainers.loop as users run it, on packed bytes. They alternate in
+blocks of equal work; the figure is the median over blocks of the ratio of neighbours. Bounds: 1.25 at
+batch 4, 1.05 at batch 64.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from relaunch.data_prep.packed import Writer, open_packed
+from relaunch.data_prep.packed import open_packed
+from relaunch.data_prep.writer import Writer
 from relaunch.trainers.build import make_model, make_optimizer, make_task
 from relaunch.trainers.config import parse
 from relaunch.trainers.group.runtime import Runtime
@@ -52,21 +54,10 @@ def bare(config, packed):
     """A function that does n steps."""
     model = make_model(config, packed)
     optimizer = make_optimizer(config, model)
-    x = (
-        torch.from_numpy(packed.images("train"))
-        .permute(0, 3, 1, 2)
-        .float()
-        .div(255)
-        .sub(0.5)
-        .div(0.25)
-        .contiguous()
-    )
-    labels, order, batch = (
-        torch.from_numpy(packed.labels("train")),
-        torch.randperm(SAMPLES),
-        config.batch_size,
-    )
-    at = 0
+    pixels = torch.from_numpy(packed.images("train")).permute(0, 3, 1, 2)
+    x = pixels.float().div(255).sub(0.5).div(0.25).contiguous()  # [N,C,H,W]
+    labels, order = torch.from_numpy(packed.labels("train")), torch.randperm(SAMPLES)
+    at, batch = 0, config.batch_size
 
     def steps(n: int):
         nonlocal at
@@ -83,22 +74,8 @@ def bare(config, packed):
 
 def compare(batch: int, block: int, rounds: int, packed, runtime, folder: Path) -> tuple[float, float, float]:
     """(median ratio, our us a step, bare us a step)"""
-    argv = [
-        "cifar10",
-        "--preset",
-        "tutorial",
-        "--batch-size",
-        str(batch),
-        "--max-steps",
-        "1000000000",
-        "--epochs",
-        "1000000",
-        "--save-every",
-        "1000000000",
-        "--eval-every",
-        "1000000",
-    ]
-    config = parse(argv).config
+    endless = "--epochs 1000000 --max-steps 1000000000 --save-every 1000000000 --eval-every 1000000"
+    config = parse(f"cifar10 --preset tutorial --batch-size {batch} {endless}".split()).config
     training, steps = ours(config, packed, runtime, folder), bare(config, packed)
     training.save = lambda: None  # an epoch's end saves: that is the checkpoint's time, not the loop's
 
@@ -125,15 +102,12 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         pack(Path(folder) / "random")
         packed = open_packed("random", folder)
-        print(
-            f"tutorial net, {args.threads} thread(s), torch {torch.__version__}, median of {args.rounds} pairs of blocks"
-        )
+        setting = f"tutorial net, {args.threads} thread(s), torch {torch.__version__}"
+        print(f"{setting}, median of {args.rounds} pairs of blocks")
         for batch, block, bound in ((4, 1000, 1.25), (64, 150, 1.05)):
             ratio, mine, floor = compare(batch, block, args.rounds, packed, runtime, Path(folder))
-            print(
-                f"batch {batch:3}: ours {mine:7.0f} us a step, bare {floor:7.0f} us, ratio {ratio:.3f} (bound {bound})",
-                flush=True,
-            )
+            times = f"ours {mine:7.0f} us a step, bare {floor:7.0f} us"
+            print(f"batch {batch:3}: {times}, ratio {ratio:.3f} (bound {bound})", flush=True)
 
 
 if __name__ == "__main__":

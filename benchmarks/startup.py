@@ -2,9 +2,10 @@
 
     python benchmarks/startup.py [--rounds 7]
 
-The same training (mnist on the embedded digits, one process on the CPU) started by `relaunch train`, by plain
-`python -m trainers.train` and by `accelerate launch`; and, as the floor, a bare PyTorch script that takes one step of the
-same model. They alternate; the figures are medians, and of ratios of neighbours. Bound: relaunch at most 1.15 x python.
+The same training (mnist on the embedded digits, one process on the CPU) started by `relaunch train`, by
+plain `python -m trainers.train` and by `accelerate launch`; and, as the floor, a bare PyTorch script that
+takes one step of the same model. They alternate; the figures are medians, and of ratios of neighbours.
+Bound: relaunch at most 1.15 x python.
 Also the CPU seconds of `relaunch --help` (bound 0.3).
 """
 

@@ -1,7 +1,7 @@
 """Reading a zip, a tar (plain, gz, bz2, xz) or a folder without unpacking it and without trusting it.
 
-`open_source(path)` lists regular files; `stream` reads the wanted ones in the source's own order, so a compressed
-tar is read straight through. Whatever is wrong with a source is one Failure(65).
+`open_source(path)` lists regular files; `stream` reads the wanted ones in the source's own order, so a
+compressed tar is read straight through. Whatever is wrong with a source is one Failure 65.
 """
 
 import bz2
@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from relaunch.data_prep.errors import DATA, Failure
+from relaunch.data_prep.files import md5, sha256
 
 MAX_FILES = 5_000_000  # ImageNet has 1.3 million
 MAX_FILE = 4 << 30  # bytes of one file, which is read whole into memory; WikiText-103 has 0.5 GiB
@@ -39,7 +40,10 @@ BROKEN = (
 
 
 class Source:
-    """Regular files by name. `sizes`: name -> bytes, in order of name; hidden files are left out."""
+    """Regular files by name. `sizes`: name -> bytes, in order of name; hidden files are left out.
+
+    Failure 65 when it cannot be read, or holds what no data set does: unsafe paths, links, a bomb.
+    """
 
     def __init__(self, path: Path):
         self.path, self.name = path, path.resolve().name
@@ -57,7 +61,7 @@ class Source:
         raise NotImplementedError
 
     def stream(self, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-        """Yields (name, content) of each named file, in the source's order."""
+        """Yields (name, content) of each named file, in the source's order. Failure 65 if it is damaged."""
         with self._reading():
             yield from self._stream(set(names))
 
@@ -67,13 +71,9 @@ class Source:
         total, same = hashlib.sha256(), {}
         with self._reading():
             for label, file in self._files_on_disk(sorted(names)):
-                with open(file, "rb") as stream:
-                    sha = hashlib.file_digest(stream, "sha256").hexdigest()
-                    if file.name in published:
-                        stream.seek(0)
-                        same[file.name] = (
-                            hashlib.file_digest(stream, "md5").hexdigest() == published[file.name]
-                        )
+                sha = sha256(file)
+                if file.name in published:
+                    same[file.name] = md5(file) == published[file.name]
                 total.update(f"{sha}  {label}\n".encode())
         facts = {"file": self.name, "sha256": sha if self.path.is_file() else total.hexdigest()}
         return facts | ({"as_published": all(same.values())} if same else {})
@@ -202,7 +202,7 @@ class Tar(Source):
 
 
 class _Metered(io.RawIOBase):
-    """A stream that asks `check(position)` before it goes further: a compression bomb stops while it unpacks."""
+    """A stream that asks `check(position)` before it reads on: a compression bomb stops while it unpacks."""
 
     def __init__(self, stream, check):
         self.stream, self.check = stream, check
@@ -233,7 +233,7 @@ def _start(path: Path) -> bytes:
 
 
 def open_source(path: Path) -> Source:
-    """A reader for a folder, zip or tar. Failure(65) when there is nothing there, or it is something else."""
+    """A reader for a folder, zip or tar. Failure 65 when there is nothing there, or it is something else."""
     if path.is_dir():
         return Folder(path)
     if not path.is_file():
@@ -254,7 +254,7 @@ def open_source(path: Path) -> Source:
 
 
 def gunzip(name: str, content: bytes) -> bytes:
-    """Unpacks a .gz file's content, at most MAX_RATIO times its size."""
+    """The content of a .gz file, unpacked. Failure 65 if it is damaged, or grows beyond MAX_RATIO."""
     limit = max(RATIO_FROM, MAX_RATIO * len(content))
     try:
         with gzip.open(io.BytesIO(content)) as stream:

@@ -1,8 +1,9 @@
 """CIFAR-10: the official python archive or its extracted folder, read without running its pickles.
 
-    python -m data_prep.prep cifar10 --source cifar-10-python.tar.gz
+    relaunch prep cifar10 --source cifar-10-python.tar.gz
 
 Format: https://www.cs.toronto.edu/~kriz/cifar.html (rows of 3,072 bytes: red, green, blue planes of 32x32).
+MD5 sum: torchvision.datasets.CIFAR10.
 """
 
 import io
@@ -32,6 +33,7 @@ def find(source: Source) -> dict | None:
 
 
 def pack(source: Source, roles: dict, writer) -> None:
+    """50,000 train and 10,000 test images, uint8 [N,32,32,3], in the order of the batches. Failure 65."""
     batches = {roles[name]: unpickle(name, content) for name, content in source.stream(roles)}
     writer.classes = [_text(name) for name in batches["batches.meta"].get("label_names", [])]
     for split, names in {"train": TRAIN, "test": ["test_batch"]}.items():
@@ -112,7 +114,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def unpickle(name: str, content: bytes) -> dict:
-    """A batch's dict with str keys. Only numbers, strings, lists, dicts and plain arrays come to life; Failure(65) else."""
+    """A batch's dict with str keys. Failure 65 for more than numbers, strings, lists, dicts and arrays."""
     try:
         found = _Unpickler(io.BytesIO(content), encoding="bytes").load()
         return {_text(key): value for key, value in found.items()}

@@ -1,8 +1,9 @@
 """scikit-learn's handwritten digits: 1,797 real 8x8 scans, enlarged to MNIST's 28x28. No download.
 
-    python -m data_prep.prep digits
+    relaunch prep digits
 
-From the UCI "Optical Recognition of Handwritten Digits" test set. Every fifth sample of each digit is test (360).
+The test set of UCI's "Optical Recognition of Handwritten Digits", as sklearn.datasets.load_digits gives it.
+Every fifth sample of each digit is test (360).
 """
 
 import numpy as np
@@ -11,14 +12,14 @@ TITLE = "scikit-learn's digits"
 
 
 def pack(writer) -> dict:
+    """1,437 train and 360 test images, uint8 [N,28,28,1]; returns the source for meta.json."""
     from PIL import Image
     from sklearn import __version__
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    pixels = np.rint(digits.images * (255 / 16)).astype(
-        np.uint8
-    )  # 17 grey levels, 16 is ink, as in MNIST white on black
+    # 17 grey levels, 16 is ink: white on black, as in MNIST
+    pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)
     large = np.stack(
         [np.asarray(Image.fromarray(image).resize((28, 28), Image.Resampling.BICUBIC)) for image in pixels]
     )

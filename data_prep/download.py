@@ -1,19 +1,22 @@
 """Downloads with a checked hash: to NAME.part, resumed after an interruption, renamed when complete."""
 
-import hashlib
 import http.client
 import os
 import urllib.error
 import urllib.request
 from pathlib import Path
 
+from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, Failure
-from relaunch.data_prep.files import storage
+from relaunch.data_prep.packed import FLAG
 from relaunch.data_prep.progress import Progress
 
 
 def download(urls: list[str], md5: str, target: Path, show: bool) -> None:
-    """Fetches `target` from the first of `urls` that answers. Failure(65) if none does or the MD5 is another."""
+    """Fetch `target` from the first of `urls` that answers.
+
+    Failure 65 if none does or the MD5 is another; 73 if `target` cannot be written.
+    """
     if target.exists():
         return  # only a checked download gets this name
     part = target.with_name(target.name + ".part")
@@ -30,14 +33,13 @@ def download(urls: list[str], md5: str, target: Path, show: bool) -> None:
             f"cannot download {'; '.join(reasons)}",
             "get the file some other way and add --source PATH; a half download is continued next time",
         )
-    with open(part, "rb") as file:
-        found = hashlib.file_digest(file, "md5").hexdigest()
-    if found != md5:
+    if (found := files.md5(part)) != md5:
         part.unlink()
         raise Failure(
             DATA, f"{url} gave a file with MD5 {found}, published is {md5}", "try again, or add --source PATH"
         )
-    with storage(target, "--out"):
+    with files.storage(target, FLAG):
+        files.sync(part)
         os.replace(part, target)
 
 
@@ -56,14 +58,14 @@ def _fetch(url: str, part: Path, show: bool) -> None:
         if answer.status != 206:  # the server does not resume
             have = 0
         length = int(answer.headers.get("Content-Length") or 0)
-        with storage(part, "--out"):
+        with files.storage(part, FLAG):
             part.parent.mkdir(parents=True, exist_ok=True)
             file = open(part, "ab" if have else "wb", buffering=0)  # closing must not fail on a full disk
         with file, Progress(part.stem, have + length or None, "B", show) as progress:
             progress.add(have)
             received = 0
             while chunk := answer.read(1 << 20):
-                with storage(part, "--out"):
+                with files.storage(part, FLAG):
                     written = 0
                     while written < len(chunk):
                         written += file.write(chunk[written:])

@@ -1,6 +1,6 @@
-"""How Relaunch gives up: one line that says what, why and what to type next, and an exit code that means something.
+"""How Relaunch gives up: one line that says what, why and what to type next, and a code that means something.
 
-`Failure` is raised anywhere below the entry points; they print `relaunch: CODE what; fix` once and exit with the code.
+`Failure` is raised anywhere below the entry points, which print `relaunch: CODE what; fix` once and exit so.
 """
 
 DIED = 1  # another process of the group died; its own lines say why
@@ -16,7 +16,7 @@ STOPPED = 78  # stopped on request and saved: do not requeue
 
 
 class Failure(Exception):
-    """An expected end other than success. `what` names the mistake and its cause, `fix` what to type or do next."""
+    """An expected end other than success. `what` names the mistake and its cause, `fix` what to do next."""
 
     def __init__(self, code: int, what: str, fix: str = ""):
         super().__init__(what)

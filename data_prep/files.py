@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and what a disk that refuses them becomes: the only place that syncs to disk.
+"""Files that are whole or not there, and what a disk that refuses them becomes. Nothing else syncs to disk.
 
 with storage(path, "--out"):
     write_atomic(path, dump_json({"step": 1200}))
@@ -21,7 +21,7 @@ CHUNK = 1 << 24  # bytes handed to the kernel at a time: hashed while they are s
 
 @contextmanager
 def storage(path: Path | str, flag: str):
-    """Failure 73 for an OSError of the block, which writes `path`; `flag` is the option that names another place."""
+    """Failure 73 for an OSError of the block, which writes `path`; `flag` is the option for another place."""
     try:
         yield
     except OSError as error:
@@ -34,7 +34,7 @@ def storage(path: Path | str, flag: str):
 
 
 def write_atomic(path: Path, content: str | bytes | memoryview) -> None:
-    """Replace a file whole: a reader, or a crash, sees the old content or the new, never a part."""
+    """Replace a file whole: a reader, or a crash, sees the old content or the new, never a part. OSError."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         write_synced(part, content.encode() if isinstance(content, str) else content)
@@ -45,7 +45,7 @@ def write_atomic(path: Path, content: str | bytes | memoryview) -> None:
 
 
 def write_synced(path: Path, content: bytes | memoryview) -> str:
-    """Write a new file through to the disk; returns the SHA-256 of what was handed to the kernel."""
+    """Write a new file through to the disk; returns its SHA-256. An OSError may leave a part of it."""
     digest, view = hashlib.sha256(), memoryview(content).cast("B")
     with open(path, "wb") as f:
         for start in range(0, len(view), CHUNK):
@@ -78,8 +78,15 @@ def remove(folder: Path) -> None:
 
 
 def sha256(path: Path) -> str:
+    """Of a file's bytes, in hexadecimal."""
     with open(path, "rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def md5(path: Path) -> str:
+    """The same, for comparison with what the publishers of a data set give."""
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "md5").hexdigest()
 
 
 def dump_json(value) -> str:

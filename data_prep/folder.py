@@ -1,6 +1,6 @@
 """Any image folder, or a zip or tar of it: train/<class>/*, val/<class>/* (or valid/), test/<class>/*.
 
-    python -m data_prep.prep flowers --source FOLDER --as folder --size 64
+    relaunch prep flowers --source FOLDER --as folder --size 64
 
 Grey images stay one channel if all are grey, else everything becomes RGB.
 """
@@ -29,6 +29,10 @@ def find(source: Source) -> dict | None:
 
 
 def pack(source: Source, roles: dict, writer, size: int | None = None) -> None:
+    """uint8 [N,H,W,C] per split, by name; `size` is H and W in pixels.
+
+    Failure 64 when the images differ in size and none is given, 65 for a class without train images.
+    """
     writer.classes = sorted({label for split, label in roles.values() if split == "train"})
     if unknown := sorted(
         {f"{split}/{label}" for split, label in roles.values() if label not in writer.classes}

@@ -1,7 +1,7 @@
 """Any Hugging Face dataset through `datasets`: a Hub id, or parquet, arrow or save_to_disk files on disk.
 
-python -m data_prep.prep fashion --source hub:zalando-datasets/fashion_mnist --size 28
-python -m data_prep.prep mine --source my.parquet --columns image=photo,label=species
+relaunch prep fashion --source hub:zalando-datasets/fashion_mnist --size 28
+relaunch prep mine --source my.parquet --columns image=photo,label=species
 """
 
 import hashlib
@@ -28,7 +28,10 @@ def is_local(path: Path) -> bool:
 
 
 class Hub:
-    """A loaded dataset with its columns chosen: `digest` identifies its content, `pack` packs it."""
+    """A loaded dataset with its columns chosen: `digest` identifies its content, `pack` packs it.
+
+    Failure 64 for columns that are not there, 65 for a dataset that cannot be loaded or packed.
+    """
 
     def __init__(self, source: str, columns: dict[str, str]):
         import datasets
@@ -58,9 +61,10 @@ class Hub:
             }
         for split, rows in self.splits.items():
             if missing := [column for column in self.columns.values() if column not in rows.features]:
+                there = ", ".join(rows.features)
                 raise Failure(
                     USAGE,
-                    f"{self.name} has no column '{missing[0]}' in {split}, it has: {', '.join(rows.features)}",
+                    f"{self.name} has no column '{missing[0]}' in {split}, it has: {there}",
                     "add --columns image=…,label=… or --columns text=…",
                 )
             self.splits[split] = rows = rows.select_columns(sorted(set(self.columns.values())))
@@ -75,7 +79,7 @@ class Hub:
                     ) from None
 
     def digest(self) -> dict:
-        """The SHA-256 of the chosen columns' content: a Hub id alone says nothing of what it holds today."""
+        """The SHA-256 of the chosen columns' content: an id does not say what the Hub holds today."""
         total = hashlib.sha256()
         for split in sorted(self.splits):
             for row in self._rows(split):
@@ -85,6 +89,7 @@ class Hub:
         return {"file": self.name, "sha256": total.hexdigest()}
 
     def pack(self, writer, size: int | None = None) -> None:
+        """Images uint8 [N,H,W,C], H = W = `size` pixels if given, or words. Labels are matched by name."""
         if self.is_text:
             return write_lines(
                 writer,

@@ -15,7 +15,9 @@ from relaunch.data_prep.errors import DATA, USAGE, Failure
 from relaunch.data_prep.progress import Progress
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
-BATCH = 256  # images in flight; 256 photographs of 12 megapixels are 9 GB decoded, so they are cropped in the worker
+BATCH = (
+    256  # images in flight; as 256 photographs of 12 megapixels are 9 GB decoded, each worker crops its own
+)
 MAX_PIXELS, MAX_ASPECT = (
     100_000_000,
     100,
@@ -29,7 +31,7 @@ def is_image(name: str) -> bool:
 def measure(streams: list[Iterator], total: int, size: int | None, show: bool) -> tuple[int, int, int]:
     """The common (H, W, C) of all images, from their headers; C is 1 only if every one is grey.
 
-    Failure(64) if they differ in size and no `size` is given, Failure(65) naming those that are not images.
+    Failure 64 if they differ in size and no `size` is given, 65 naming those that are not images.
     """
     first, grey, broken = None, True, []
     with Progress("looking at the images", total, "images", show) as progress:
@@ -59,8 +61,11 @@ def measure(streams: list[Iterator], total: int, size: int | None, show: bool) -
 def decode(
     stream: Iterator, shape: tuple[int, int, int], total: int, what: str, show: bool
 ) -> Iterator[tuple[list[int], list]]:
-    """Yields (rows, images uint8 [H,W,C]) for Writer.images. An image of another size gets its short side
-    resized and its centre cropped, as torchvision's Resize and CenterCrop do. Failure(65) names all that fail."""
+    """Yields (rows, images uint8 [H,W,C]) for Writer.images. Failure 65 names all that cannot be decoded.
+
+    An image of another size gets its short side resized and its centre cropped, as torchvision's Resize and
+    CenterCrop do.
+    """
     broken = []
     with Progress(what, total, "images", show) as progress:
         for batch in _mapped(lambda content: _pixels(content, *shape), stream):

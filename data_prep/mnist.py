@@ -1,8 +1,9 @@
 """MNIST: four IDX files, gzipped or not, in a folder, zip or tar.
 
-    python -m data_prep.prep mnist --source FOLDER
+    relaunch prep mnist --source FOLDER
 
-Format: http://yann.lecun.com/exdb/mnist/ (magic, big-endian sizes, then bytes). MD5 sums: torchvision.datasets.MNIST.
+Format: http://yann.lecun.com/exdb/mnist/ (magic, big-endian sizes, then bytes).
+MD5 sums: torchvision.datasets.MNIST.
 """
 
 import re
@@ -34,6 +35,7 @@ def find(source: Source) -> dict | None:
 
 
 def pack(source: Source, roles: dict, writer) -> None:
+    """60,000 train and 10,000 test images, uint8 [N,28,28,1]. Failure 65."""
     arrays = {roles[name]: read_idx(name, content) for name, content in source.stream(roles)}
     writer.classes = [str(digit) for digit in range(10)]
     for split in ("train", "test"):
@@ -42,7 +44,7 @@ def pack(source: Source, roles: dict, writer) -> None:
 
 
 def read_idx(name: str, content: bytes) -> np.ndarray:
-    """uint8 [N,H,W] or [N]. Failure(65) if the header and the number of bytes disagree."""
+    """uint8 [N,H,W] or [N]. Failure 65 if the header and the number of bytes disagree."""
     data = gunzip(name, content) if name.endswith(".gz") else content
     dimensions = 3 if "images" in name.rpartition("/")[2] else 1
     sizes = (

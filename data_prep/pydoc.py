@@ -1,8 +1,9 @@
 """The English of Python's own documentation topics (`pydoc_data`), word by word. No download.
 
-    python -m data_prep.prep pydoc
+    relaunch prep pydoc
 
-The text differs a little between Python versions. About 80 % of the words are train, 10 % val, 10 % test, by topic.
+The text differs a little between Python versions. Topics are dealt out whole: about 80 % of the words are
+train, 10 % val, 10 % test.
 """
 
 import re
@@ -15,6 +16,7 @@ TITLE = "Python's documentation topics"
 
 
 def pack(writer) -> dict:
+    """About 84,000, 11,000 and 11,000 words; returns the source for meta.json."""
     from pydoc_data.topics import topics
 
     splits: dict[str, list[list[str]]] = {"train": [], "val": [], "test": []}
@@ -22,9 +24,8 @@ def pack(writer) -> dict:
     for topic in sorted(
         topics, key=lambda topic: (-len(topics[topic]), topic)
     ):  # large ones first: even shares
-        split = min(
-            splits, key=lambda split: sum(map(len, splits[split])) / share[split]
-        )  # the one furthest behind
+        # the split that is furthest behind its share
+        split = min(splits, key=lambda split: sum(map(len, splits[split])) / share[split])
         # a word, or a run of one sign: the rows of * and - under headings are one token
         lines = (
             [match[0] for match in re.finditer(r"\w+|([^\w\s])\1*", line)]

@@ -1,8 +1,9 @@
 """Any three text files -> token ids: words are what stands between spaces, every line ends with <eos>.
 
-    python -m data_prep.prep mybook --source FOLDER      (train.txt, valid.txt or val.txt, test.txt)
+    relaunch prep mybook --source FOLDER      (train.txt, valid.txt or val.txt, test.txt)
 
-The same reading as pytorch/examples' word_language_model/data.py: ids in order of first appearance over train, val, test.
+Read as pytorch/examples' word_language_model/data.py does: ids in order of first appearance over train, val,
+test.
 """
 
 import io
@@ -21,7 +22,7 @@ SPLITS = {"train": "train", "valid": "val", "val": "val", "validation": "val", "
 
 
 def find(source: Source) -> dict | None:
-    """File name -> split, for .txt or .tokens files of one folder whose names contain train, valid or val, test."""
+    """File name -> split, for .txt or .tokens files of one folder named after train, valid or val, test."""
     folders: dict[str, dict] = {}
     for name in source.sizes:
         folder, _, file = name.rpartition("/")
@@ -37,6 +38,7 @@ def find(source: Source) -> dict | None:
 
 
 def pack(source: Source, roles: dict, writer) -> None:
+    """Token ids [N] per split. Failure 65 for what is not UTF-8."""
     texts = {roles[name]: (name, content) for name, content in source.stream(roles)}
     write_lines(
         writer,

@@ -1,6 +1,6 @@
 """Tiny-ImageNet-200: the official zip or its folder; 64x64 RGB, splits train and val (test has no labels).
 
-    python -m data_prep.prep tiny_imagenet --source tiny-imagenet-200.zip [--as-folders]
+    relaunch prep tiny_imagenet --source tiny-imagenet-200.zip [--as-folders]
 
 Classes are the sorted ids of wnids.txt, named by words.txt; val labels come from val_annotations.txt.
 """
@@ -11,13 +11,12 @@ from relaunch.data_prep.archive import Source
 from relaunch.data_prep.errors import DATA, Failure
 from relaunch.data_prep.files import storage
 from relaunch.data_prep.images import decode, is_image
+from relaunch.data_prep.packed import FLAG
 from relaunch.data_prep.progress import Progress
 
 TITLE = "Tiny-ImageNet"
 NEEDS = "wnids.txt, words.txt, train/<wnid>/images/*.JPEG, val/images/*.JPEG and val/val_annotations.txt"
-PUBLISHED = {
-    "tiny-imagenet-200.zip": "90528d7ca1a48142e341f4ef8d21d0de"
-}  # avalanche-lib's and others' copies agree
+PUBLISHED = {"tiny-imagenet-200.zip": "90528d7ca1a48142e341f4ef8d21d0de"}  # avalanche-lib has the same
 URLS = {"tiny-imagenet-200.zip": ["http://cs231n.stanford.edu/tiny-imagenet-200.zip"]}
 TEXTS = ("wnids.txt", "words.txt", "val/val_annotations.txt")
 
@@ -39,6 +38,7 @@ def find(source: Source) -> dict | None:
 
 
 def pack(source: Source, roles: dict, writer) -> None:
+    """100,000 train and 10,000 val images, uint8 [N,64,64,3]. Failure 65 if lists and files disagree."""
     wnids, names, labelled = _labels(source, roles)
     writer.classes = [names.get(wnid, wnid) for wnid in wnids]
     for split in ("train", "val"):
@@ -57,7 +57,7 @@ def write_folders(source: Source, roles: dict, folder: Path, show: bool) -> None
     """Writes FOLDER/{train,val}/<wnid>/*.JPEG, the tree that torchvision's ImageFolder reads."""
     wnids, _, labelled = _labels(source, roles)
     with (
-        storage(folder, "--out"),
+        storage(folder, FLAG),
         Progress(f"writing {folder.name}", len(labelled), "images", show) as progress,
     ):
         for split in ("train", "val"):

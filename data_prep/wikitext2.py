@@ -1,6 +1,6 @@
-"""WikiText-2, word level: the official zip or its folder; 2,088,628 / 217,646 / 245,569 tokens of 33,278 words.
+"""WikiText-2 by words: the official zip or its folder; 2,088,628, 217,646 and 245,569 tokens of 33,278 words.
 
-python -m data_prep.prep wikitext2 --source wikitext-2-v1.zip
+relaunch prep wikitext2 --source wikitext-2-v1.zip
 """
 
 from relaunch.data_prep.archive import Source

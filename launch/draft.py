@@ -39,11 +39,11 @@ def place_of(start: Beginning) -> plan.Place:
 
 
 def data_of(settings: config.RunConfig, root: str | None) -> plan.Data:
-    """The packed set. Failure 65 if it is not there; those that come with Relaunch are packed when first used."""
+    """The packed set. Failure 65 if it is not there; unless the training will pack it."""
     from relaunch.data_prep import packed
 
     folder = packed.data_root(root)
-    if settings.data in packed.EMBEDDED and not (folder / settings.data).exists():
+    if packed.not_packed_yet(settings.data, folder):
         return plan.Data(name=settings.data, where=str(folder))
     found = packed.open_packed(settings.data, folder)
     found.check_split("train")

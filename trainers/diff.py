@@ -17,6 +17,7 @@ import numpy as np
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, PREEMPTED, USAGE, Failure
 from relaunch.data_prep.packed import Packed, data_root, open_packed
+from relaunch.data_prep.recipes import ensure
 from relaunch.trainers import PROGRAM
 from relaunch.trainers.compare import changes, predictions, results
 from relaunch.trainers.compare.predictions import Predictions
@@ -148,7 +149,9 @@ def open_side(name: str, root: str | None, config: RunConfig | None) -> Side:
     if name.endswith(".parquet"):
         return Side(name, predictions.read(name))
     source = open_source(name)
-    return Side(name, source=source, packed=open_packed(config_for(source, config).data, data_root(root)))
+    data = config_for(source, config).data
+    ensure(data, data_root(root))
+    return Side(name, source=source, packed=open_packed(data, data_root(root)))
 
 
 def check(sides: list[Side], split: str) -> None:

@@ -115,6 +115,7 @@ def evaluate(launch: Launch, config: RunConfig | None, changes: dict) -> tuple[i
     `config` describes foreign weights; `changes` override it, or the run's own. Raises Failure 64, 65, 73 or 75.
     """
     from relaunch.data_prep.packed import data_root, open_packed
+    from relaunch.data_prep.recipes import ensure
     from relaunch.trainers.build import make_model, make_task
     from relaunch.trainers.group.runtime import Runtime
     from relaunch.trainers.weights.state import load_weights
@@ -123,7 +124,9 @@ def evaluate(launch: Launch, config: RunConfig | None, changes: dict) -> tuple[i
     with runtime.watched():
         source, config, weights = runtime.on_rank_0(lambda: read(launch.resume, config, changes))
         runtime.settle(config.threads or source.meta.get("threads"), config.deterministic)
-        packed = runtime.on_every_rank(lambda: open_packed(config.data, data_root(launch.data_root)))
+        root = data_root(launch.data_root)
+        runtime.on_every_rank(lambda: runtime.first_here and ensure(config.data, root))
+        packed = runtime.on_every_rank(lambda: open_packed(config.data, root))
         split, out = runtime.on_rank_0(lambda: check(launch, source, packed, moved="data" in changes))
         model = runtime.on_every_rank(lambda: make_model(config, packed))
         whole = dataclasses.replace(config, batch_size=runtime.world, grad_accum_steps=1)

@@ -92,6 +92,7 @@ def run(argv: list[str]) -> tuple[int, str | None]:
     import torch
 
     from relaunch.data_prep.packed import data_root, open_packed
+    from relaunch.data_prep.recipes import ensure
     from relaunch.trainers import workloads
     from relaunch.trainers.build import make_model
     from relaunch.trainers.weights.source import open_source
@@ -108,7 +109,9 @@ def run(argv: list[str]) -> tuple[int, str | None]:
             f"{args.source} trains {source.config.workload}, and only language models write",
             "name a run of wikitext2",
         )
-    packed = open_packed(args.data or source.config.data, data_root(args.data_root))
+    data, root = args.data or source.config.data, data_root(args.data_root)
+    ensure(data, root)
+    packed = open_packed(data, root)
     if packed.hash != source.meta["data_hash"]:
         raise Failure(
             DATA, f"{packed.path} is not the data that {args.source} was trained on", "give that with --data"

@@ -8,12 +8,12 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
 import sys
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from relaunch.data_prep import files
 from relaunch.data_prep.packed import Packed
 from relaunch.trainers.config import RunConfig
 from relaunch.trainers.group import process
@@ -59,7 +59,7 @@ class Metrics:
     def sync(self) -> None:
         """Make what was logged survive a power cut, as the checkpoint that follows will. OSError on a full disk."""
         self.file.flush()
-        os.fsync(self.file.fileno())
+        files.sync(self.file.name)
 
     def attempt(self, what: str, write: Callable) -> None:
         """A disk that is full must not end a training: one alarm for each file. Lines stay buffered until they fit."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 OFFICIAL = {
     "mnist": ((28, 28, 1), 10),
+    "digits": ((28, 28, 1), 10),
     "cifar10": ((32, 32, 3), 10),
     "tiny_imagenet": ((64, 64, 3), 200),
     "wikitext2": (None, 33278),

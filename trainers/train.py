@@ -53,6 +53,7 @@ def train(job: Job, beginning: Beginning) -> tuple[int, str | None]:
 
 def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | None]:
     from relaunch.data_prep.packed import data_root, open_packed
+    from relaunch.data_prep.recipes import ensure
     from relaunch.trainers.build import check_micro_batch, make_model, make_optimizer, make_task
     from relaunch.trainers.loop import Training, total_steps
     from relaunch.trainers.weights import checkpoint
@@ -60,8 +61,10 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
     from relaunch.trainers.weights.state import load_weights
 
     config, existing = beginning.config, beginning.run if beginning.resumes else None
-    # everything that can be wrong is found here, before anything is written
-    packed = runtime.on_every_rank(lambda: open_packed(config.data, data_root(job.launch.data_root)))
+    # everything that can be wrong is found here, before the run is written
+    root = data_root(job.launch.data_root)
+    runtime.on_every_rank(lambda: runtime.first_here and ensure(config.data, root))
+    packed = runtime.on_every_rank(lambda: open_packed(config.data, root))
     task = runtime.on_every_rank(
         lambda: make_task(config, packed, runtime.device, runtime.rank, runtime.world)
     )

@@ -12,8 +12,9 @@ import pytest
 
 from relaunch.data_prep.errors import Failure
 from relaunch.data_prep.packed import data_root, open_packed, verify
-from relaunch.data_prep.prep import prepare
+from relaunch.data_prep.recipes import ensure, prepare
 from rigs.prep_sources import ROOT, image_folder_files, mnist, prep, tree_of, wikitext_files, zip_of
+from rigs.runs import tree
 
 
 def failure(code, action, *args, **kwargs) -> str:
@@ -135,6 +136,34 @@ def test_a_prepared_set_is_left_alone(small, tmp_path):
     assert os.listdir(root) == ["mnist"]
 
 
+@pytest.mark.parametrize("name", ["mnist", "digits"])
+@pytest.mark.parametrize("there", ["an empty folder", "a folder of somebody", "a file", "a damaged set"])
+def test_what_lies_there_is_never_replaced(tmp_path, name, there):
+    mnist(tmp_path / "source")
+    source = tmp_path / "source" if name == "mnist" else None
+    target = tmp_path / "data" / name
+    if there == "a damaged set":
+        prepare(name, source, root=tmp_path / "data", progress=False)
+        (target / "train" / "labels.npy").write_bytes(b"")
+    elif there == "a file":
+        tree_of(target.parent, {name: "mine"})
+    else:
+        target.mkdir(parents=True)
+        tree_of(target, {"notes.txt": "mine"} if there == "a folder of somebody" else {})
+    before = tree(target.parent)
+    line = failure(65, ensure_or_prepare, name, source, target)
+    assert f"remove it, then run: relaunch prep {name}" in line
+    assert tree(target.parent) == before and target.exists() and os.listdir(target.parent) == [name]
+
+
+def ensure_or_prepare(name, source, target):
+    """As a training does for an embedded set, as prep does for the others."""
+    if source is None:
+        ensure(name, target.parent)
+        open_packed(name, target.parent)
+    prepare(name, source, root=target.parent, progress=False)
+
+
 def wait_for(condition, process):
     while not condition():
         assert process.poll() is None, process.communicate()
@@ -170,7 +199,11 @@ def test_ctrl_c_is_one_line_and_leaves_nothing(many_images, tmp_path):
 
 
 def test_several_processes_at_once_make_one_set(tmp_path):
-    program = "import sys; from relaunch.data_prep.packed import open_packed; print(open_packed('digits', sys.argv[1]).hash)"
+    program = (
+        "import sys; from relaunch.data_prep.packed import open_packed;"
+        "from relaunch.data_prep.recipes import ensure;"
+        "ensure('digits', sys.argv[1]); print(open_packed('digits', sys.argv[1]).hash)"
+    )
     start = [*prep()[:1], "-c", program, str(tmp_path)]
     processes = [
         subprocess.Popen(start, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

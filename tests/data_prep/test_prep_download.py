@@ -10,7 +10,7 @@ from test_packed import failure
 
 from relaunch.data_prep import cifar10 as recipe
 from relaunch.data_prep.download import download
-from relaunch.data_prep.prep import prepare
+from relaunch.data_prep.recipes import prepare
 from rigs.prep_sources import cifar10
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from relaunch.data_prep.packed import verify
-from relaunch.data_prep.prep import prepare
+from relaunch.data_prep.recipes import prepare
 
 pytestmark = pytest.mark.slow
 

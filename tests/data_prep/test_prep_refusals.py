@@ -12,7 +12,8 @@ import pytest
 from test_packed import failure
 
 from relaunch.data_prep import archive
-from relaunch.data_prep.prep import main, prepare
+from relaunch.data_prep.prep import main
+from relaunch.data_prep.recipes import prepare
 from rigs.prep_sources import (
     ROOT,
     cifar10,

@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[2]
 RNG = np.random.default_rng(0)
 
 
-def prep(*args, **options):
-    """`python -m data_prep.prep` as a command line and environment for subprocess."""
+def prep(*args) -> list[str]:
+    """`relaunch prep` as a command line for subprocess."""
     return [sys.executable, "-m", "relaunch.data_prep.prep", *map(str, args)]
 
 
@@ -65,7 +65,7 @@ def python2(value) -> bytes:
 
 
 def cifar10(path: Path, rows=4, **replace) -> np.ndarray:
-    """cifar-10-python.tar.gz; `replace` gives other bytes for a file. Returns the train rows [5*rows, 3072]."""
+    """cifar-10-python.tar.gz, `replace` in place of its files; returns the train rows [5*rows, 3072]."""
     pixels = RNG.integers(0, 256, (6 * rows, 3072), dtype=np.uint8)
     files = {"batches.meta": python2({b"label_names": [b"class%d" % k for k in range(10)], b"num_vis": 3072})}
     for k, name in enumerate([*(f"data_batch_{n}" for n in range(1, 6)), "test_batch"]):

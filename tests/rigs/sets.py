@@ -10,7 +10,7 @@ TRAIN, TEST, WORDS = 96, 23, 50
 
 def pack_images(folder: Path, shape, train: int = TRAIN, seed: int = 0) -> None:
     """Noise whose brightness tells the class: easy to learn, also from shifted and mirrored images."""
-    from relaunch.data_prep.packed import Writer
+    from relaunch.data_prep.writer import Writer
 
     folder.mkdir(parents=True)
     writer, random = Writer(folder), np.random.default_rng(seed)
@@ -24,7 +24,7 @@ def pack_images(folder: Path, shape, train: int = TRAIN, seed: int = 0) -> None:
 
 def pack_text(folder: Path, train: int = 2000, seed: int = 0) -> None:
     """A stream in which each word is followed by one of the next two: easy to learn."""
-    from relaunch.data_prep.packed import Writer
+    from relaunch.data_prep.writer import Writer
 
     folder.mkdir(parents=True)
     writer, random = Writer(folder), np.random.default_rng(seed)

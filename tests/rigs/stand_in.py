@@ -3,7 +3,8 @@
 import numpy as np
 
 from relaunch.data_prep.files import dump_json, write_atomic
-from relaunch.data_prep.packed import Packed, Writer, new_folder, open_packed
+from relaunch.data_prep.packed import Packed, open_packed
+from relaunch.data_prep.writer import Writer, new_folder
 from relaunch.trainers.build import make_model, make_optimizer
 from relaunch.trainers.config import RunConfig, parse
 from relaunch.trainers.rundir import RunDir

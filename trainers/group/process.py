@@ -17,7 +17,9 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
+from relaunch.data_prep import files
 from relaunch.data_prep.errors import HARDWARE, Failure
 
 SIGNALS = (
@@ -138,9 +140,7 @@ def main(run: Callable[[list[str]], tuple[int, str | None]], saves: bool = True)
     for s in SIGNALS:  # the run is over: a late signal must not turn its end into another
         signal.signal(s, signal.SIG_IGN)
     if outcome and (rank() == 0 and "what" not in said or not os.path.getsize(outcome)):
-        with open(f"{outcome}.{os.getpid()}", "w") as f:
-            json.dump({"code": code, **said}, f)
-        os.replace(f.name, outcome)  # whole, whoever else writes
+        files.write_atomic(Path(outcome), json.dumps({"code": code, **said}))  # whole, whoever else writes
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

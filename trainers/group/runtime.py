@@ -98,6 +98,7 @@ class Runtime:
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
         self.precision = self.accelerator.mixed_precision
         self.main = self.rank == 0
+        self.first_here = self.accelerator.is_local_main_process  # on this machine, whose disk may be its own
         if self.world != int(os.environ.get("WORLD_SIZE", 1)):
             raise Failure(HARDWARE, f"{os.environ['WORLD_SIZE']} processes were started and {self.world} met")
         # flags and small objects travel beside the gradients, over sockets: no device waits for them

@@ -9,7 +9,6 @@ MANIFEST.json with the size and SHA-256 of each. It is written beside its place 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import sys
@@ -116,9 +115,8 @@ def verify(path: Path) -> dict:
             size = (path / name).stat().st_size
             if size != facts["bytes"]:
                 raise Failure(DATA, f"{path / name} has {size} bytes instead of {facts['bytes']}")
-            with open(path / name, "rb") as f:
-                if hashlib.file_digest(f, "sha256").hexdigest() != facts["sha256"]:
-                    raise Failure(DATA, f"{path / name} is damaged (its SHA-256 differs from the manifest's)")
+            if files.sha256(path / name) != facts["sha256"]:
+                raise Failure(DATA, f"{path / name} is damaged (its SHA-256 differs from the manifest's)")
         meta = json.loads((path / "state.json").read_text())
         if sorted(manifest["files"]) != sorted(FILES) or any(manifest[k] != meta[k] for k in FACTS):
             raise Failure(DATA, f"{path / 'MANIFEST.json'} is damaged (it differs from state.json)")

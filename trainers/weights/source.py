@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,8 +46,7 @@ def open_source(name: str) -> Source:
     """Find and verify what `name` names. Failure 65 if it is not there or damaged. Nothing is unpickled here."""
     path, selector = rundir.find(name)
     if path.is_file():
-        with open(path, "rb") as f:
-            return Source(name, path, hashlib.file_digest(f, "sha256").hexdigest())
+        return Source(name, path, files.sha256(path))
     if (path / "MANIFEST.json").exists() or path.name.startswith("step-"):
         folder = path
     elif (path / "config.json").exists() or (path / "checkpoints").is_dir():

@@ -1,0 +1,201 @@
+"""The only writer of packed sets: a set is whole or not there, and one process at a time makes it.
+
+with exclusive(root, "mine"), new_folder(root / "mine") as folder:
+    writer = Writer(folder)
+    writer.classes = ["cat", "dog"]
+    writer.images("train", labels, (64, 64, 3), [(range(len(images)), images)])
+    writer.finish("mine", "folder", source={"file": "mine.zip"}, options={})
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from relaunch.data_prep import VERSION
+from relaunch.data_prep.errors import DATA, USAGE, Failure
+from relaunch.data_prep.files import remove, sha256, storage, sync, sync_tree
+from relaunch.data_prep.packed import FLAG, SCHEMA, data_hash
+
+
+@contextmanager
+def exclusive(root: Path, name: str) -> Iterator[None]:
+    """One process at a time prepares ROOT/NAME. The kernel lets go of the lock when its holder dies.
+
+    Failure 64 for a name that is not one, 73 if `root` cannot be written.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise Failure(
+            USAGE, f"'{name}' is not a name for a data set", "use letters, digits, '.', '_' and '-'"
+        )
+    path = root / f".{name}.lock"
+    with storage(path, FLAG):
+        root.mkdir(parents=True, exist_ok=True)
+        while True:
+            lock = open(path, "w")
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                said = f"another process is preparing {root / name}; waiting for it"
+                print(said, file=sys.stderr, flush=True)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                if os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+                    break
+            except FileNotFoundError:
+                pass
+            lock.close()  # its last holder removed it: only a lock on the file that is there now counts
+    with lock:
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Yields an empty folder beside `target` that becomes `target` atomically if the block succeeds.
+
+    `target` must not exist. Call it inside `exclusive`: then a partial folder that lies there is a dead
+    process's, and is removed. Failure 73 if it cannot be written.
+    """
+    partial = target.with_name(f".{target.name}.partial")
+    with storage(target, FLAG):
+        remove(partial)
+        partial.mkdir()
+    try:
+        yield partial
+        with storage(target, FLAG):
+            sync_tree(partial)
+            os.rename(partial, target)
+            sync(target.parent)
+    except BaseException:  # also Ctrl-C: leave nothing behind
+        remove(partial)
+        raise
+
+
+class Writer:
+    """What a recipe packs into: arrays split by split, then `finish` writes meta.json.
+
+    Failure 65 for what a set cannot be made of, 73 for a disk that does not take it.
+    """
+
+    def __init__(self, folder: Path, show: bool = False):
+        self.folder, self.show = folder, show  # show: print progress
+        self.classes: list[str] = []
+        self.splits: dict[str, dict[str, Any]] = {}
+        self.arrays: dict[str, dict[str, Any]] = {}
+
+    def images(
+        self,
+        split: str,
+        labels: Sequence[int] | np.ndarray,
+        shape: tuple[int, ...],
+        batches: Iterable[tuple[Iterable[int], Sequence[np.ndarray] | np.ndarray]],
+    ) -> None:
+        """Write a split's labels [N], indices into `classes`, and its N images of `shape` [H,W,C].
+
+        `batches` yields (row numbers, uint8 [n,H,W,C]): in any order, so that a stream is packed in bounded
+        memory, and each row once.
+        """
+        labels = np.asarray(labels, dtype=np.int64)
+        if not len(labels):
+            raise Failure(DATA, f"the source has no images for split '{split}'", "check what --source holds")
+        if labels.min() < 0 or labels.max() >= len(self.classes):
+            raise Failure(
+                DATA, f"split '{split}' has a label outside 0..{len(self.classes) - 1}", "check the source"
+            )
+        self._save(f"{split}/labels.npy", labels)
+        path, stride, seen = self.folder / split / "images.npy", int(np.prod(shape)), 0
+        # plain writes, not a map: on a full disk a map dies of SIGBUS
+        with storage(path, FLAG), open(path, "wb") as file:
+            header = {"descr": "|u1", "fortran_order": False, "shape": (len(labels), *shape)}
+            np.lib.format.write_array_header_1_0(file, header)
+            start = file.tell()
+            for rows, pixels in batches:
+                for row, image in zip(rows, pixels):
+                    file.seek(start + int(row) * stride)
+                    file.write(image.tobytes())
+                seen += len(pixels)
+        if seen != len(labels):
+            raise Failure(
+                DATA, f"split '{split}' has {len(labels):,} labels but {seen:,} images", "check the source"
+            )
+        self._record(f"{split}/images.npy", "uint8", [len(labels), *shape])
+        self.splits[split] = {"count": len(labels), "shape": list(shape)}
+
+    def text(self, vocab: list[str], splits: dict[str, Any]) -> None:
+        """Write vocab.txt and, per split, its token ids [N] in the smallest unsigned type that holds them."""
+        with storage(self.folder, FLAG):
+            (self.folder / "vocab.txt").write_text("".join(f"{word}\n" for word in vocab), "utf-8")
+        self._record("vocab.txt", "utf-8", [len(vocab)])
+        dtype = np.uint16 if len(vocab) <= 1 << 16 else np.uint32
+        for split, ids in splits.items():
+            if not len(ids):
+                raise Failure(
+                    DATA, f"the source has no words for split '{split}'", "check what --source holds"
+                )
+            self._save(f"{split}/tokens.npy", np.asarray(ids).astype(dtype))
+            self.splits[split] = {"count": len(ids), "shape": []}
+
+    def finish(self, name: str, recipe: str, source: dict[str, Any], options: dict[str, Any]) -> None:
+        """Write meta.json: facts of the data, no times or places, so that equal sources give equal bytes."""
+        from importlib.metadata import version
+
+        kind = "text" if "vocab.txt" in self.arrays else "images"
+        mean, std = _mean_std(self.folder / "train" / "images.npy") if kind == "images" else ([], [])
+        meta = {
+            "schema": SCHEMA,
+            "name": name,
+            "recipe": recipe,
+            "kind": kind,
+            "splits": self.splits,
+            "classes": self.classes,
+            "mean": mean,
+            "std": std,
+            "source": source,
+            "options": options,
+            "arrays": self.arrays,
+            "made_by": f"relaunch {VERSION}, Pillow {version('pillow')}",
+        }
+        meta["hash"] = data_hash(meta)
+        with storage(self.folder, FLAG):
+            text = json.dumps(meta, indent=1, allow_nan=False, ensure_ascii=False)
+            (self.folder / "meta.json").write_text(text + "\n", "utf-8")
+
+    def _save(self, file: str, array: np.ndarray) -> None:
+        with storage(self.folder / file, FLAG):
+            (self.folder / file).parent.mkdir(exist_ok=True)
+            np.save(self.folder / file, array, allow_pickle=False)
+        self._record(file, str(array.dtype), list(array.shape))
+
+    def _record(self, file: str, dtype: str, shape: list[int]) -> None:
+        path = self.folder / file
+        self.arrays[file] = {
+            "dtype": dtype,
+            "shape": shape,
+            "bytes": path.stat().st_size,
+            "sha256": sha256(path),
+        }
+
+
+def _mean_std(path: Path) -> tuple[list[float], list[float]]:
+    """Per channel over all pixels of [N,H,W,C], 0..1, from exact counts: the same on every machine."""
+    images = np.load(path, mmap_mode="r")
+    counts = np.zeros((images.shape[-1], 256), dtype=np.int64)
+    for first in range(0, len(images), 1024):
+        for channel, row in enumerate(counts):
+            row += np.bincount(images[first : first + 1024, ..., channel].ravel(), minlength=256)
+    levels, total = np.arange(256) / 255, counts.sum(axis=1)
+    mean = counts @ levels / total
+    std = np.sqrt(np.maximum(counts @ levels**2 / total - mean**2, 0))
+    return mean.tolist(), np.where(std > 1e-6, std, 1.0).tolist()  # 1 for a constant channel: 0 would divide
