@@ -81,7 +81,7 @@ def compare(batch: int, block: int, rounds: int, packed, runtime, folder: Path) 
 
     def turns(n: int):
         for _ in range(n):
-            training.turn()
+            training.iterate()
 
     times = {turns: [], steps: []}
     for i in range(rounds + 1):

@@ -10,6 +10,7 @@ import argparse
 from relaunch.data_prep.errors import USAGE, Failure
 from relaunch.launch import accelerate_config
 from relaunch.trainers import config
+from relaunch.trainers.flags import Parser
 
 HELP = """\
 how it is launched:
@@ -31,8 +32,8 @@ def help() -> str:
     return HELP.format(names=", ".join(accelerate_config.names()))
 
 
-def flags() -> config.Parser:
-    parser = config.Parser(prog="relaunch train", add_help=False, argument_default=argparse.SUPPRESS)
+def flags() -> Parser:
+    parser = Parser(prog="relaunch train", add_help=False, argument_default=argparse.SUPPRESS)
     parser.add_argument("--config")
     parser.add_argument("--num-processes", dest="processes", type=int, metavar="N")
     parser.add_argument("--mixed-precision", dest="precision", choices=accelerate_config.PRECISIONS)
@@ -79,13 +80,13 @@ def words(typed: dict) -> list[str]:
 
 def without(words: list[str], *flags: str) -> list[str]:
     """The words less these flags and their values, in whatever way they were spelled."""
-    parser = config.Parser(add_help=False, argument_default=argparse.SUPPRESS)
+    parser = Parser(add_help=False, argument_default=argparse.SUPPRESS)
     for flag in flags:
         parser.add_argument(flag)
     return parser.parse_known_args(words)[1]
 
 
-def job(rest: list[str], *others: config.Parser) -> config.Job:
+def job(rest: list[str], *others: Parser) -> config.Job:
     """The job, with its mistakes found now: seconds before torch would be there.
 
     A flag that is mistyped may be one of the launcher's or of the `others` that this command line takes.

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, STORAGE, USAGE, Failure
 from relaunch.trainers import records, rundir
-from relaunch.trainers.config import Parser
+from relaunch.trainers.flags import Parser
 from relaunch.trainers.rundir import RunDir
 
 

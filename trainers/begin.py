@@ -34,7 +34,7 @@ class Beginning:
 
 
 def begin(job: Job) -> Beginning:
-    """Where the training of `job` begins. Failure 64 for what cannot be, 65 for a source that is not there."""
+    """Where the training of `job` begins. Failure 64 for what cannot be, 65 for a source that is missing."""
     run = RunDir(rundir.locate(job.launch.run)) if job.launch.run else None
     resume = job.launch.resume
     if resume not in (None, AUTO) and names_run(resume, run):

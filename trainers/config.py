@@ -8,17 +8,15 @@ Never imports torch: the command line reads defaults and help from here.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import math
 import os
-import types
 import typing
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Literal
 
 from relaunch.data_prep.errors import DATA, USAGE, Failure
 from relaunch.trainers import workloads
+from relaunch.trainers.flags import Parser, add_fields, check_all, flag
 from relaunch.trainers.workloads import setting
 
 
@@ -28,93 +26,78 @@ class RunConfig:
 
     workload: str = field(metadata={"help": "what to train"})
     data: str = setting(
-        "", "packed data set, by name under the data root or by path (default: the workload's own)"
+        MISSING, "packed data set, by name under the data root or by path (default: the workload's own)"
     )
-    arch: str = setting("", "model architecture")
-    epochs: int = setting(10, "epochs to train; with --max-steps, the smaller of the two")
-    max_steps: int | None = setting(None, "optimizer steps to train")
-    batch_size: int = setting(128, "samples per optimizer step over all processes", "-b")
-    eval_batch_size: int = setting(1000, "samples (text: windows) scored at a time by each process")
-    grad_accum_steps: int = setting(1, "micro-batches per optimizer step")
+    arch: str = setting(MISSING, "model architecture")
+    epochs: int = setting(10, "epochs to train; with --max-steps, the smaller of the two", least=1)
+    max_steps: int | None = setting(None, "optimizer steps to train", least=1)
+    batch_size: int = setting(128, "samples per optimizer step over all processes", "-b", least=1)
+    eval_batch_size: int = setting(1000, "samples (text: windows) scored at a time by each process", least=1)
+    grad_accum_steps: int = setting(1, "micro-batches per optimizer step", least=1)
     optimizer: Literal["sgd", "adam", "adamw", "adadelta"] = setting("sgd", "update rule")
-    lr: float = setting(0.1, "learning rate (its peak, where the schedule has one)")
+    lr: float = setting(0.1, "learning rate (its peak, where the schedule has one)", least=0)
     schedule: Literal["constant", "step", "cosine", "one-cycle"] = setting(
         "constant", "learning rate over the run"
     )
-    step_size: int = setting(1, "epochs between two reductions of --schedule step")
-    gamma: float = setting(0.1, "factor of each reduction of --schedule step")
-    warmup_steps: int = setting(0, "steps of linear warm-up before the schedule's full rate")
-    momentum: float = setting(0.9, "momentum of sgd")
-    weight_decay: float = setting(0.0, "weight decay (L2 for sgd, adam and adadelta; decoupled for adamw)")
-    clip: float = setting(0.0, "largest norm of the gradient; 0 leaves it alone")
-    seed: int = setting(1, "seed of initial weights, order, augmentation and dropout")
-    threads: int | None = setting(None, "CPU threads per process (default: physical cores / local processes)")
+    step_size: int = setting(1, "epochs between two reductions of --schedule step", least=1)
+    gamma: float = setting(0.1, "factor of each reduction of --schedule step", least=0)
+    warmup_steps: int = setting(0, "steps of linear warm-up before the schedule's full rate", least=0)
+    momentum: float = setting(0.9, "momentum of sgd", least=0)
+    weight_decay: float = setting(
+        0.0, "weight decay (L2 for sgd, adam and adadelta; decoupled for adamw)", least=0
+    )
+    clip: float = setting(0.0, "largest norm of the gradient; 0 leaves it alone", least=0)
+    seed: int = setting(1, "seed of initial weights, order, augmentation and dropout", least=0)
+    threads: int | None = setting(
+        None, "CPU threads per process (default: physical cores / local processes)", least=1
+    )
     deterministic: bool = setting(True, "bit-reproducible kernels on CUDA")
-    save_every: int = setting(1000, "steps between checkpoints, beside those at each epoch's end")
-    keep: int = setting(3, "newest checkpoints kept, beside the best")
-    eval_every: int = setting(1, "epochs between evaluations, beside the one at the end")
-    log_interval: int = setting(100, "steps between log lines")
+    save_every: int = setting(1000, "steps between checkpoints, beside those at each epoch's end", least=1)
+    keep: int = setting(3, "newest checkpoints kept, beside the best", least=1)
+    eval_every: int = setting(1, "epochs between evaluations, beside the one at the end", least=1)
+    log_interval: int = setting(100, "steps between log lines", least=1)
     options: typing.Any = field(metadata={"help": "the workload's own settings"})
 
     def __post_init__(self):
-        check_all(
-            type(self),
-            {name: value for name, value in vars(self).items() if name not in ("options", "workload")},
-        )
-        for name in (
-            "epochs",
-            "max_steps",
-            "batch_size",
-            "eval_batch_size",
-            "grad_accum_steps",
-            "step_size",
-            "threads",
-            "keep",
-            "eval_every",
-            "log_interval",
-            "save_every",
-        ):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise Failure(USAGE, f"{flag(name)} {value} is too small", "it must be at least 1")
-        for name in ("warmup_steps", "momentum", "weight_decay", "clip", "lr", "gamma", "seed"):
-            if getattr(self, name) < 0:
-                raise Failure(
-                    USAGE, f"{flag(name)} {getattr(self, name)} is negative", "it must be at least 0"
-                )
+        given = {name: value for name, value in vars(self).items() if name not in ("options", "workload")}
+        check_all(type(self), given)
         archs = workloads.load(self.workload).archs
         if self.arch not in archs:
-            raise Failure(
-                USAGE, f"{self.workload} has no architecture {self.arch!r}", f"use --arch {' | '.join(archs)}"
-            )
+            what = f"{self.workload} has no architecture {self.arch!r}"
+            raise Failure(USAGE, what, f"use --arch {' | '.join(archs)}")
         if self.batch_size % self.grad_accum_steps:
-            raise Failure(
-                USAGE,
-                f"--batch-size {self.batch_size} does not divide by --grad-accum-steps "
-                f"{self.grad_accum_steps}",
-                "choose a multiple",
-            )
+            what = f"--batch-size {self.batch_size} does not divide by --grad-accum-steps "
+            raise Failure(USAGE, f"{what}{self.grad_accum_steps}", "choose a multiple")
 
     def to_json(self) -> dict:
         """A dict that `from_json` turns into an equal config."""
         return dataclasses.asdict(self)
 
     @staticmethod
-    def from_json(values: dict) -> RunConfig:
-        """Strict: unknown, missing or wrong fields are Failure 65 (the file was written by another version, or by hand)."""
+    def from_json(values: dict, where: str = "config.json") -> RunConfig:
+        """The config of a run, also of one that an older version wrote: what it lacks is as it was then.
+
+        Unknown and wrong values are Failure 65; `where` is the file they come from.
+        """
         try:
-            work = workloads.load(values["workload"])
-            for given, cls in ((values, RunConfig), (values["options"], work.options)):
-                if differing := {f.name for f in fields(cls)} ^ set(given):
-                    raise KeyError(", ".join(sorted(differing)))
-            check_all(work.options, values["options"])
-            return RunConfig(**{**values, "options": work.options(**values["options"])})
+            options = workloads.load(values["workload"]).options
+            own = completed(options, values["options"])
+            check_all(options, own)
+            return RunConfig(**{**completed(RunConfig, values), "options": options(**own)})
         except (TypeError, KeyError, Failure) as error:
             raise Failure(
                 DATA,
-                f"config.json does not fit this version of Relaunch ({error})",
-                "resume it with the version that wrote it",
+                f"{where} does not fit this version of Relaunch ({error})",
+                "use the version that wrote it",
             ) from error
+
+
+def completed(cls, values: dict) -> dict:
+    """`values` and, for the fields that it lacks, what was done before there were these fields."""
+    if unknown := set(values) - {f.name for f in fields(cls)}:
+        raise TypeError(f"unknown: {', '.join(sorted(unknown))}")
+    before = {f.name: f.metadata.get("before", f.default) for f in fields(cls)}
+    return {name: value for name, value in before.items() if value is not MISSING} | values
 
 
 def physical_cores() -> int:
@@ -131,12 +114,8 @@ def physical_cores() -> int:
     return len(siblings)
 
 
-CHANGEABLE_ON_RESUME = {
-    "save_every",
-    "keep",
-    "eval_every",
-    "log_interval",
-}  # change nothing that is trained: free on resume
+# these change nothing that is trained
+CHANGEABLE_ON_RESUME = {"save_every", "keep", "eval_every", "log_interval"}
 EXTENDABLE = {"epochs", "max_steps"}  # may be extended where the schedule does not depend on the run's length
 
 
@@ -158,123 +137,24 @@ class Launch:
         None, "with --evaluate: where to write the predictions (default: inside the run)"
     )
     outputs: bool = setting(False, "with --evaluate: also write the raw outputs [N, classes] (images)")
-    stop_after: int | None = setting(None, "end after this step as a signal would: saved, code 75")
-    # ten minutes: longer than the slowest save or evaluation batch of one rank, shorter than an hour of eight GPUs wasted
-    timeout: int = setting(600, "seconds after which a process that is missing ends the others, with code 76")
+    stop_after: int | None = setting(None, "end after this step as a signal would: saved, code 75", least=1)
+    # ten minutes: longer than the slowest save or evaluation batch of one rank, not yet an hour of eight GPUs
+    timeout: int = setting(
+        600, "seconds after which a process that is missing ends the others, with code 76", least=20
+    )
 
     def __post_init__(self):
-        if self.timeout < 20:
-            raise Failure(USAGE, f"--timeout {self.timeout} is too small", "it must be at least 20 (seconds)")
+        check_all(type(self), vars(self))
 
 
 @dataclass(frozen=True)
 class Job:
-    """One parsed command: the config, this start's settings, and the names of the settings that were typed."""
+    """One parsed command: the config, this start's settings, and the names of those that were typed."""
 
     config: RunConfig
     launch: Launch
     given: frozenset[str]
     argv: tuple[str, ...]
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse whose mistakes are a Failure 64 of one line, and which takes --a_b for --a-b."""
-
-    beside: tuple[Parser, ...] = ()  # that read other flags of the same line: a mistyped one may be theirs
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(
-            *args, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs
-        )
-
-    def error(self, message):
-        if message.startswith("unrecognized arguments: "):
-            word = message.split(": ", 1)[1].split()[0]
-            flags = [s for p in (self, *self.beside) for a in p._actions for s in a.option_strings]
-            near = workloads.nearest(word, [s for s in flags if s.startswith("--")])
-            raise Failure(
-                USAGE,
-                f"unknown argument {word!r}",
-                f"did you mean {near}?" if near else f"see {self.prog} --help",
-            )
-        raise Failure(USAGE, message, f"see {self.prog} --help")
-
-    def parse_known_args(self, args=None, namespace=None):
-        args = [
-            a.split("=", 1)[0].replace("_", "-") + ("=" + a.split("=", 1)[1] if "=" in a else "")
-            if a.startswith("--")
-            else a
-            for a in args
-        ]
-        found, rest = super().parse_known_args(args, namespace)
-        for action in self._actions:
-            if getattr(found, action.dest, None) == "" and action.default != "":  # an unset $VARIABLE
-                name = action.option_strings[0] if action.option_strings else action.metavar
-                raise Failure(USAGE, f"{name} is empty", "give it a value, or leave it out")
-        return found, rest
-
-
-def flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def scalar(hint):
-    """The type inside `int | None`, and the choices of a Literal: (callable, choices or None)."""
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        hint = next(t for t in typing.get_args(hint) if t is not type(None))
-    if typing.get_origin(hint) is Literal:
-        return str, typing.get_args(hint)
-    return hint, None
-
-
-def check(name: str, hint, value):
-    """Raise Failure 64 unless `value` is what the field's type says."""
-    kind, choices = scalar(hint)
-    optional = type(None) in typing.get_args(hint)
-    if value is None and optional:
-        return
-    if choices and value not in choices:
-        raise Failure(USAGE, f"{flag(name)} {value!r} is not one of {', '.join(choices)}")
-    fits = isinstance(value, bool) == (kind is bool) and isinstance(
-        value, (int, float) if kind is float else kind
-    )
-    if not fits or (kind is float and not math.isfinite(value)):
-        raise Failure(
-            USAGE, f"{flag(name)} {value!r} is not {'a finite number' if kind is float else kind.__name__}"
-        )
-
-
-def check_all(cls, values: dict):
-    hints = typing.get_type_hints(cls)
-    for name, value in values.items():
-        check(name, hints[name], value)
-
-
-def add_fields(parser: argparse.ArgumentParser, cls, defaults: dict, title: str):
-    """One flag per field of a dataclass. Nothing is set unless typed, so that what was typed is known."""
-    group, hints = parser.add_argument_group(title), typing.get_type_hints(cls)
-    for f in fields(cls):
-        if f.name in ("workload", "options"):
-            continue
-        kind, choices = scalar(hints[f.name])
-        default = defaults.get(f.name, f.default)
-        help = f.metadata["help"].replace("%", "%%")
-        if default not in (None, "", False):
-            help += f" [{default}]"
-        names = [n for n in (f.metadata.get("short"), flag(f.name)) if n]
-        common = dict(dest=f.name, default=argparse.SUPPRESS, help=help)
-        if kind is bool:
-            group.add_argument(
-                *names, action=argparse.BooleanOptionalAction if default else "store_true", **common
-            )
-        else:
-            group.add_argument(
-                *names,
-                type=kind,
-                choices=choices,
-                metavar=None if choices else kind.__name__.upper(),
-                **common,
-            )
 
 
 def workload_parser(name: str, prog: str = "relaunch train") -> Parser:
@@ -344,13 +224,12 @@ def build(work, values: dict) -> RunConfig:
 
 
 def merge_resumed(old: RunConfig, job: Job) -> RunConfig:
-    """The config of a resumed run: the stored one, with what may change changed. Other differences are Failure 64."""
+    """A resumed run's config: the stored one, with what may change changed. Other changes are Failure 64."""
     new, changed, options = job.config, {}, {f.name for f in fields(old.options)}
     if new.workload != old.workload:
         raise Failure(USAGE, f"this run trains {old.workload}, not {new.workload}", "choose another --run")
-    for name in sorted(
-        job.given - {"data"}
-    ):  # data may have moved: it is compared by its hash, where it is opened
+    # data may have moved: it is compared by its hash, where it is opened
+    for name in sorted(job.given - {"data"}):
         was, now = (getattr(c.options if name in options else c, name) for c in (old, new))
         if was == now:
             continue
@@ -370,3 +249,11 @@ def merge_resumed(old: RunConfig, job: Job) -> RunConfig:
     if "data" in job.given:
         changed["data"] = new.data
     return dataclasses.replace(old, **changed)
+
+
+def differences(one: RunConfig, other: RunConfig) -> list[tuple[str, object, object]]:
+    """(field, its value in each) of what decides what is trained, where it differs. Data has its own hash."""
+    flat = [{**vars(c), **vars(c.options)} for c in (one, other)]
+    free = CHANGEABLE_ON_RESUME | EXTENDABLE | {"data", "options"}
+    pairs = [(n, flat[0].get(n), flat[1].get(n)) for n in flat[0] | flat[1] if n not in free]
+    return [(name, was, now) for name, was, now in pairs if was != now]

@@ -21,7 +21,8 @@ from relaunch.data_prep.recipes import ensure
 from relaunch.trainers import PROGRAM
 from relaunch.trainers.compare import changes, predictions, results
 from relaunch.trainers.compare.predictions import Predictions
-from relaunch.trainers.config import Parser, RunConfig
+from relaunch.trainers.config import RunConfig
+from relaunch.trainers.flags import Parser
 from relaunch.trainers.group import process
 from relaunch.trainers.weights.source import Source, config_for, open_source, parse_described
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from relaunch.data_prep.errors import DATA, PREEMPTED, USAGE, Failure
-from relaunch.trainers.config import Launch, Parser, RunConfig
+from relaunch.trainers.config import Launch, RunConfig
+from relaunch.trainers.flags import Parser
 from relaunch.trainers.group import process
 from relaunch.trainers.weights.source import Source, config_for, open_source, parse_described
 

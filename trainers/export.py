@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import USAGE, Failure
 from relaunch.trainers import workloads
-from relaunch.trainers.config import Parser, RunConfig
+from relaunch.trainers.config import RunConfig
+from relaunch.trainers.flags import Parser
 from relaunch.trainers.group import process
 
 if TYPE_CHECKING:

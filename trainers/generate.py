@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from relaunch.data_prep.errors import DATA, USAGE, Failure
 from relaunch.data_prep.packed import Packed
-from relaunch.trainers.config import Parser
+from relaunch.trainers.flags import Parser
 from relaunch.trainers.group import process
 from relaunch.trainers.tasks import order
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from relaunch.data_prep.errors import USAGE, Failure
 from relaunch.data_prep.packed import Packed, data_root, open_packed
-from relaunch.trainers.config import Parser, RunConfig, parse
+from relaunch.trainers.config import RunConfig, parse
+from relaunch.trainers.flags import Parser
 from relaunch.trainers.group import process
 
 if TYPE_CHECKING:

@@ -9,14 +9,26 @@ import hashlib
 import os
 import platform
 import sys
+from typing import TYPE_CHECKING
 
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, LOCKED, PREEMPTED, STOPPED, USAGE, Failure
 from relaunch.trainers import rundir
 from relaunch.trainers.begin import Beginning, begin, command_to_go_on
-from relaunch.trainers.config import CHANGEABLE_ON_RESUME, EXTENDABLE, Job, RunConfig, parse
+from relaunch.trainers.config import (
+    CHANGEABLE_ON_RESUME,
+    EXTENDABLE,
+    Job,
+    RunConfig,
+    differences,
+    flag,
+    parse,
+)
 from relaunch.trainers.group import process
 from relaunch.trainers.rundir import RunDir
+
+if TYPE_CHECKING:
+    from relaunch.trainers.weights.checkpoint import State
 
 
 def run(argv: list[str]) -> tuple[int, str | None]:
@@ -55,22 +67,22 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
     from relaunch.data_prep.packed import data_root, open_packed
     from relaunch.data_prep.recipes import ensure
     from relaunch.trainers.build import check_micro_batch, make_model, make_optimizer, make_task
+    from relaunch.trainers.lines import headline
     from relaunch.trainers.loop import Training, total_steps
-    from relaunch.trainers.weights import checkpoint
+    from relaunch.trainers.metrics import Metrics
+    from relaunch.trainers.snapshot import restore
     from relaunch.trainers.weights.source import open_source
     from relaunch.trainers.weights.state import load_weights
 
-    config, existing = beginning.config, beginning.run if beginning.resumes else None
+    config, rank, world = beginning.config, runtime.rank, runtime.world
     # everything that can be wrong is found here, before the run is written
     root = data_root(job.launch.data_root)
     runtime.on_every_rank(lambda: runtime.first_here and ensure(config.data, root))
     packed = runtime.on_every_rank(lambda: open_packed(config.data, root))
-    task = runtime.on_every_rank(
-        lambda: make_task(config, packed, runtime.device, runtime.rank, runtime.world)
-    )
+    task = runtime.on_every_rank(lambda: make_task(config, packed, runtime.device, rank, world))
     runtime.on_every_rank(lambda: packed.check_split(packed.eval_split))
     model = runtime.on_every_rank(lambda: make_model(config, packed))
-    runtime.on_every_rank(lambda: check_micro_batch(config, model, packed, runtime.world))
+    runtime.on_every_rank(lambda: check_micro_batch(config, model, packed, world))
     if beginning.weights:
 
         def read():
@@ -80,126 +92,110 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
         weights, where = runtime.on_rank_0(read)
         runtime.on_every_rank(lambda: load_weights(model, weights, where))
 
-    identity = {"config_hash": config_hash(config), "data_hash": packed.hash}
-    owned = []  # on rank 0
+    claimed = []  # on rank 0, with the lock
 
-    def claim():
-        """Own the run's folder; find where it stands."""
-        with files.storage(existing.path if existing else job.launch.run or rundir.ROOT, "--run PATH"):
-            run = existing or rundir.create(job.launch.run, config.workload)
-            run.lock()
-            owned.append(run)
-            if not existing and run.begun():
-                raise Failure(
-                    LOCKED,
-                    f"another process has just begun {run.path}",
-                    "add --resume auto, or choose another --run",
-                )
-            checkpoint.recover(run)
-        newest = checkpoint.newest_valid(run) if existing else None
-        state = checkpoint.load(newest) if newest else None
-        if state and state.meta["data_hash"] != identity["data_hash"]:
-            raise Failure(
-                USAGE if "data" in job.given else DATA,
-                f"{packed.path} is not the data that {run.path} was trained on",
-                "give the same --data, or start a new --run",
-            )
-        if state and state.meta["config_hash"] != identity["config_hash"]:
-            raise Failure(
-                DATA,
-                f"{run.config} is not the config that {newest} was trained with",
-                "put back what was changed in it",
-            )
+    def claim_run():
+        run, state = claim(beginning, job, packed)
+        claimed.append(run)
         return run.path, state
 
-    path, state = runtime.on_rank_0(claim)
-    run = owned[0] if owned else RunDir(path)
+    path, state = runtime.on_rank_0(claim_run)
+    run = claimed[0] if claimed else RunDir(path)
     if state:
         runtime.set_threads(state.meta["threads"])
+    step, evaluated = (state.meta["step"], state.meta["evaluated"]) if state else (0, 0)
     total = total_steps(config, task.steps_per_epoch)
-    if state and (state.meta["step"], state.meta["evaluated"]) >= (total, total):
+    if state and (step, evaluated) >= (total, total):
         if runtime.main:
-            run.write_status(
-                "done", 0, state.meta["step"], "trained to the end"
-            )  # a kill may have come between the two
-            process.tell(f"{path}: finished already, at step {state.meta['step']}/{total}")
+            run.write_status("done", 0, step, "trained to the end")  # a kill may have come between the two
+            process.tell(f"{path}: finished already, at step {step}/{total}")
         runtime.close()
         return 0, str(path)
     model.to(runtime.device)
-    opened = []  # on rank 0
 
-    def open_run():
-        from relaunch.trainers.metrics import Metrics
-
-        step, evaluated = (state.meta["step"], state.meta["evaluated"]) if state else (0, 0)
+    def write_down():
         with files.storage(run.path, "--run PATH"):
             files.write_atomic(run.config, files.dump_json(config.to_json()))
             files.write_atomic(run.plan, files.dump_json(plan(job, runtime, packed, task, total)))
             run.cut_metrics(step, evaluated)
             run.write_status("running", step=step)
+
+    opened = []  # on rank 0
+
+    def open_metrics():
+        with files.storage(run.path, "--run PATH"):
             opened.append(Metrics(run, step))
             if not state:
                 opened[0].describe(config, task, model, packed)
 
-    runtime.on_rank_0(open_run)
-    metrics = opened[0] if opened else None
-    training = Training(
-        config,
-        identity,
-        runtime,
-        task,
-        model,
-        make_optimizer(config, model),
-        run,
-        metrics,
-        job.launch.stop_after,
-    )
+    runtime.on_rank_0(write_down)
+    training = None
     try:
         with runtime.watched():
+            runtime.on_rank_0(open_metrics)
+            training = Training(
+                config,
+                {"config_hash": config_hash(config), "data_hash": packed.hash},
+                runtime,
+                task,
+                model,
+                make_optimizer(config, model),
+                run,
+                opened[0] if opened else None,
+                job.launch.stop_after,
+            )
             if state:
-                training.restore(state)
+                restore(training, state)
             training.say(headline(training, packed, state))
             code = training.train()
             if code in (PREEMPTED, STOPPED):
                 training.say(f"to go on: {command_to_go_on(job.argv, run)}")
     except Exception as error:  # the launcher compares where crashes happened
         if runtime.main:
-            code, what = (
-                (error.code, error.what)
-                if isinstance(error, Failure)
-                else (1, f"{type(error).__name__}: {error}")
-            )
-            run.write_status("failed", code, training.step, what)
+            ours = isinstance(error, Failure)
+            code, what = (error.code, error.what) if ours else (1, f"{type(error).__name__}: {error}")
+            run.write_status("failed", code, training.step if training else step, what)
         raise
     finally:
-        if metrics:
+        for metrics in opened:
             metrics.close()
     runtime.close()
     return code, str(path)
 
 
-def headline(training, packed, state) -> str:
-    r, c = training.runtime, training.config
+def claim(beginning: Beginning, job: Job, packed) -> tuple[RunDir, State | None]:
+    """Own the run's folder until the process ends, and find the state that it goes on from."""
+    from relaunch.trainers.weights import checkpoint
 
-    def processes(world: int, precision: str) -> str:
-        return f"{world} process{'es' * (world > 1)} in {'fp32' if precision == 'no' else precision}"
-
-    where = f"{processes(r.world, r.precision)} on {r.device.type}, {r.threads} thread{'s' * (r.threads > 1)} each"
-    lines = [
-        f"{training.run.path}: {c.workload} {c.arch} on {packed.name}, {where}",
-        f"batch {c.batch_size} = {r.world} x {c.grad_accum_steps} x {c.batch_size // r.world // c.grad_accum_steps}, "
-        f"{training.task.steps_per_epoch} steps an epoch, {training.total} in all",
-    ]
-    if r.world > 1:
-        lines[1] += f"; a process that is missing ends the others after {r.timeout} s"
-    if state:
-        lines.append(f"resumed from step {state.meta['step']}")
-        was = state.meta["world"], state.meta["precision"]
-        if was != (r.world, r.precision):
-            lines.append(
-                f"it was saved by {processes(*was)}: the same samples follow, sums may round differently"
+    config, resumes = beginning.config, beginning.resumes
+    with files.storage(beginning.run.path if beginning.run else rundir.ROOT, "--run PATH"):
+        run = beginning.run if resumes else rundir.create(job.launch.run, config.workload)
+        run.lock()
+        if not resumes and run.begun():
+            raise Failure(
+                LOCKED,
+                f"another process has just begun {run.path}",
+                "add --resume auto, or choose another --run",
             )
-    return "\n".join(lines)
+        checkpoint.recover(run)
+    newest = checkpoint.newest_valid(run) if resumes else None
+    if newest is None:
+        return run, None
+    state = checkpoint.load(newest)
+    if state.meta["data_hash"] != packed.hash:
+        raise Failure(
+            USAGE if "data" in job.given else DATA,
+            f"{packed.path} is not the data that {run.path} was trained on",
+            "give the same --data, or start a new --run",
+        )
+    changed = differences(RunConfig.from_json(state.meta["config"], f"{newest}/state.json"), config)
+    for name, then, now in changed[:1]:
+        raise Failure(
+            DATA,
+            f"{run.config} says {flag(name)} {now}, and {newest} was trained with {then}",
+            "put back what was changed in it",
+        )
+    return run, state
 
 
 def plan(job: Job, runtime, packed, task, total: int) -> dict:

@@ -21,6 +21,7 @@ from relaunch.launch.facts import Facts
 from relaunch.launch.submit.surroundings import Site, checked, site
 from relaunch.trainers import config, rundir
 from relaunch.trainers.begin import AUTO, begin
+from relaunch.trainers.flags import Parser
 from relaunch.trainers.rundir import RunDir
 
 REQUEUES = 20  # each brings one time limit's worth of training: more is a job that nobody looks after
@@ -62,8 +63,8 @@ def at_least(least: int):
     return whole
 
 
-def parser(kind: str) -> config.Parser:
-    p = config.Parser(prog=f"relaunch submit {kind} WORKLOAD [flags of relaunch train]")
+def parser(kind: str) -> Parser:
+    p = Parser(prog=f"relaunch submit {kind} WORKLOAD [flags of relaunch train]")
     p.set_defaults(site=None, sweep=[], chain=1, submit=False, volume=[])
     p.add_argument("--name", help="the job's name (default: the run's)")
     p.add_argument("--nodes", type=at_least(1), metavar="N", help="machines [the config's]")
@@ -198,7 +199,7 @@ def parse(kind: str, argv: list[str]) -> Job:
     )
 
 
-def trained(rest: list[str], run: str, weights: str | None, own: config.Parser) -> config.RunConfig:
+def trained(rest: list[str], run: str, weights: str | None, own: Parser) -> config.RunConfig:
     """What the job trains when it starts: it goes on with its run if that is begun by then, as its script does."""
     resume = weights if weights and not RunDir(run).begun() else AUTO
     return begin(command.job([*rest, "--run", run, "--resume", resume], own)).config

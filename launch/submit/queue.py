@@ -18,7 +18,7 @@ from relaunch.data_prep.errors import DATA, HARDWARE, USAGE, Failure
 from relaunch.launch.submit import slurm
 from relaunch.launch.submit.describe import Job
 from relaunch.trainers import records, rundir
-from relaunch.trainers.config import Parser
+from relaunch.trainers.flags import Parser
 from relaunch.trainers.rundir import RunDir
 
 # what the scheduler says -> what to do about it

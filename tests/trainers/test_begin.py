@@ -1,4 +1,4 @@
-"""What a run will be: one answer for launcher and worker, and the command with which a stopped run goes on."""
+"""What a run will be: one answer for launcher and worker, and how a stopped run says to go on."""
 
 import json
 import os

@@ -7,7 +7,7 @@ import pytest
 
 from relaunch.data_prep.errors import Failure
 from relaunch.trainers import workloads
-from relaunch.trainers.config import RunConfig, merge_resumed, parse, workload_parser
+from relaunch.trainers.config import RunConfig, completed, differences, merge_resumed, parse, workload_parser
 
 NAMES = workloads.names()
 
@@ -24,7 +24,7 @@ def refused(command: str) -> str:
     return failure.value.line()
 
 
-# flags ----------------------------------------------------------------------------------------------------------------------
+# flags ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -82,7 +82,7 @@ def test_every_preset_is_valid(name, preset):
     config(f"{name} --preset {preset}")
 
 
-# mistakes -------------------------------------------------------------------------------------------------------------------
+# mistakes -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -101,6 +101,8 @@ def test_every_preset_is_valid(name, preset):
         ("mnist --epochs 0", "--epochs 0 is too small; it must be at least 1"),
         ("mnist --batch-size -4", "--batch-size -4 is too small"),
         ("mnist --max-steps 0", "--max-steps 0 is too small"),
+        ("mnist --stop-after 0", "--stop-after 0 is too small"),
+        ("mnist --timeout 19", "--timeout 19 is too small; it must be at least 20"),
         ("mnist --threads 0", "--threads 0 is too small"),
         ("mnist --lr -1", "--lr -1.0 is negative"),
         ("mnist --lr nan", "--lr nan is not a finite number"),
@@ -138,7 +140,7 @@ def test_no_workload_shows_them_all(capsys):
     assert end.value.code == 0
 
 
-# JSON -----------------------------------------------------------------------------------------------------------------------
+# JSON -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -150,9 +152,9 @@ def test_json_and_back(name):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda c: c.pop("epochs"),
         lambda c: c.pop("workload"),
-        lambda c: c["options"].pop("crop"),
+        lambda c: c.pop("data"),
+        lambda c: c.pop("options"),
         lambda c: c.update(colour=1),
         lambda c: c["options"].update(stem="small"),
         lambda c: c.update(epochs="3"),
@@ -176,12 +178,49 @@ def test_json_is_strict(change):
     assert failure.value.code == 65 and "does not fit this version" in failure.value.line()
 
 
+def test_what_an_old_config_lacks_is_as_it_was_then():
+    """A field's `before`, else its plain default: the workload's own may be a later idea."""
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Later(workloads.ImageOptions):
+        mixup: float = workloads.setting(0.2, "later", before=0.0)
+        colour: bool = workloads.setting(False, "later, without a `before`")
+
+    old = config("cifar10 --lr 0.3 --crop 2").to_json()
+    assert completed(Later, old["options"]) == old["options"] | {"mixup": 0.0, "colour": False}
+    assert completed(Later, {**old["options"], "mixup": 0.1})["mixup"] == 0.1
+    for name in ("clip", "weight_decay"):
+        del old[name]
+    del old["options"]["crop"]
+    read = RunConfig.from_json(old)
+    assert (read.lr, read.clip, read.weight_decay, read.options.crop) == (0.3, 0.0, 0.0, 0)
+
+
+def test_unknown_fields_are_named():
+    old = config("mnist").to_json()
+    with pytest.raises(Failure) as failure:
+        RunConfig.from_json(old | {"colour": 1, "brush": 2}, "runs/a/config.json")
+    expected = "65 runs/a/config.json does not fit this version of Relaunch (unknown: brush, colour); use the"
+    assert expected in failure.value.line()
+    with pytest.raises(Failure, match="stem"):
+        RunConfig.from_json(old | {"options": old["options"] | {"stem": "small"}})
+
+
+def test_what_decides_the_training_is_compared_by_field():
+    old = config("cifar10 --lr 0.3")
+    for changed in ("--save-every 9", "--epochs 99", "--max-steps 7", "--data elsewhere", "--keep 1"):
+        assert differences(old, config(f"cifar10 --lr 0.3 {changed}")) == []
+    new = config("cifar10 --lr 0.3 --seed 9 --crop 1")
+    assert sorted(differences(old, new)) == [("crop", 4, 1), ("seed", 1, 9)]
+    assert ("workload", "cifar10", "mnist") in differences(old, config("mnist"))
+
+
 def test_a_config_does_not_change():
     with pytest.raises(dataclasses.FrozenInstanceError):
         config("mnist").lr = 3
 
 
-# resuming -------------------------------------------------------------------------------------------------------------------
+# resuming -------------------------------------------------------------------------------------------------
 
 
 def resumed(begun: str, command: str) -> RunConfig:

@@ -160,7 +160,7 @@ def test_skipped_steps_are_counted_and_the_loss_scale_goes_on(train, relaunch_en
         assert outcome(relaunch_env / f"at-{stop}") == whole
 
 
-# evaluation that a stop cuts short ---------------------------------------------------------------------------------------
+# evaluation that a stop cuts short ------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -213,7 +213,7 @@ def test_a_kill_after_an_owed_evaluation_does_not_record_it_twice(
     assert outcome(relaunch_env / "parts") == outcome(relaunch_env / "whole")
 
 
-# kills --------------------------------------------------------------------------------------------------------------------
+# kills ----------------------------------------------------------------------------------------------------
 
 
 def test_a_kill_loses_at_most_one_interval(train, relaunch_env, at, monkeypatch):
@@ -246,7 +246,7 @@ def test_a_kill_before_the_first_checkpoint(train, relaunch_env, at):
     assert outcome(relaunch_env / "parts") == outcome(relaunch_env / "whole")
 
 
-# through accelerate -------------------------------------------------------------------------------------------------------
+# through accelerate ---------------------------------------------------------------------------------------
 
 
 def test_two_processes(train, start, launch, relaunch_env):
@@ -291,7 +291,7 @@ def test_every_workload_through_the_engine(start, launch, relaunch_env, workload
     assert outcome(relaunch_env / "signalled") == outcome(relaunch_env / "whole")
 
 
-# what a resumed run may change ---------------------------------------------------------------------------------------------
+# what a resumed run may change ----------------------------------------------------------------------------
 
 
 def test_a_finished_run_says_so(train, relaunch_env, capsys):
@@ -381,17 +381,17 @@ def test_a_config_that_was_edited(train, relaunch_env, capsys):
     text = config.read_text()
     config.write_text(text.replace('"lr": 0.1', '"lr": 0.2'))
     assert train("cifar10", "--run", "./run", "--resume", "auto") == 65
-    assert (
-        "relaunch: 65 run/config.json is not the config that run/checkpoints/step-000000003 was trained with"
-        in capsys.readouterr().err
+    expected = (
+        "run/config.json says --lr 0.2, and run/checkpoints/step-000000003 was trained with 0.1; put back"
     )
+    assert f"relaunch: 65 {expected}" in capsys.readouterr().err
     config.write_text(text[:-20])
     assert train("cifar10", "--run", "./run", "--resume", "auto") == 65
     config.write_text(text)
     assert train("cifar10", "--run", "./run", "--resume", "auto") == 0
 
 
-# other ways to begin --------------------------------------------------------------------------------------------------------
+# other ways to begin --------------------------------------------------------------------------------------
 
 
 def test_resume_auto_begins_an_empty_run(train, relaunch_env):
@@ -468,7 +468,11 @@ def test_runs_that_are_not_to_be_continued(train, relaunch_env, capsys):
         (["--run", "./notes"], 64, "notes exists and is not a run"),
         (["--run", "notes/thesis.txt"], 64, "notes/thesis.txt exists and is not a run"),
         (["--run", "./notes", "--resume", "auto"], 64, "notes exists and is not a run"),
-        (["--resume", "auto"], 64, "--resume auto needs --run, and no run of cifar10 is here; add --run NAME"),
+        (
+            ["--resume", "auto"],
+            64,
+            "--resume auto needs --run, and no run of cifar10 is here; add --run NAME",
+        ),
         (["--resume", "nowhere", "--run", "./new"], 65, "no run or checkpoint 'nowhere'"),
         (["--resume", "./run@7", "--run", "./new"], 65, "run has no checkpoint of step 7; it has 2"),
         (["--resume", "notes/thesis.txt", "--run", "./new"], 65, "notes/thesis.txt"),

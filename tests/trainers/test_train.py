@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import sys
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from relaunch.trainers.group import process
 from relaunch.trainers.loop import Training
 from relaunch.trainers.tasks import order
 from relaunch.trainers.weights.checkpoint import load
+from rigs.processes import Process
 from rigs.runs import outcome, records, status, steps, tree
 from rigs.sets import TRAIN, pack_images, pack_text
 
@@ -46,7 +49,7 @@ def test_the_loss_goes_down(train, relaunch_env, workload):
     assert len(losses) == 3 and losses[-1] < losses[0]
 
 
-# what a run leaves ------------------------------------------------------------------------------------------------------------
+# what a run leaves ----------------------------------------------------------------------------------------
 
 NET = ["cifar10", "--arch", "net", "--batch-size", 8]
 
@@ -238,7 +241,7 @@ def test_the_seed_decides(train, relaunch_env):
     assert a == b and a["model"] != c["model"]
 
 
-# mistakes: one line, the code, and nothing written ------------------------------------------------------------------------------
+# mistakes: one line, the code, and nothing written --------------------------------------------------------
 
 
 @pytest.fixture
@@ -362,3 +365,34 @@ def test_what_a_gpu_says_when_it_has_no_memory(said, expected):
     assert lost.value.code == 69 and expected in lost.value.what
     with pytest.raises(RuntimeError, match="a bug"), process.fits("advice"):
         raise RuntimeError("a bug")
+
+
+# failures after a run has begun ------------------------------------------------------------------------------
+
+
+def test_a_failure_before_the_first_step_is_written_down(train, relaunch_env, capsys):
+    """The curves cannot be opened, when status.json says `running` already."""
+    assert train(*NET, "--max-steps", 4, "--run", "run", "--stop-after", 2) == 75
+    run = relaunch_env / "runs/run"
+    shutil.rmtree(run / "tensorboard")
+    (run / "tensorboard").write_text("not a folder")
+    assert train("cifar10", "--run", "run", "--resume", "auto") == 73
+    assert (status(run)["state"], status(run)["code"], status(run)["step"]) == ("failed", 73, 2)
+    (run / "tensorboard").unlink()
+    assert train("cifar10", "--run", "run", "--resume", "auto") == 0
+
+
+def test_a_failure_of_ddp_is_written_down(relaunch_env):
+    """Two machines hold other data under one name: their models differ, which DDP finds when it is built."""
+    for rank, channels in enumerate((1, 3)):
+        pack_images(relaunch_env / f"data-{rank}/mnist", (28, 28, channels))
+    worker = (
+        f"RELAUNCH_DATA=data-$RANK exec {sys.executable} -m trainers.train mnist --batch-size 8 --run run"
+    )
+    group = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--no-python"]
+    done = Process(
+        ["env", "ACCELERATE_USE_CPU=true", sys.executable, *group, "sh", "-c", f"{worker} --timeout 20"]
+    ).end()
+    assert done.code and "not to match" in done.err, done.err
+    found = status(relaunch_env / "runs/run")
+    assert (found["state"], found["step"]) == ("failed", 0) and found["code"], found

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, USAGE, Failure
 from relaunch.trainers import rundir, workloads
-from relaunch.trainers.config import Parser, RunConfig, add_fields, flag, parse
+from relaunch.trainers.config import RunConfig, parse
+from relaunch.trainers.flags import Parser, add_fields, flag
 from relaunch.trainers.rundir import RunDir
 from relaunch.trainers.weights import checkpoint
 

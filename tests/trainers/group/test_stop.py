@@ -62,7 +62,7 @@ def test_only_a_second_ctrl_c_after_two_seconds_insists(signals, monkeypatch):
     assert left == [130]
 
 
-# a run that somebody else holds: its owner waits, so signals find it before its first step --------------------------------
+# a run that somebody else holds: its owner waits, so signals find it before its first step ----------------
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_two_that_begin_one_run_at_once(train, relaunch_env, monkeypatch, capsys
     assert steps(relaunch_env / "run") == [2]
 
 
-# the STOP file ------------------------------------------------------------------------------------------------------------
+# the STOP file --------------------------------------------------------------------------------------------
 
 
 def ask(training):
@@ -159,7 +159,7 @@ def test_the_stop_file_during_an_evaluation(train, relaunch_env, monkeypatch, at
     assert outcome(relaunch_env / "run")["state"]["evaluated"] == 0
 
 
-# a parent that dies ---------------------------------------------------------------------------------------------------------
+# a parent that dies ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(

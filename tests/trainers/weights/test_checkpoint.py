@@ -52,7 +52,7 @@ def run(tmp_path) -> RunDir:
     return RunDir(tmp_path)
 
 
-# commit and load ------------------------------------------------------------------------------------------------------------
+# commit and load ------------------------------------------------------------------------------------------
 
 
 def test_what_is_saved_is_loaded(run):
@@ -99,7 +99,7 @@ def test_no_number_that_is_not_finite(run, part, value):
     assert failure.value.code == 70 and not run.checkpoints.exists()
 
 
-# which are kept -------------------------------------------------------------------------------------------------------------
+# which are kept -------------------------------------------------------------------------------------------
 
 
 def test_the_newest_the_best_and_the_one_resumed_from_are_kept(run):
@@ -122,7 +122,7 @@ def test_pruning_counts_no_later_damaged_ones(run):
     assert checkpoint.newest_valid(run) == run.checkpoint(16)
 
 
-# damage ---------------------------------------------------------------------------------------------------------------------
+# damage ---------------------------------------------------------------------------------------------------
 
 
 def flip(path, byte: int, bit: int = 0):
@@ -205,7 +205,7 @@ def test_names_lead_to_checkpoints(run, capsys):
         checkpoint.select(run, "best")
 
 
-# kill -9 --------------------------------------------------------------------------------------------------------------------
+# kill -9 --------------------------------------------------------------------------------------------------
 
 MOMENTS = [
     (os, "fsync"),
@@ -269,7 +269,7 @@ def test_a_training_killed_while_it_saves_ends_the_same(train, relaunch_env):
     assert moments > 80  # five saves
 
 
-# damage, and a run that goes on ------------------------------------------------------------------------------------------------
+# damage, and a run that goes on ---------------------------------------------------------------------------
 
 
 def test_a_run_goes_on_from_the_newest_valid_one(train, relaunch_env, capsys):
@@ -295,7 +295,7 @@ def test_a_run_with_no_valid_one_stops_and_deletes_nothing(train, relaunch_env, 
     assert tree(relaunch_env / "run") == before
 
 
-# a full disk --------------------------------------------------------------------------------------------------------------------
+# a full disk ----------------------------------------------------------------------------------------------
 
 
 class TinyDisk:
@@ -416,7 +416,7 @@ def test_a_log_that_cannot_be_written_leaves_the_code_as_it_is(relaunch_env):
         assert subprocess.run([sys.executable, "-c", program], stdout=full, timeout=60).returncode == 75
 
 
-# a loss that is not finite --------------------------------------------------------------------------------------------------------
+# a loss that is not finite --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

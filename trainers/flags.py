@@ -1,0 +1,122 @@
+"""Dataclass fields as command-line flags: their names and checks, and a parser whose mistakes are one line.
+
+parser = Parser(prog="relaunch train mnist")
+add_fields(parser, RunConfig, {"lr": 1.0}, "training")
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import types
+import typing
+from dataclasses import fields
+from typing import Literal
+
+from relaunch.data_prep.errors import USAGE, Failure
+from relaunch.trainers import workloads
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose mistakes are a Failure 64 of one line, and which takes --a_b for --a-b."""
+
+    beside: tuple[Parser, ...] = ()  # that read other flags of the same line: a mistyped one may be theirs
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(
+            *args, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs
+        )
+
+    def error(self, message):
+        if message.startswith("unrecognized arguments: "):
+            word = message.split(": ", 1)[1].split()[0]
+            flags = [s for p in (self, *self.beside) for a in p._actions for s in a.option_strings]
+            near = workloads.nearest(word, [s for s in flags if s.startswith("--")])
+            raise Failure(
+                USAGE,
+                f"unknown argument {word!r}",
+                f"did you mean {near}?" if near else f"see {self.prog} --help",
+            )
+        raise Failure(USAGE, message, f"see {self.prog} --help")
+
+    def parse_known_args(self, args=None, namespace=None):
+        args = [
+            a.split("=", 1)[0].replace("_", "-") + ("=" + a.split("=", 1)[1] if "=" in a else "")
+            if a.startswith("--")
+            else a
+            for a in args
+        ]
+        found, rest = super().parse_known_args(args, namespace)
+        for action in self._actions:
+            if getattr(found, action.dest, None) == "" and action.default != "":  # an unset $VARIABLE
+                name = action.option_strings[0] if action.option_strings else action.metavar
+                raise Failure(USAGE, f"{name} is empty", "give it a value, or leave it out")
+        return found, rest
+
+
+def flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def scalar(hint):
+    """The type inside `int | None`, and the choices of a Literal: (callable, choices or None)."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        hint = next(t for t in typing.get_args(hint) if t is not type(None))
+    if typing.get_origin(hint) is Literal:
+        return str, typing.get_args(hint)
+    return hint, None
+
+
+def check(name: str, hint, value):
+    """Raise Failure 64 unless `value` is what the field's type says."""
+    kind, choices = scalar(hint)
+    optional = type(None) in typing.get_args(hint)
+    if value is None and optional:
+        return
+    if choices and value not in choices:
+        raise Failure(USAGE, f"{flag(name)} {value!r} is not one of {', '.join(choices)}")
+    fits = isinstance(value, bool) == (kind is bool) and isinstance(
+        value, (int, float) if kind is float else kind
+    )
+    if not fits or (kind is float and not math.isfinite(value)):
+        raise Failure(
+            USAGE, f"{flag(name)} {value!r} is not {'a finite number' if kind is float else kind.__name__}"
+        )
+
+
+def check_all(cls, values: dict):
+    """Raise Failure 64 unless each value has its field's type and is not below its `least`."""
+    hints, facts = typing.get_type_hints(cls), {f.name: f.metadata for f in fields(cls)}
+    for name, value in values.items():
+        check(name, hints[name], value)
+        least = facts[name].get("least")
+        if None not in (value, least) and value < least:
+            what = "is too small" if least else "is negative"
+            raise Failure(USAGE, f"{flag(name)} {value} {what}", f"it must be at least {least}")
+
+
+def add_fields(parser: argparse.ArgumentParser, cls, defaults: dict, title: str):
+    """One flag per field of a dataclass. Nothing is set unless typed, so that what was typed is known."""
+    group, hints = parser.add_argument_group(title), typing.get_type_hints(cls)
+    for f in fields(cls):
+        if f.name in ("workload", "options"):
+            continue
+        kind, choices = scalar(hints[f.name])
+        default = defaults.get(f.name, f.default)
+        help = f.metadata["help"].replace("%", "%%")
+        if default not in (None, "", False):
+            help += f" [{default}]"
+        names = [n for n in (f.metadata.get("short"), flag(f.name)) if n]
+        common = dict(dest=f.name, default=argparse.SUPPRESS, help=help)
+        if kind is bool:
+            group.add_argument(
+                *names, action=argparse.BooleanOptionalAction if default else "store_true", **common
+            )
+        else:
+            group.add_argument(
+                *names,
+                type=kind,
+                choices=choices,
+                metavar=None if choices else kind.__name__.upper(),
+                **common,
+            )

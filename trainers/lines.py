@@ -1,0 +1,73 @@
+"""What a training says: its first lines, a line per record, and its last one."""
+
+from __future__ import annotations
+
+import resource
+import sys
+
+import torch
+
+from relaunch.trainers import snapshot
+
+UNITS = {"samples_per_s": " samples/s", "peak_memory_mb": " MB"}
+
+
+def headline(training, packed, state) -> str:
+    """What is trained where, and from which step."""
+    r, c = training.runtime, training.config
+
+    def processes(world: int, precision: str) -> str:
+        return f"{world} process{'es' * (world > 1)} in {'fp32' if precision == 'no' else precision}"
+
+    threads = f"{r.threads} thread{'s' * (r.threads > 1)} each"
+    micro_batch = c.batch_size // r.world // c.grad_accum_steps
+    lines = [
+        f"{training.run.path}: {c.workload} {c.arch} on {packed.name}, "
+        f"{processes(r.world, r.precision)} on {r.device.type}, {threads}",
+        f"batch {c.batch_size} = {r.world} x {c.grad_accum_steps} x {micro_batch}, "
+        f"{training.task.steps_per_epoch} steps an epoch, {training.total} in all",
+    ]
+    if r.world > 1:
+        lines[1] += f"; a process that is missing ends the others after {r.timeout} s"
+    if state:
+        lines.append(f"resumed from step {state.meta['step']}")
+        was = state.meta["world"], state.meta["precision"]
+        if was != (r.world, r.precision):
+            lines.append(
+                f"it was saved by {processes(*was)}: the same samples follow, sums may round differently"
+            )
+        if (then := snapshot.numerics_of(state)) != snapshot.NUMERICS:
+            lines.append(
+                f"it was saved by a version with numerics {then}, and this one has {snapshot.NUMERICS}: "
+                "it goes on with other bits than that version's"
+            )
+    return "\n".join(lines)
+
+
+def record_line(training, split: str, values: dict) -> str:
+    """`step 5/40  epoch 0.12  train  loss 1.2345  top1 56.1 %`."""
+    position = f"step {training.step}/{training.total}  epoch {training.epoch:.2f}  {split:5}"
+    return "  ".join([position, *(shown(name, value) for name, value in values.items())])
+
+
+def shown(name: str, value: float) -> str:
+    if name == "data_wait_share":
+        return f"data wait {100 * value:.0f} %"
+    if name in UNITS:
+        return f"{value:,.0f}{UNITS[name]}"
+    digits = f"{value:.4f}" if name.endswith(("loss", "nll")) else f"{value:.4g}"
+    return f"{name} {digits}" + (" %" if "top" in name else "")
+
+
+def last_line(training, why: str) -> str:
+    best = training.best
+    tail = f"; best {best['metric']} {best['value']:.2f} at step {best['step']}" if best else ""
+    return f"{training.run.path}: {why}, step {training.step}/{training.total}{tail}"
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """This process's largest memory, in 10^6 bytes: on a GPU since the last record, else over its life."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6

@@ -1,0 +1,72 @@
+"""The state of a training at a step's boundary: taken for a checkpoint, and taken up by a resumed run."""
+
+from __future__ import annotations
+
+from relaunch.trainers.weights.checkpoint import State
+from relaunch.trainers.weights.state import load_optimizer, load_weights, optimizer_state, weights_of
+
+# Raised whenever an unchanged command would train other bits; a resume across it says so and goes on.
+# 1: from the first version on, whose checkpoints do not say it.
+NUMERICS = 1
+
+
+def numerics_of(state: State) -> int:
+    return state.meta.get("numerics", 1)
+
+
+def take(training, open_sums: list) -> State:
+    """Copies on the CPU, on rank 0. `open_sums`: of each rank, its (log window, epoch sums)."""
+    runtime, config = training.runtime, training.config
+    scaler = runtime.accelerator.scaler
+    meta = {
+        "step": training.step,
+        "samples": training.task.samples_done(training.step),
+        "skipped": training.skipped,
+        "evaluated": training.evaluated,
+        "best": training.best,
+        "open_sums": open_sums,
+        "scaler": scaler.state_dict() if scaler else None,
+        "world": runtime.world,
+        "threads": runtime.threads,
+        "precision": runtime.precision,
+        "global_batch": config.batch_size,
+        "config": config.to_json(),
+        "numerics": NUMERICS,
+        **training.identity,
+    }
+    module = training.module
+    return State(weights_of(module), optimizer_state(training.optimizer, module), meta)
+
+
+def restore(training, state: State) -> None:
+    """Take up a checkpoint's state, the same on every rank."""
+    warm_up(training)
+    runtime, meta = training.runtime, state.meta
+    load_weights(training.module, state.model, "the checkpoint")
+    load_optimizer(training.optimizer, training.module, state.optimizer)
+    for name in ("step", "skipped", "evaluated", "best"):
+        setattr(training, name, meta[name])
+    training.protected = {training.step}
+    if len(meta["open_sums"]) == runtime.world:
+        mine = meta["open_sums"][runtime.rank]
+    elif runtime.main:  # another world size: rank 0 takes what all had summed
+        mine = [[sum(column) for column in zip(*(part[i] for part in meta["open_sums"]))] for i in (0, 1)]
+    else:
+        mine = training.zeros(), training.zeros()
+    training.window, training.epoch_sums = mine
+    if runtime.accelerator.scaler and meta["scaler"]:
+        runtime.accelerator.scaler.load_state_dict(meta["scaler"])
+    training.restart_clock()
+
+
+def warm_up(training) -> None:
+    """Two passes that are thrown away.
+
+    After a first one DDP regroups the gradients, and with three or more ranks that changes how they round: a
+    resumed run must sum as the one that it continues did.
+    """
+    if training.runtime.world > 2:
+        for _ in range(2):
+            loss, _ = training.task.loss(training.model, training.task.batch(0, 0))
+            training.runtime.accelerator.backward(loss)
+        training.optimizer.zero_grad()
