@@ -108,7 +108,8 @@ def make(
     """Plan `trainers.VERB argv`. `asked` is the config as written, `accelerate` the same with the typed flags over it."""
     if emulate:
         accelerate = emulated(accelerate)
-    program, module = (PROGRAM, verb, *argv), ("-m", f"trainers.{verb}", *argv)
+    program = (PROGRAM, verb, *argv)
+    in_checkout = Path.cwd() == Path(PROGRAM).parents[1]  # only there `-m trainers.VERB` is this tree's
     # accelerate's own time for the machines to meet: one form takes the first setting, the other the second
     meet = (
         ("--rdzv_conf", f"timeout={timeout},join_timeout={timeout}")
@@ -147,7 +148,10 @@ def make(
         direct=direct,
         variables=variables,
         command=(sys.executable, *(() if direct else ("-m", "accelerate.commands.launch", *words)), *program),
-        accelerate_command=("accelerate", "launch", *words, *module),
+        accelerate_command=(
+            *("accelerate", "launch", *words),
+            *(("-m", f"trainers.{verb}", *argv) if in_checkout else program),
+        ),
     )
 
 
