@@ -1,6 +1,6 @@
 """Whoever starts it, wherever: all of Relaunch is the tree that was started, and nothing is the folder's.
 
-A wheel in an environment of its own; a copy of the tree where only the dependencies are installed; a copy where
+A wheel in an environment of its own; a copy of the tree beside its dependencies alone; and a copy where
 a wheel is installed too. Each is used from a folder whose files would end the program if one were imported.
 """
 
