@@ -12,6 +12,7 @@ import re
 import sys
 import time
 from pathlib import Path
+from typing import TextIO
 
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, LOCKED, STORAGE, Failure
@@ -28,7 +29,7 @@ class RunDir:
         self.predictions = self.path / "predictions"
         self.status = self.path / "status.json"
         self.stop = self.path / "STOP"
-        self._lock = None
+        self._lock: TextIO | None = None
 
     def begun(self) -> bool:
         return self.config.exists()
