@@ -9,6 +9,7 @@ help:
 	@echo "make demo      train, interrupt, resume, evaluate and diff on data that comes along (3 minutes)"
 	@echo "make test      the tests (10 minutes)"
 	@echo "make test-all  also the slow ones and those that start a cluster"
+	@echo "make lint      style, format and types"
 	@echo "make install   only make $(VENV) and install into it"
 
 demo: $(READY)
@@ -19,6 +20,13 @@ test: $(READY)
 
 test-all: $(READY)
 	$(VENV)/bin/python -m pytest -m ""
+
+# mypy finds the package by its name: a link that is no part of the repository
+lint: $(READY)
+	$(VENV)/bin/python -m ruff check
+	$(VENV)/bin/python -m ruff format --check
+	@mkdir -p $(VENV)/typed && ln -sfn "$(CURDIR)" $(VENV)/typed/relaunch
+	$(VENV)/bin/python -m mypy
 
 install: $(READY)
 
@@ -37,4 +45,4 @@ new-venv:
 	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || { $(PYTHON) -m venv --clear --without-pip $(VENV) && \
 	$(PYTHON) -m pip --python $(VENV)/bin/python install --quiet pip; }
 
-.PHONY: help demo test test-all install new-venv
+.PHONY: help demo test test-all lint install new-venv

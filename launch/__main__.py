@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 import sys
 
-if not __package__:  # by path: see trainers/__main__.py
+if not __package__:  # by path: Python put this folder first, see trainers/__main__.py
     here = os.path.dirname(os.path.abspath(__file__))
-    sys.path[:] = [os.path.dirname(here)] + [entry for entry in sys.path if entry not in ("", here)]
+    others = [entry for entry in sys.path if os.path.realpath(entry) != os.path.realpath(here)]
+    sys.path[:] = [os.path.dirname(here), *others]
     import launch  # noqa: F401, TID251  binds `relaunch` to this tree
 
     del sys.path[0]

@@ -48,12 +48,12 @@ def find(env: Mapping[str, str]) -> Nodes | None:
                 rank=number(env, rank, 0),
                 address=address(env),
                 port=port(env),
-                gpus=number(env, gpus) if env.get(gpus, "").isdigit() else None,
+                gpus=int(env[gpus]) if env.get(gpus, "").isdigit() else None,
             )
     return None
 
 
-def number(env: Mapping[str, str], name: str, otherwise: int | None = None) -> int | None:
+def number(env: Mapping[str, str], name: str, otherwise: int) -> int:
     value = env.get(name, "")
     if value and not value.isdigit():
         raise Failure(

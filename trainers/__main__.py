@@ -7,11 +7,10 @@ import os
 import runpy
 import sys
 
-if (
-    not __package__
-):  # by path: Python put this folder first, whose text.py and profile.py would hide others' modules
+if not __package__:  # by path: Python put this folder first, whose text.py would hide another
     here = os.path.dirname(os.path.abspath(__file__))
-    sys.path[:] = [os.path.dirname(here)] + [entry for entry in sys.path if entry not in ("", here)]
+    others = [entry for entry in sys.path if os.path.realpath(entry) != os.path.realpath(here)]
+    sys.path[:] = [os.path.dirname(here), *others]
     import trainers  # noqa: F401, TID251  binds `relaunch` to this tree
 
     del sys.path[0]

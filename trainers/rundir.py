@@ -12,6 +12,7 @@ import re
 import sys
 import time
 from pathlib import Path
+from typing import TextIO
 
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, LOCKED, STORAGE, Failure
@@ -29,7 +30,7 @@ class RunDir:
         self.predictions = self.path / "predictions"
         self.status = self.path / "status.json"
         self.stop = self.path / "STOP"
-        self._lock = None
+        self._lock: TextIO | None = None
         self._began = 0.0  # of time.monotonic(), had all starts of the run been this one
 
     def begun(self) -> bool:

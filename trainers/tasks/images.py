@@ -42,8 +42,7 @@ class Images:
 
     def load(self, split: str) -> tuple[Tensor, Tensor]:
         """(uint8 [N,H,W,C], int64 [N]) of a split: on the device where they fit, else mapped from the file."""
-        images, labels = self.packed.images(split), torch.from_numpy(self.packed.labels(split))
-        images = torch.from_numpy(images)
+        images, labels = map(torch.from_numpy, (self.packed.images(split), self.packed.labels(split)))
         if self.device.type == "cuda" and images.nbytes < RESIDENT * torch.cuda.mem_get_info(self.device)[0]:
             images = images.to(self.device)
         return images, labels.to(images.device)
@@ -75,9 +74,11 @@ class Images:
         x, labels = self.augmented(rows), self.labels[self.ids[rows]]
         if not self.config.options.cutmix:
             return self.normalise(x), labels.to(self.device)
-        partners, mask = self.patches(step, np.arange(part.start, part.stop), x.shape[1:3])
-        partners = torch.from_numpy(partners).to(x.device) + i * batch
-        mask = torch.from_numpy(mask).to(x.device)
+        positions = np.arange(part.start, part.stop)
+        partners, mask = (
+            torch.from_numpy(a).to(x.device) for a in self.patches(step, positions, x.shape[1:3])
+        )
+        partners += i * batch
         x = torch.where(mask[..., None], self.augmented(partners), x)
         share = 1 - mask.flatten(1).float().mean(1)
         return tuple(
@@ -136,13 +137,13 @@ class Images:
     def add(sums: list[float], seen: list[tuple]) -> None:
         """Add micro-batches to the sums [loss, top-1, top-5, images], one by one: where they are cut changes no bit."""
         losses, logits, labels = zip(*seen)
-        logits, labels_ = torch.cat(logits), torch.cat(labels)
-        above = (logits > logits.gather(1, labels_[:, None])).sum(1)  # classes scored above the right one
+        scores, right = torch.cat(logits), torch.cat(labels)
+        above = (scores > scores.gather(1, right[:, None])).sum(1)  # classes scored above the right one
         for loss, n in zip(torch.stack(losses).tolist(), map(len, labels)):
             sums[0] += loss * n
         sums[1] += int((above < 1).sum())
         sums[2] += int((above < 5).sum())
-        sums[3] += len(labels_)
+        sums[3] += len(right)
 
     @staticmethod
     def metrics(sums: list[float]) -> dict[str, float]:
