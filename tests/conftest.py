@@ -98,8 +98,20 @@ def train(relaunch_env, signals):
 
 
 @pytest.fixture
+def fault():
+    """fault("step=7,do=term"): arms RELAUNCH_FAULT in this process, in place of what was armed; "" disarms."""
+    from relaunch.trainers.group import faults
+
+    yield faults.arm
+    faults.arm("")
+
+
+@pytest.fixture
 def at(monkeypatch):
-    """at(step, action): does `action(training)` after that optimizer step, before its boundary."""
+    """at(step, action): does `action(training)` after that optimizer step, where a fault of that step would happen.
+
+    For what needs the training itself; `fault` is for signals, deaths and errors.
+    """
     from relaunch.trainers.loop import Training
 
     actions, advance = {}, Training.advance
