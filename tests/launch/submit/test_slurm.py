@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from relaunch.launch import platforms
-from rigs import REPOSITORY, slurm
+from rigs import slurm
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
@@ -38,10 +38,7 @@ SMALL = [
 class Cluster:
     def __init__(self, rig: slurm.Rig, home: Path):
         self.rig, self.home = rig, home
-        rig.environ |= {
-            "RELAUNCH_DATA": str(home / "data"),
-            "PYTHONPATH": str(REPOSITORY),
-        }
+        rig.environ["RELAUNCH_DATA"] = str(home / "data")
         self.relaunch("train", *SMALL, "--config", "cpu", "--max-steps", "1", "--run", "packs-the-data")
 
     def relaunch(self, *words: str, code: int = 0) -> str:
