@@ -16,6 +16,7 @@ from relaunch.data_prep.errors import DATA, PREEMPTED, USAGE, Failure
 from relaunch.trainers.config import Launch, RunConfig
 from relaunch.trainers.flags import Parser
 from relaunch.trainers.group import process
+from relaunch.trainers.group.faults import fault
 from relaunch.trainers.weights.source import Source, config_for, open_source, parse_described
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def score_split(
                 module.train()
                 return None
             if first + runtime.rank < batches:
+                fault("evaluate", first + runtime.rank)
                 rows = task.score(module, first + runtime.rank)
                 if not outputs:
                     rows.pop("outputs", None)

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import HARDWARE, Failure
+from relaunch.trainers.group import faults
 
 SIGNALS = (
     signal.SIGTERM,
@@ -124,6 +125,8 @@ def main(run: Callable[[list[str]], tuple[int, str | None]], saves: bool = True)
     outcome = os.environ.get("RELAUNCH_OUTCOME")
     said: dict = {"run": None}
     try:
+        faults.arm()
+        faults.fault("start")
         code, said["run"] = run(sys.argv[1:])
     except Lost as lost:
         code = lost.code
