@@ -1,4 +1,4 @@
-"""A rank that hangs or dies, on one machine, with real processes: one line that names it, the right code, nobody left."""
+"""A rank hangs or dies, on one machine, for real: one line names it, the code is right, nobody stays."""
 
 import json
 import os
@@ -35,7 +35,8 @@ def run(argv):
                 if trouble == "busy": time.sleep(1000)  # its other threads live
                 if trouble == "killed": os.kill(os.getpid(), signal.SIGKILL)
                 if trouble == "a bug": raise RuntimeError("a bug")
-            if trouble == "busy" and rank == 0: time.sleep(0.5)  # comes later than the others, and is not what they wait for
+            # rank 0 comes later than the others, and is not what they wait for
+            if trouble == "busy" and rank == 0: time.sleep(0.5)
             model(torch.ones(2, 4)).sum().backward()
             runtime.agree(0)
     return 0, None
@@ -55,7 +56,7 @@ sys.exit(end.code)
 
 @pytest.fixture
 def group(relaunch_env):
-    """group("stopped", victim=1): three ranks in trouble; returns (code, what was said, seconds from the trouble to the end)."""
+    """group("stopped", victim=1): three ranks in trouble; returns (code, stderr, seconds until the end)."""
     script = relaunch_env / "worker.py"
     script.write_text(WORKER)
 
@@ -129,8 +130,8 @@ def test_a_rank_that_dies_is_named_within_seconds(group, trouble, victim):
 
 
 @pytest.mark.slow
-def test_the_engine_alone_says_it_too(group):
-    """Plain `accelerate launch`: one of those left prints the line; accelerate ends the stopped one when its time is up."""
+def test_accelerate_alone_says_it_too(group):
+    """Plain `accelerate launch`: one of those left prints the line; accelerate ends the stopped one."""
     code, errors, _ = group("stopped", 0, supervised=False)
     assert code == 1 and len(ours(errors)) == 1 and ours(errors)[0].startswith("relaunch: 76 rank 0 (on ")
 
@@ -202,14 +203,15 @@ if os.environ.get("RANK") == "1" and not os.path.exists({str(hook / "died")!r}):
     )
 
 
-# parts of it --------------------------------------------------------------------------------------------------------------
+# parts of it --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "text, means",
     [
         (
-            "[x/third_party/gloo/gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 6000ms for recv operation to complete",
+            "[x/third_party/gloo/gloo/transport/tcp/unbound_buffer.cc:78] "
+            "Timed out waiting 6000ms for recv operation to complete",
             TIMED_OUT,
         ),
         ("Application timeout caused pair closure", TIMED_OUT),
@@ -218,7 +220,8 @@ if os.environ.get("RANK") == "1" and not os.path.exists({str(hook / "died")!r}):
             CLOSED,
         ),
         (
-            "[x/third_party/gloo/gloo/transport/tcp/pair.cc:545] Read error [127.0.0.1]:36051: Connection reset by peer",
+            "[x/third_party/gloo/gloo/transport/tcp/pair.cc:545] "
+            "Read error [127.0.0.1]:36051: Connection reset by peer",
             CLOSED,
         ),
         ("mat1 and mat2 shapes cannot be multiplied", None),
