@@ -160,10 +160,13 @@ def newest_valid(run: RunDir) -> Path | None:
 
 
 def load(path: Path) -> State:
-    """Read a checkpoint that `verify` has passed."""
+    """Read a checkpoint that `verify` has passed. Failure 65 if it has gone since, as a training prunes."""
     from safetensors.torch import load_file
 
-    return State(load_file(path / FILES[0]), load_file(path / FILES[1]), files.read_json(path / FILES[2]))
+    try:
+        return State(load_file(path / FILES[0]), load_file(path / FILES[1]), files.read_json(path / FILES[2]))
+    except OSError as error:
+        raise Failure(DATA, f"{path} cannot be read any more ({error})", "run it again") from error
 
 
 def select(run: RunDir, selector: str | None) -> Path:
