@@ -1,4 +1,4 @@
-"""What this machine has: the facts that a plan is checked against. Plans are pure functions of them; tests invent some.
+"""What this machine has: facts, of which a plan is a pure function, and which tests invent.
 
 facts.gather().gpus    # 0
 """
@@ -87,7 +87,7 @@ def is_free(port: int) -> bool:
 
 
 def visible(installed: int, setting: str | None) -> int:
-    """GPUs left by CUDA_VISIBLE_DEVICES. CUDA stops reading the list at the first entry that names no device."""
+    """GPUs left by CUDA_VISIBLE_DEVICES. CUDA stops reading at the first entry that names no device."""
     if setting is None:
         return installed
     count = 0
@@ -100,7 +100,7 @@ def visible(installed: int, setting: str | None) -> int:
 
 
 def installed_gpus(root: Path = Path("/")) -> tuple[str, ...]:
-    """Names of the NVIDIA GPUs of this machine or container: from the driver's files, else from nvidia-smi."""
+    """Names of the NVIDIA GPUs of this machine or container: of the driver's files, else of nvidia-smi."""
     files = sorted((root / "proc/driver/nvidia/gpus").glob("*/information"))
     nodes = [p for p in (root / "dev").glob("nvidia*") if re.fullmatch(r"nvidia\d+", p.name)]
     if files and nodes:  # a container may see files of GPUs whose device nodes it was not given

@@ -61,7 +61,7 @@ def best_metric(record: dict) -> str:
 
 
 def abandoned(run: RunDir, plan: dict) -> bool:
-    """Nobody holds the run's lock. Said only of this host's runs: locks need not travel over a network's disk."""
+    """Nobody holds the run's lock. Said of this host's runs only: a shared disk need not share locks."""
     try:
         with open(run.path / ".lock") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -153,7 +153,7 @@ def main_stop(argv: list[str]) -> int:
     parser = Parser(
         prog="relaunch stop",
         description=(
-            "Ask a run to save at its next step and leave with code 78, after which no scheduler starts it again.\n"
+            "Ask a run to save at its next step and leave with code 78: no scheduler starts it again.\n"
             "Works from any machine that sees the run's folder; the same as `touch RUN/STOP`."
         ),
     )

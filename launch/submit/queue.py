@@ -66,9 +66,8 @@ def submit(job: Job) -> int:
             files.write_atomic(
                 folder / f"{ids[0]}.json", files.dump_json({"ids": ids, "runs": runs, "logs": str(folder)})
             )
-    print(
-        f"job {' -> '.join(ids)}{f', {len(runs)} tasks' if job.tasks else ''}; {'runs' if job.tasks else 'run'} {', '.join(runs)}; logs in {folder}"
-    )
+    tasks, word = (f", {len(runs)} tasks", "runs") if job.tasks else ("", "run")
+    print(f"job {' -> '.join(ids)}{tasks}; {word} {', '.join(runs)}; logs in {folder}")
     print(f"relaunch status {ids[0]}   relaunch logs {ids[0]}   relaunch cancel {ids[0]}")
     return 0
 
@@ -132,7 +131,7 @@ def status(job: str) -> int:
     if not lines:
         raise Failure(
             DATA,
-            f"nobody knows job {job}: the scheduler has forgotten it, and it was not submitted from this folder",
+            f"nobody knows job {job}: SLURM has forgotten it, and it was not submitted from this folder",
             "type this where it was submitted",
         )
     print("\n".join(lines))

@@ -1,4 +1,4 @@
-"""`relaunch runs`, `stop`, and starting again after a crash: on invented folders, and on real processes and trainings."""
+"""`relaunch runs`, `stop`, and starting again after a crash: on invented folders, and on real trainings."""
 
 import json
 import os
@@ -113,10 +113,12 @@ def test_a_crashed_group_is_started_again(tmp_path, deaths, progress, code, star
     todo = plan.make("train", [], cpu, cpu, Facts(), place=plan.Place(run=str(tmp_path)))
     code_ = (
         f"import dataclasses, sys; sys.path.insert(0, {ROOT!r})\n"
-        "from relaunch.launch import restart, plan, accelerate_config; from relaunch.launch.facts import Facts; from relaunch.trainers.rundir import RunDir\n"
+        "from relaunch.launch import restart, plan, accelerate_config\n"
+        "from relaunch.launch.facts import Facts; from relaunch.trainers.rundir import RunDir\n"
         "cpu = accelerate_config.read('cpu'); todo = plan.make('train', [], cpu, cpu, Facts())\n"
         f"command = (sys.executable, '-c', {DYING!r}, {str(tmp_path)!r}, '{deaths}', '{progress}')\n"
-        f"end = restart.run_with_restarts(dataclasses.replace(todo, command=command), RunDir({str(tmp_path)!r}), 2)\n"
+        "todo = dataclasses.replace(todo, command=command)\n"
+        f"end = restart.run_with_restarts(todo, RunDir({str(tmp_path)!r}), 2)\n"
         "print(end.what, end.fix); sys.exit(end.code)"
     )
     done = subprocess.run([sys.executable, "-c", code_], capture_output=True, text=True)
@@ -130,7 +132,7 @@ def test_a_crashed_group_is_started_again(tmp_path, deaths, progress, code, star
     assert todo.place.run == str(tmp_path)
 
 
-# ---- real trainings -------------------------------------------------------------------------------------------------
+# real trainings -----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

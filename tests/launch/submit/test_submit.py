@@ -1,7 +1,4 @@
-"""What `relaunch submit slurm` writes, and what submit refuses to. No scheduler is started; stand-ins let the script run.
-
-Fixtures come from submitting.py.
-"""
+"""What `relaunch submit slurm` writes, and what submit refuses to. No scheduler runs: stand-ins let the script run."""
 
 import json
 import os
@@ -33,7 +30,8 @@ def rehearse(script: str, **programs: str) -> tuple[int, str]:
     folder = Path("programs")
     folder.mkdir(exist_ok=True)
     programs = {
-        "scontrol": "case $* in show*hostnames*) echo n1;; *requeue*) echo REQUEUED $2;; *) echo JobState=${STATE:-RUNNING};; esac",
+        "scontrol": "case $* in show*hostnames*) echo n1;; *requeue*) echo REQUEUED $2;; "
+        "*) echo JobState=${STATE:-RUNNING};; esac",
         "module": "echo module $*",
         **programs,
     }
@@ -61,7 +59,7 @@ def rehearse(script: str, **programs: str) -> tuple[int, str]:
 SRUN = 'while [[ $1 == --* ]]; do shift; done; [ "$1" != true ] || exit ${TRUE:-0}; "$@"'
 
 
-# slurm -----------------------------------------------------------------------------------------------------------------
+# slurm --------------------------------------------------------------------------------------------
 
 
 def test_a_job_on_two_nodes(written):
@@ -136,7 +134,7 @@ def digits_as(name: str) -> str:
     return name
 
 
-def test_each_node_gets_its_own_rank_and_the_same_meeting_place(written):
+def test_each_node_gets_its_own_rank_and_the_same_rendezvous(written):
     script = written("slurm", *DIGITS, "--nodes", 2, "--time", 5)
     code, said = rehearse(
         script.replace(f"({shlex.quote(describe.sys.executable)} {shlex.quote(PROGRAM)}", "(echo LAUNCH"),
@@ -195,7 +193,10 @@ def test_a_lost_node_is_requeued(written):
 def test_a_launcher_that_failed_outranks_those_that_were_stopped_for_it(written):
     """srun ends with the highest code: 75 is above 69, and would bring back a job that can never begin."""
     script = written("slurm", *DIGITS, "--time", 5, "--nodes", 2)
-    both = '[[ $* != *true ]] || exit 0; while [[ $1 == --* ]]; do shift; done; worst=0; for n in 0 1; do SLURM_NODEID=$n "$@"; c=$?; [ $c -le $worst ] || worst=$c; done; exit $worst'
+    both = (
+        "[[ $* != *true ]] || exit 0; while [[ $1 == --* ]]; do shift; done; worst=0; "
+        'for n in 0 1; do SLURM_NODEID=$n "$@"; c=$?; [ $c -le $worst ] || worst=$c; done; exit $worst'
+    )
     for codes, seen in (("75 75", 75), ("75 69", 69), ("0 0", 0), ("75 1", 1), ("0 76", 76), ("75 137", 137)):
         launcher = f"#!/bin/bash\nset -- {codes}\nshift $SLURM_NODEID\nexit $1\n"
         Path("launcher").write_text(launcher)
@@ -323,7 +324,8 @@ def test_times(text, seconds):
 
 def test_the_site_file(written):
     Path("site.yaml").write_text(
-        "partition: gpu\naccount: lab\nmodules: [cuda]\nlines: ['ulimit -l unlimited']\ndirectives: [--mem=64G]\n"
+        "partition: gpu\naccount: lab\nmodules: [cuda]\n"
+        "lines: ['ulimit -l unlimited']\ndirectives: [--mem=64G]\n"
         "container: apptainer exec --nv {image}\npython: python3.11\n"
     )
     script = written(
@@ -419,7 +421,10 @@ def test_help(capsys):
 
 
 def test_no_tensors_are_needed():
-    code = f"import sys; from relaunch.launch import submit; submit.main({['slurm', *DIGITS, '--time', '5']}); sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys; from relaunch.launch import submit; "
+        f"submit.main({['slurm', *DIGITS, '--time', '5']}); sys.exit('torch' in sys.modules)"
+    )
     done = subprocess.run(
         [describe.sys.executable, "-c", code],
         env=os.environ | {"PYTHONPATH": str(Path(describe.__file__).parents[2])},
