@@ -83,7 +83,7 @@ def checked_line(directive: str) -> str:
 
 
 def script(job: Job) -> str:
-    """The whole script. User text is quoted where a shell reads it; the site's lines are meant to be shell."""
+    """The whole script. User text is quoted where a shell reads it; the site's lines are shell by intent."""
     values, names = environment(job.given.env)
     cases = [
         f"  {i}) RUN={shlex.quote(run)} FLAGS=({shlex.join(flags)}) ;;"

@@ -1,4 +1,4 @@
-"""Two hosts with own addresses, names and disks: they train what one host trains; each end is a line and a code."""
+"""Two hosts with own addresses, names and disks train what one host trains; each end is a line and a code."""
 
 import os
 import signal

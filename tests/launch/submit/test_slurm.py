@@ -292,7 +292,7 @@ def undisturbed(cluster) -> str:
     [("main", "saved; requeued"), ("strict", "saved; not requeued by itself: JobState=COMPLETING")],
 )
 def test_preempted_comes_back_to_the_same_weights(cluster, undisturbed, partition, said):
-    """Given time to leave, the job requeues itself. `strict`: SLURM does, and what is saved within KillWait counts."""
+    """Given time to leave, the job requeues itself. `strict`: SLURM does; only KillWait is left to save."""
     name = f"preempted-{partition}"
     job = cluster.submit(*LONG, "--run", name, "--partition", partition, pace=0.1)
     cluster.reach(name, 20)

@@ -1,4 +1,4 @@
-"""What `relaunch submit slurm` writes, and what submit refuses to. No scheduler runs: stand-ins let the script run."""
+"""What `relaunch submit slurm` writes, and what submit refuses. Stand-ins for SLURM let the script run."""
 
 import json
 import os

@@ -158,8 +158,8 @@ def test_a_sheet_with_the_platforms_paths(written):
         5,
     )
     command = (
-        "cd /code && exec python3 launch/__main__.py train cifar10 --config 8gpu --epochs 5 --num-processes 4 "
-        "--data /data/anna/cifar10 --run /output/first --resume auto"
+        "cd /code && exec python3 launch/__main__.py train cifar10 --config 8gpu --epochs 5 --num-processes "
+        "4 --data /data/anna/cifar10 --run /output/first --resume auto"
     )
     assert (
         "GPUs:           4" in text
