@@ -1,8 +1,8 @@
-"""The command line: read a command, draft the plan, check it, start it, stay with it. Never imports torch.
+"""The command line: reads a command, drafts the plan, checks, starts, stays with it. Never imports torch.
 
-    python -m launch train mnist             from a checkout, installed or not
-    relaunch train mnist                     where it is installed, in any folder
-    python PATH/launch/__main__.py train mnist   as a job on a cluster starts it
+    python -m launch train mnist                   in a checkout, installed or not
+    relaunch train mnist                           where it is installed, in any folder
+    python PATH/launch/__main__.py train mnist     as a job on a cluster starts it
 
 In all three `relaunch` is the tree that this file lies in, and nothing is imported from the current folder.
 """
@@ -12,14 +12,15 @@ import sys
 from importlib.machinery import ModuleSpec
 from importlib.util import module_from_spec
 
-if __name__ == "launch":  # the short name: all of `relaunch` is this checkout, even if another is installed
-    _tree = ModuleSpec("relaunch", None, is_package=True)
-    _tree.submodule_search_locations = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
-    sys.modules["relaunch"] = module_from_spec(_tree)
+_here = os.path.dirname(os.path.abspath(__file__))
+PROGRAM = os.path.join(_here, "__main__.py")  # how our own processes are started
 
-if sys.argv[:1] == ["-m"] and not sys.flags.safe_path and sys.path[0] == os.getcwd():
-    if sys.orig_argv[sys.orig_argv.index("-m") + 1].startswith(__name__):
-        del sys.path[0]  # where `-m` puts the current folder, whose random.py is not Python's
+# By whatever name this is imported, and wherever else Relaunch is installed: all of `relaunch` is this tree.
+_tree = sys.modules.setdefault("relaunch", module_from_spec(ModuleSpec("relaunch", None, is_package=True)))
+_tree.__path__ = [os.path.dirname(_here)]
 
-# how our own processes start it
-PROGRAM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")
+# `-m` puts the current folder first, whose random.py is not Python's. While it looks for us, argv[0] is "-m".
+if sys.argv[:1] == ["-m"] and not sys.flags.safe_path:
+    _word = sys.orig_argv[-len(sys.argv)]  # "launch", or with options before it "-umlaunch"
+    if f"{_word.partition('m')[2] if _word.startswith('-') else _word}.".startswith(f"{__name__}."):
+        del sys.path[0]

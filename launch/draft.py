@@ -39,7 +39,7 @@ def place_of(start: Beginning) -> plan.Place:
 
 
 def data_of(settings: config.RunConfig, root: str | None) -> plan.Data:
-    """The packed set. Failure 65 if it is not there; what comes with Relaunch is packed when first used."""
+    """The packed set. Failure 65 if it is not there; those that come with Relaunch are packed when first used."""
     from relaunch.data_prep import packed
 
     folder = packed.data_root(root)
