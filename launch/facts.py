@@ -62,8 +62,14 @@ def package() -> str | None:
     """How `python -m` and accelerate's -m find the package trainers of this tree from the current folder."""
     if Path.cwd() == Path(PROGRAM).parents[1]:
         return "trainers"
-    # bound to a tree by trainers/__init__.py it has no loader: then nobody else would find it by its name
-    return "relaunch.trainers" if sys.modules["relaunch"].__spec__.loader else None
+    name, where = "relaunch", None
+    for part in ("", ".trainers"):  # not by sys.modules: there it is this tree, however it was started
+        name += part
+        specs = (finder.find_spec(name, where) for finder in sys.meta_path)
+        if (spec := next(filter(None, specs), None)) is None:
+            return None
+        where = spec.submodule_search_locations
+    return name if spec.origin and Path(spec.origin).parent == Path(PROGRAM).parent else None
 
 
 def has_address(name: str) -> bool:

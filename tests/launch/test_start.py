@@ -3,6 +3,8 @@
 import json
 import os
 import resource
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from relaunch.launch import __main__ as cli
 from relaunch.launch import accelerate_config, command, draft, facts, plan, preflight, supervise
 from relaunch.launch.facts import Facts
 from relaunch.trainers import PROGRAM
+from rigs import REPOSITORY
 
 LAPTOP = Facts(cores=2)
 ONE = Facts(gpus=1, gpus_installed=1, cores=8)
@@ -209,10 +212,55 @@ def test_the_launchers_flags_are_taken_out_wherever_they_stand():
         assert caught.value.code == 64 and says in caught.value.line()
 
 
-def test_a_mistyped_flag_of_the_launcher_is_named():
+@pytest.mark.parametrize(
+    "word, near",
+    [
+        ("--num-proceses", "--num-processes"),
+        ("--num_proceses=2", "--num-processes"),
+        ("--epocs", "--epochs"),
+        ("--max-restart", "--max-restarts"),
+        ("--max-step", "--max-steps"),
+        ("--xyzzy", None),
+    ],
+)
+def test_a_mistyped_flag_of_either_side_is_named(word, near):
     with pytest.raises(Failure) as caught:
-        command.job(["mnist", "--num-proceses", "2"])
-    assert "did you mean --num-processes?" in caught.value.line()
+        command.job(["mnist", word, "2"])
+    assert caught.value.fix == (f"did you mean {near}?" if near else "see relaunch train mnist --help")
+
+
+def test_the_line_to_type_without_us_can_be_typed_where_one_stands(tmp_path):
+    """In the checkout, where Relaunch is installed, and of a copy that only lies somewhere beside that."""
+    copy = tmp_path / "copy"
+    for part in ("launch", "trainers", "data_prep", "accelerate_configs"):
+        shutil.copytree(REPOSITORY / part, copy / part)
+    started = [sys.executable, str(REPOSITORY / "launch/__main__.py")]
+    by_name = [sys.executable, "-c", "from relaunch.launch.__main__ import main; main()"]
+    for folder, program, typed in (
+        (REPOSITORY, started, "-m trainers.train mnist"),
+        (tmp_path, by_name, "-m relaunch.trainers.train mnist"),
+        (
+            tmp_path,
+            [sys.executable, str(copy / "launch/__main__.py")],
+            f"{copy}/trainers/__main__.py train mnist",
+        ),
+    ):
+        words = [*program, "train", "mnist", "--config", "cpu", "--data", "digits", "--dry-run"]
+        words += ["--data-root", str(tmp_path / "none")]  # not packed: nothing is estimated
+        done = subprocess.run(words, capture_output=True, text=True, cwd=folder)
+        line = next(line for line in done.stdout.splitlines() if line.startswith("accelerate "))
+        assert f"cpu.yaml {typed} --data digits" in line, done.stderr
+
+
+def test_the_line_to_type_without_us_works(tmp_path):
+    by_name = [sys.executable, "-c", "from relaunch.launch.__main__ import main; main()", "train", "mnist"]
+    words = ["--config", "cpu", "--data", "digits", "--max-steps", "1", "--run", "a", "--data-root", "d"]
+    done = subprocess.run([*by_name, *words, "--dry-run"], capture_output=True, text=True, cwd=tmp_path)
+    line = next(line for line in done.stdout.splitlines() if line.startswith("accelerate "))
+    typed = shlex.split(line.removeprefix("accelerate "))
+    assert typed[:2] == ["accelerate", "launch"]
+    done = subprocess.run([sys.executable, "-m", "accelerate.commands.launch", *typed[2:]], cwd=tmp_path)
+    assert done.returncode == 0 and (tmp_path / "runs/a/checkpoints/step-000000001").is_dir()
 
 
 def test_a_resumed_run_is_planned_with_its_own_batch(tmp_path):
@@ -283,6 +331,13 @@ def test_gpus_of_a_container(tmp_path):
 def test_ends_are_judged(status, outcome, asked, code, says):
     end = supervise.judge(status, outcome, asked, insisted=False)
     assert end.code == code and says in end.what and bool(end.what) == bool(says)
+
+
+def test_what_a_worker_has_said_is_known_and_not_said_again():
+    outcome = json.dumps({"code": 65, "run": None, "told": {"what": "the data; is bad", "fix": "repair it"}})
+    end = supervise.judge(0, outcome, None, insisted=False)
+    assert (end.code, end.what, end.told.what, end.told.fix) == (65, "", "the data; is bad", "repair it")
+    assert "what" not in supervise.read(outcome)  # which would end those that do not leave by themselves
 
 
 def relaunch(*argv: str) -> subprocess.CompletedProcess:
