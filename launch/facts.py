@@ -11,6 +11,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,7 +63,8 @@ def package() -> str | None:
     """How `python -m` and accelerate's -m find the package trainers of this tree from the current folder."""
     if Path.cwd() == Path(PROGRAM).parents[1]:
         return "trainers"
-    name, where = "relaunch", None
+    name = "relaunch"
+    where: Sequence[str] | None = None
     for part in ("", ".trainers"):  # not by sys.modules: there it is this tree, however it was started
         name += part
         specs = (finder.find_spec(name, where) for finder in sys.meta_path)

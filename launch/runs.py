@@ -97,7 +97,6 @@ def table(summaries: list[Summary]) -> str:
 def show(run: RunDir) -> str:
     s, config, plan = summarise(run), records.config(run), records.plan(run)
     steps = [f"{records.step_of(path)}" for path in records.committed(run)]
-    size = sum(f.stat().st_size for f in run.checkpoints.rglob("*") if f.is_file())
     precision = plan.get("precision", "no")
     ran_as = (
         f"{plan.get('world', '?')} x {plan.get('device', '?')} ({plan.get('device_name', '?')}) "
@@ -112,7 +111,7 @@ def show(run: RunDir) -> str:
         ("command", " ".join(map(str, plan.get("command", ["?", "?"])[1:]))),
         ("ran as", ran_as),
         ("data", f"{plan.get('data', config.get('data', '?'))}, hash {plan.get('data_hash', '?')[:12]}"),
-        ("checkpoints", f"{', '.join(steps) or 'none'} ({size / 1e6:.1f} MB)"),
+        ("checkpoints", f"{', '.join(steps) or 'none'} ({records.checkpoint_bytes(run) / 1e6:.1f} MB)"),
         ("predictions", ", ".join(p.name for p in records.predictions(run)) or "none"),
         ("curves", f"tensorboard --logdir {run.tensorboard}"),
     ]

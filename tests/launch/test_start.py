@@ -1,4 +1,4 @@
-"""From a command line to its plan: pure functions given invented machines, and how a start's end is judged."""
+"""From a command line to its plan: pure functions given invented machines; and what an end of a start is."""
 
 import json
 import signal
