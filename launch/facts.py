@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 from relaunch.launch import platforms
@@ -63,15 +64,16 @@ def package() -> str | None:
     """How `python -m` and accelerate's -m find the package trainers of this tree from the current folder."""
     if Path.cwd() == Path(PROGRAM).parents[1]:
         return "trainers"
-    name = "relaunch"
-    where: Sequence[str] | None = None
-    for part in ("", ".trainers"):  # not by sys.modules: there it is this tree, however it was started
-        name += part
-        specs = (finder.find_spec(name, where) for finder in sys.meta_path)
-        if (spec := next(filter(None, specs), None)) is None:
-            return None
-        where = spec.submodule_search_locations
-    return name if spec.origin and Path(spec.origin).parent == Path(PROGRAM).parent else None
+    top = found("relaunch", None)  # not by sys.modules: there it is this tree, however it was started
+    spec = found("relaunch.trainers", top.submodule_search_locations) if top else None
+    here = spec and spec.origin and Path(spec.origin).parent == Path(PROGRAM).parent
+    return "relaunch.trainers" if here else None
+
+
+def found(name: str, where: Sequence[str] | None) -> ModuleSpec | None:
+    """What Python would import by this name, below the package that lies `where`."""
+    specs = (finder.find_spec(name, where) for finder in sys.meta_path)
+    return next(filter(None, specs), None)
 
 
 def has_address(name: str) -> bool:

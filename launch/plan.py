@@ -77,12 +77,13 @@ class Plan:
 
     @property
     def micro_batch(self) -> int:
+        assert self.config, "nothing is trained"
         return self.config.batch_size // (self.accelerate.processes * self.config.grad_accum_steps)
 
     @property
     def epoch_steps(self) -> int | None:
         """Steps of an epoch; None before the data is packed."""
-        if self.data is None or self.data.train is None:
+        if self.config is None or self.data is None or self.data.train is None:
             return None
         if not hasattr(self.config.options, "bptt"):
             return self.data.train // self.config.batch_size
@@ -90,6 +91,7 @@ class Plan:
 
     @property
     def total_steps(self) -> int | None:
+        assert self.config, "nothing is trained"
         limits = [self.config.max_steps, self.epoch_steps and self.epoch_steps * self.config.epochs]
         return min((n for n in limits if n), default=None)
 
@@ -153,9 +155,9 @@ def make(
 
 def with_run(plan: Plan, run: Path) -> Plan:
     """The same plan, with its run's folder chosen."""
-    return with_arguments(
-        dataclasses.replace(plan, place=dataclasses.replace(plan.place, run=str(run))), "--run", str(run)
-    )
+    assert plan.place, "nothing is trained"
+    placed = dataclasses.replace(plan, place=dataclasses.replace(plan.place, run=str(run)))
+    return with_arguments(placed, "--run", str(run))
 
 
 def with_arguments(plan: Plan, *words: str) -> Plan:
