@@ -54,7 +54,7 @@ def data_of(settings: config.RunConfig, root: str | None) -> plan.Data:
 
 
 def size_of(todo: plan.Plan, root: str | None) -> estimate.Size | None:
-    """What the planned config takes, or None before its data is packed. Asks the model itself: torch, and seconds.
+    """What the planned config takes; None before its data is packed. Asks the model itself, for seconds.
 
     A model that cannot be built for this data is the Failure that training would end with.
     """

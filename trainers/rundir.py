@@ -6,7 +6,6 @@ RunDir("runs/first").metrics
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import re
 import sys
@@ -76,18 +75,15 @@ class RunDir:
             print(f"relaunch: cannot write {self.status} ({error})", file=sys.stderr, flush=True)
 
     def cut_metrics(self, step: int, evaluated: int) -> None:
-        """Drop what was logged beyond `step`, evaluations beyond `evaluated`, and a last line that a kill cut short."""
+        """Drop what was logged beyond `step`, evaluations beyond `evaluated`, and what is no record."""
         if not self.metrics.exists():
             return
         kept = []
-        for line in self.metrics.read_text().splitlines():
-            try:
-                record = json.loads(line)
-                if record["step"] <= (evaluated if record["split"] == "val" else step):
-                    kept.append(line + "\n")
-            except json.JSONDecodeError:
-                break
-        files.write_atomic(self.metrics, "".join(kept))
+        for line in self.metrics.read_bytes().split(b"\n"):
+            found = records.record(line)
+            if found and found["step"] <= (evaluated if found["split"] == "val" else step):
+                kept.append(line + b"\n")
+        files.write_atomic(self.metrics, b"".join(kept))
 
 
 ROOT = Path("runs")
