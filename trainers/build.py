@@ -51,9 +51,7 @@ def make_model(config: RunConfig, packed: Packed) -> nn.Module:
     try:
         with fits("choose a smaller model"):
             model = workloads.load(config.workload).model(config, packed)
-        if (
-            packed.kind == "images"
-        ):  # sizes that the architecture cannot take show here, not in the first step
+        if packed.kind == "images":  # sizes that it cannot take show here, not in the first step
             model.eval()
             with torch.no_grad():
                 model(torch.zeros(1, len(packed.mean), *packed.images("train").shape[1:3]))
@@ -109,7 +107,7 @@ def weights_of(model: nn.Module) -> dict[str, Tensor]:
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], origin: str) -> None:
-    """Strict, but for the second names of tied tensors. Failure 65 names the first thing that does not fit."""
+    """Strict, but for the second names of tied tensors. Failure 65 names the first that does not fit."""
     own, tied = model.state_dict(), {}
     for name, tensor in own.items():
         tied.setdefault(tensor.data_ptr(), []).append(name)
@@ -121,13 +119,13 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], origin: str) -> N
     missing, extra = [n for n in own if n not in filled], [n for n in filled if n not in own]
     shapes = [n for n in own if n in filled and own[n].shape != filled[n].shape]
     if missing or extra or shapes:
-        what = (
-            f"lacks {missing[0]}"
-            if missing
-            else f"has {extra[0]}, which the model lacks"
-            if extra
-            else f"has {shapes[0]} of shape {list(filled[shapes[0]].shape)} instead of {list(own[shapes[0]].shape)}"
-        )
+        if missing:
+            what = f"lacks {missing[0]}"
+        elif extra:
+            what = f"has {extra[0]}, which the model lacks"
+        else:
+            found, wanted = (list(weights_in[shapes[0]].shape) for weights_in in (filled, own))
+            what = f"has {shapes[0]} of shape {found} instead of {wanted}"
         raise Failure(
             DATA,
             f"{origin} does not fit this model: it {what}",

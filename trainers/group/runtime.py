@@ -1,4 +1,4 @@
-"""accelerate's side of a process: what was asked of it against what is there, its device, and agreement among ranks.
+"""accelerate's side of a process: what was asked of it against what is there, and agreement among ranks.
 
 One of the few files that know accelerate.
 """
@@ -26,7 +26,7 @@ from relaunch.trainers.group.process import fits
 def check_hardware(env: dict, gpus: int, bf16: bool) -> bool:
     """Compare what accelerate was asked for (its environment variables) with this machine; True: on the CPU.
 
-    `gpus` counts the devices that this process sees, `bf16` says whether they compute in it. Failure 69 where the
+    `gpus` counts the devices that this process sees, `bf16` says whether they compute in it. Failure 69 where
     accelerate would otherwise go on with less than was asked, and say nothing.
     """
     use_cpu = env.get("ACCELERATE_USE_CPU", "").lower()
@@ -86,7 +86,7 @@ class Runtime:
             torch.use_deterministic_algorithms(True)
         self.timeout = timeout
         self.peers = Peers(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)), timeout)
-        # NCCL ends the process itself when its time is up: it gets all of it, so that the flags' group can speak before
+        # NCCL ends the process itself when its time is up: it gets all of it, so the flags' group is first
         wait = self.peers.patience if cpu else timedelta(seconds=timeout)
         with self.peers.watched():
             self.accelerator = Accelerator(
@@ -115,7 +115,7 @@ class Runtime:
 
     @contextmanager
     def watched(self):
-        """What the group cannot do without a missing rank, or a device without more memory, becomes a Failure."""
+        """What a missing rank or a device without more memory stops becomes a Failure."""
         with (
             self.peers.watched(),
             fits("raise --grad-accum-steps, which takes the same batch in more parts, or lower --batch-size"),
@@ -166,7 +166,7 @@ class Runtime:
         return self._settle([self.broadcast(outcome)])[0]
 
     def on_every_rank(self, what: Callable):
-        """Do something on every rank; if it fails on any, all raise the first Failure instead of waiting for it."""
+        """Do something on every rank; if it fails on any, all raise the first Failure: none waits for it."""
         try:
             outcome = (what(), None)
         except Failure as failure:
