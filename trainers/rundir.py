@@ -39,7 +39,7 @@ class RunDir:
         return self.checkpoints / f"step-{step:09d}"
 
     def lock(self, wait: float = 30.0) -> None:
-        """Own this run until the process ends. Failure 77 if another process still does after `wait` seconds."""
+        """Own this run until the process ends. Failure 77 if another still does after `wait` seconds."""
         self._lock = open(self.path / ".lock", "w")
         deadline = time.monotonic() + wait
         while True:
@@ -59,7 +59,7 @@ class RunDir:
     def write_status(
         self, state: str, code: int | None = None, step: int | None = None, reason: str = ""
     ) -> None:
-        """`state`: running | done | stopped | preempted | failed; `code` is the exit code of DESIGN's table."""
+        """`state`: running | done | stopped | preempted | failed; `code`: the exit code, as in errors.py."""
         status = {
             "state": state,
             "code": code,
@@ -90,7 +90,7 @@ ROOT = Path("runs")
 
 
 def create(name: str | None, workload: str) -> RunDir:
-    """Make the folder of a new run: `name` (a name under runs/, or a path), else runs/WORKLOAD-date-time[-n]."""
+    """Make a new run's folder: `name` (a name under runs/, or a path), else runs/WORKLOAD-date-time[-n]."""
     if name:
         path = locate(name)
         path.mkdir(parents=True, exist_ok=True)
