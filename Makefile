@@ -14,6 +14,7 @@ help:
 	@echo "make test      the tests (4 minutes on two cores; JOBS=1: one after the other)"
 	@echo "make test-all  also the slow ones and those that start a cluster"
 	@echo "make snapshots write the texts in tests/snapshots anew: look at the difference before you commit it"
+	@echo "make lint      style, format and types"
 	@echo "make install   only make $(VENV) and install into it"
 
 demo: $(READY)
@@ -22,11 +23,6 @@ demo: $(READY)
 check: lint
 	$(TEST) -m "pure and $(FAST)"
 
-lint: $(READY)
-	$(VENV)/bin/python -m ruff check .
-	$(VENV)/bin/python -m ruff format --check .
-	$(VENV)/bin/python -m mypy
-
 test: $(READY)
 	$(TEST) -n $(JOBS) --dist loadgroup
 
@@ -34,6 +30,13 @@ test: $(READY)
 test-all: test
 	$(TEST) -n $(JOBS) --dist loadgroup -m "slow and not cluster"
 	$(TEST) -m cluster
+
+# mypy finds the package by its name: a link that is no part of the repository
+lint: $(READY)
+	$(VENV)/bin/python -m ruff check
+	$(VENV)/bin/python -m ruff format --check
+	@mkdir -p $(VENV)/typed && ln -sfn "$(CURDIR)" $(VENV)/typed/relaunch
+	$(VENV)/bin/python -m mypy
 
 snapshots: $(READY)
 	$(TEST) tests/test_snapshots.py --snapshot-update
