@@ -3,30 +3,44 @@
 
 PYTHON ?= python3
 VENV := .venv
+JOBS ?= 2
+TEST := $(VENV)/bin/python -m pytest
+FAST := not slow and not cluster
 READY := $(VENV)/.installed
 
 help:
 	@echo "make demo      train, interrupt, resume, evaluate and diff on data that comes along (3 minutes)"
-	@echo "make test      the tests (10 minutes)"
+	@echo "make check     lint, types, and the tests without torch and processes (under a minute)"
+	@echo "make test      the tests (4 minutes on two cores; JOBS=1: one after the other)"
 	@echo "make test-all  also the slow ones and those that start a cluster"
+	@echo "make snapshots write the texts in tests/snapshots anew: look at the difference before you commit it"
 	@echo "make lint      style, format and types"
 	@echo "make install   only make $(VENV) and install into it"
 
 demo: $(READY)
 	@bash docs/demo.sh
 
-test: $(READY)
-	$(VENV)/bin/python -m pytest
+check: lint
+	$(TEST) -m "pure and $(FAST)"
 
-test-all: $(READY)
-	$(VENV)/bin/python -m pytest -m ""
+test: $(READY)
+	$(TEST) -n $(JOBS) --dist loadgroup
+
+# a cluster wants the machine to itself
+test-all: test
+	$(TEST) -n $(JOBS) --dist loadgroup -m "slow and not cluster"
+	$(TEST) -m cluster
 
 # mypy finds the package by its name: a link that is no part of the repository
 lint: $(READY)
 	$(VENV)/bin/python -m ruff check
 	$(VENV)/bin/python -m ruff format --check
 	@mkdir -p $(VENV)/typed && ln -sfn "$(CURDIR)" $(VENV)/typed/relaunch
+	@mkdir -p $(VENV)/typed && ln -sfn "$(CURDIR)" $(VENV)/typed/relaunch # mypy finds the package by its name
 	$(VENV)/bin/python -m mypy
+
+snapshots: $(READY)
+	$(TEST) tests/test_snapshots.py --snapshot-update
 
 install: $(READY)
 
@@ -45,4 +59,4 @@ new-venv:
 	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || { $(PYTHON) -m venv --clear --without-pip $(VENV) && \
 	$(PYTHON) -m pip --python $(VENV)/bin/python install --quiet pip; }
 
-.PHONY: help demo test test-all lint install new-venv
+.PHONY: help demo check lint test test-all snapshots install new-venv

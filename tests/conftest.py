@@ -4,6 +4,7 @@ import gc
 import os
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,10 @@ from rigs import REPOSITORY
 from rigs.processes import Process
 from rigs.sets import SHAPES, pack_images, pack_text
 
+pytest_plugins = ["rigs.tiers"]
+os.environ["OMP_NUM_THREADS"] = (
+    "1"  # with more threads than cores, several tests at once take three times as long
+)
 # ignored in what a shell starts with `&`, or nohup, and then in every process below: a handler ends with exec
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, lambda *_: None)
@@ -25,8 +30,19 @@ ENGINES = (
     "MASTER_ADDR",
     "MASTER_PORT",
     "CUDA_VISIBLE_DEVICES",
-    "OMP_NUM_THREADS",
 )
+
+
+def pytest_addoption(parser):
+    parser.addoption("--snapshot-update", action="store_true", help="write tests/snapshots anew")
+
+
+def pytest_configure(config):
+    """`relaunch` is this checkout in programs that tests start, too, whatever else is installed."""
+    folder = tempfile.TemporaryDirectory(prefix="relaunch-tests-")
+    config.add_cleanup(folder.cleanup)
+    Path(folder.name, "relaunch").symlink_to(REPOSITORY)
+    os.environ["PYTHONPATH"] = f"{folder.name}{os.pathsep}{REPOSITORY}"
 
 
 @pytest.fixture(scope="session")
@@ -51,7 +67,6 @@ def relaunch_env(sets, tmp_path, monkeypatch) -> Path:
     for name in [n for n in os.environ if n in ENGINES or n.startswith(("ACCELERATE_", "RELAUNCH_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("RELAUNCH_DATA", str(sets))
-    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     return tmp_path
 
 
@@ -98,8 +113,20 @@ def train(relaunch_env, signals):
 
 
 @pytest.fixture
+def fault():
+    """fault("step=7,do=term"): arms RELAUNCH_FAULT in this process, in place of what was armed; "" disarms."""
+    from relaunch.trainers.group import faults
+
+    yield faults.arm
+    faults.arm("")
+
+
+@pytest.fixture
 def at(monkeypatch):
-    """at(step, action): does `action(training)` after that optimizer step, before its boundary."""
+    """at(step, action): does `action(training)` after that optimizer step, where a fault of that step would happen.
+
+    For what needs the training itself; `fault` is for signals, deaths and errors.
+    """
     from relaunch.trainers.loop import Training
 
     actions, advance = {}, Training.advance

@@ -13,6 +13,7 @@ from pathlib import Path
 from relaunch.data_prep.errors import DATA, PREEMPTED, USAGE, Failure
 from relaunch.trainers.config import Launch, Parser, RunConfig, parse
 from relaunch.trainers.group import process
+from relaunch.trainers.group.faults import fault
 
 
 def score_split(
@@ -35,6 +36,7 @@ def score_split(
                 module.train()
                 return None
             if first + runtime.rank < batches:
+                fault("evaluate", first + runtime.rank)
                 rows = task.score(module, first + runtime.rank)
                 if not outputs:
                     rows.pop("outputs", None)

@@ -14,6 +14,7 @@ from relaunch.data_prep.errors import DIVERGED, PREEMPTED, STOPPED, STORAGE, Fai
 from relaunch.trainers.build import load_optimizer, load_weights, optimizer_state, weights_of
 from relaunch.trainers.evaluate import score_split
 from relaunch.trainers.group import process
+from relaunch.trainers.group.faults import fault
 from relaunch.trainers.schedule import due, learning_rate
 from relaunch.trainers.tasks import order
 from relaunch.trainers.weights import checkpoint
@@ -95,6 +96,7 @@ class Training:
         self.optimizer.zero_grad()
         self.skipped += self.runtime.precision == "fp16" and self.optimizer.step_was_skipped
         self.step += 1
+        fault("step", self.step)
 
     def agree_to_stop(self) -> int:
         """Why all ranks stop here, if any was asked to."""

@@ -12,7 +12,6 @@ import pytest
 from relaunch.data_prep.errors import DATA, DIED, HARDWARE, HUNG, PREEMPTED, USAGE, Failure
 from relaunch.launch import accelerate_config, plan, preflight
 from relaunch.launch.facts import Facts
-from rigs import REPOSITORY
 from rigs.hosts import Hosts, cut, missing
 from rigs.runs import sha256, status, steps
 
@@ -132,7 +131,7 @@ def one_host(here, sets, tmp_path_factory):
         cwd=folder,
         capture_output=True,
         text=True,
-        env=kept | {"RELAUNCH_DATA": str(sets), "PYTHONPATH": str(REPOSITORY)},
+        env=kept | {"RELAUNCH_DATA": str(sets)},
     )
     assert done.returncode == 0, done.stderr
     return hashes(folder / RUN)

@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from relaunch.launch import accelerate_config, processes, restart
+from relaunch.launch import processes, restart
 from relaunch.trainers.rundir import RunDir
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -59,7 +59,6 @@ def begin(here, run: str, world: int) -> subprocess.Popen:
             cwd=here,
             stdout=log,
             stderr=log,
-            env=os.environ | {"PYTHONPATH": str(accelerate_config.FOLDER.parent)},
         )
 
 

@@ -78,7 +78,7 @@ class Group:
         self.launcher = subprocess.Popen(
             [sys.executable, "-c", LAUNCHER, "1" if world == 1 else "0", *command],
             stderr=self.errors,
-            env=os.environ | {"PYTHONPATH": str(accelerate_config.FOLDER.parent)} | environment,
+            env=os.environ | environment,
         )
 
     def reach(self, what: str) -> list[int]:

@@ -144,7 +144,7 @@ def relaunch(here, *argv: str, **kwargs) -> subprocess.Popen:
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env=os.environ | {"PYTHONPATH": ROOT} | kwargs,
+        env=os.environ | kwargs,
     )
 
 

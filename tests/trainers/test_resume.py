@@ -163,51 +163,30 @@ def test_skipped_steps_are_counted_and_the_loss_scale_goes_on(train, relaunch_en
 # evaluation that a stop cuts short ---------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def interrupted_evaluation(monkeypatch):
-    """Once: SIGTERM (or what is given) after the first batch of the next evaluation."""
-    from relaunch.trainers.tasks.images import Images
-
-    score = Images.score
-
-    def arm(action=lambda: os.kill(os.getpid(), signal.SIGTERM)):
-        def scored(task, model, k):
-            monkeypatch.setattr(Images, "score", score)
-            action()
-            return score(task, model, k)
-
-        monkeypatch.setattr(Images, "score", scored)
-
-    return arm
-
-
 @pytest.mark.parametrize("epochs", [2, 3])
-def test_a_stop_during_an_evaluation_leaves_it_to_the_resumed_run(
-    train, relaunch_env, interrupted_evaluation, epochs
-):
+def test_a_stop_during_an_evaluation_leaves_it_to_the_resumed_run(train, relaunch_env, fault, epochs):
     command = ["cifar10", "--arch", "net", "--batch-size", 8, "--epochs", epochs, "--eval-batch-size", 5]
     assert train(*command, "--run", "./whole") == 0
     assert train(*command, "--run", "./parts", "--stop-after", 20) == 75
+    fault("evaluate=0,do=term")
     for _ in range(2):  # and again in the resumed run
-        interrupted_evaluation()
         assert train(*command, "--run", "./parts", "--resume", "auto") == 75
         assert status(relaunch_env / "parts")["step"] == 24
         assert [r["step"] for r in records(relaunch_env / "parts") if r["split"] == "val"] == [12]
+    fault("")
     assert train(*command, "--run", "./parts", "--resume", "auto") == 0
     assert outcome(relaunch_env / "parts") == outcome(relaunch_env / "whole")
 
 
-def test_a_kill_after_an_owed_evaluation_does_not_record_it_twice(
-    train, relaunch_env, interrupted_evaluation, monkeypatch
-):
+def test_a_kill_after_an_owed_evaluation_does_not_record_it_twice(train, relaunch_env, fault):
     command = ["cifar10", "--arch", "net", "--batch-size", 8, "--epochs", 2, "--eval-batch-size", 5]
     assert train(*command, "--run", "./whole") == 0
-    interrupted_evaluation()
+    fault("evaluate=0,do=term")
     assert train(*command, "--run", "./parts") == 75
-    with monkeypatch.context() as patch:  # dies between the record and its checkpoint
-        patch.setattr(Training, "save", lambda self: (_ for _ in ()).throw(ArithmeticError))
-        with pytest.raises(ArithmeticError):
-            train(*command, "--run", "./parts", "--resume", "auto")
+    fault("save,do=raise")  # between the record and its checkpoint
+    with pytest.raises(RuntimeError, match="RELAUNCH_FAULT at save 12"):
+        train(*command, "--run", "./parts", "--resume", "auto")
+    fault("")
     assert [r["step"] for r in records(relaunch_env / "parts") if r["split"] == "val"] == [12]
     assert train(*command, "--run", "./parts", "--resume", "auto") == 0
     assert outcome(relaunch_env / "parts") == outcome(relaunch_env / "whole")
@@ -233,15 +212,12 @@ def test_a_kill_loses_at_most_one_interval(train, relaunch_env, at, monkeypatch)
     assert outcome(relaunch_env / "parts") == outcome(relaunch_env / "whole")
 
 
-def test_a_kill_before_the_first_checkpoint(train, relaunch_env, at):
+def test_a_kill_before_the_first_checkpoint(train, relaunch_env, fault):
     assert train(*NET, "--run", "./whole") == 0
-
-    def die(training):
-        raise ArithmeticError
-
-    at(9, die)
-    with pytest.raises(ArithmeticError):
+    fault("step=9,do=raise")
+    with pytest.raises(RuntimeError, match="RELAUNCH_FAULT at step 9"):
         train(*NET, "--run", "./parts", "--resume", "auto")
+    fault("")
     assert train(*NET, "--run", "./parts", "--resume", "auto") == 0
     assert outcome(relaunch_env / "parts") == outcome(relaunch_env / "whole")
 

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 
 from relaunch.data_prep.errors import HARDWARE, Failure
+from relaunch.trainers.group import faults
 
 SIGNALS = (
     signal.SIGTERM,
@@ -114,6 +115,8 @@ def main(run: Callable[[list[str]], tuple[int, str | None]], saves: bool = True)
     outcome = os.environ.get("RELAUNCH_OUTCOME")
     said: dict = {"run": None}
     try:
+        faults.arm()
+        faults.fault("start")
         code, said["run"] = run(sys.argv[1:])
     except Lost as lost:
         code = lost.code

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, DIVERGED, Failure
+from relaunch.trainers.group.faults import fault
 from relaunch.trainers.rundir import RunDir
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def save(run: RunDir, state: State, keep: int, protect: set[int] = frozenset()) 
         manifest = {"schema": SCHEMA, **{k: state.meta[k] for k in FACTS}, "files": written}
         files.write_synced(part / "MANIFEST.json", files.dump_json(manifest).encode())
         files.sync(part)
+        fault("save", state.meta["step"])
         if target.exists():  # the same step again, after an evaluation that the stop had cut short
             os.rename(target, aside(target))
         os.rename(part, target)

@@ -16,21 +16,10 @@ from pathlib import Path
 import pytest
 
 from relaunch.launch import platforms
-from rigs import REPOSITORY, slurm
+from rigs import slurm
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
-# every step asks once whether it was told to stop: there it sleeps
-PACE = """
-import os, time
-if "PACE" in os.environ:
-    from relaunch.trainers.group import process
-    asked = process.asked_to_stop
-    def slowly():
-        time.sleep(float(os.environ["PACE"]))
-        return asked()
-    process.asked_to_stop = slowly
-"""
 SMALL = [
     "mnist",
     "--data",
@@ -49,11 +38,7 @@ SMALL = [
 class Cluster:
     def __init__(self, rig: slurm.Rig, home: Path):
         self.rig, self.home = rig, home
-        (home / "sitecustomize.py").write_text(PACE)
-        rig.environ |= {
-            "RELAUNCH_DATA": str(home / "data"),
-            "PYTHONPATH": f"{home}:{REPOSITORY}",
-        }
+        rig.environ["RELAUNCH_DATA"] = str(home / "data")
         self.relaunch("train", *SMALL, "--config", "cpu", "--max-steps", "1", "--run", "packs-the-data")
 
     def relaunch(self, *words: str, code: int = 0) -> str:
@@ -87,7 +72,7 @@ class Cluster:
             site,
             "--env",
             f"PYTHONPATH={self.rig.environ['PYTHONPATH']}",
-            *(["--env", f"PACE={pace}"] if pace else []),
+            *(["--env", f"RELAUNCH_FAULT=step=*,do=sleep:{pace}"] if pace else []),
         )
         return re.match(r"job (\d+)", said).group(1)
 

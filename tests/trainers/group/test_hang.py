@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -14,14 +15,12 @@ from relaunch.trainers import rundir
 from relaunch.trainers.config import parse
 from relaunch.trainers.group import peers
 from relaunch.trainers.group.peers import CLOSED, TIMED_OUT, Peers, named
-from rigs import REPOSITORY
 from rigs.runs import outcome, status, steps
 
-# Ranks that do in each step what a training does; at step 5 one of them gets into trouble.
+# Ranks that do in each step what a training does.
 WORKER = """
-import os, signal, sys, time
-from relaunch.trainers.group import process
-rank, victim, trouble = int(os.environ["RANK"]), int(sys.argv[1]), sys.argv[2]
+import sys
+from relaunch.trainers.group import faults, process
 def run(argv):
     import torch
     from relaunch.trainers.group.runtime import Runtime
@@ -29,13 +28,7 @@ def run(argv):
     model = runtime.accelerator.prepare(torch.nn.Linear(4, 4))
     with runtime.peers.watched():
         for step in range(10000):
-            if step == 5 and rank == victim:
-                print("trouble", time.time(), flush=True)
-                if trouble == "stopped": os.kill(os.getpid(), signal.SIGSTOP)
-                if trouble == "busy": time.sleep(1000)  # its other threads live
-                if trouble == "killed": os.kill(os.getpid(), signal.SIGKILL)
-                if trouble == "a bug": raise RuntimeError("a bug")
-            if trouble == "busy" and rank == 0: time.sleep(0.5)  # comes later than the others, and is not what they wait for
+            faults.fault("step", step)
             model(torch.ones(2, 4)).sum().backward()
             runtime.agree(0)
     return 0, None
@@ -55,35 +48,24 @@ sys.exit(end.code)
 
 @pytest.fixture
 def group(relaunch_env):
-    """group("stopped", victim=1): three ranks in trouble; returns (code, what was said, seconds from the trouble to the end)."""
-    script = relaunch_env / "worker.py"
+    """group("stop", victim=1): three ranks, one in trouble at step 5; (code, words, seconds from then on)."""
+    script, trouble = relaunch_env / "worker.py", relaunch_env / "trouble"
     script.write_text(WORKER)
+    config = accelerate_config.FOLDER / "cpu2.yaml"
+    flags = f"--config_file {config} --num_processes 3 --main_process_port 0".split()
+    command = [sys.executable, "-m", "accelerate.commands.launch", *flags, str(script)]
 
-    def run(trouble: str, victim: int, supervised: bool = True):
-        command = [
-            sys.executable,
-            "-m",
-            "accelerate.commands.launch",
-            "--config_file",
-            str(accelerate_config.FOLDER / "cpu2.yaml"),
-            "--num_processes",
-            "3",
-            "--main_process_port",
-            "0",
-            str(script),
-            str(victim),
-            trouble,
-        ]
+    def run(do: str, victim: int, supervised: bool = True, beside: str = ""):
+        fault = f"{beside}step=5,rank={victim},do={do},once={trouble}"
         done = subprocess.run(
             [sys.executable, "-c", LAUNCHER, *command] if supervised else command,
             capture_output=True,
             text=True,
-            env=os.environ | {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "3"},
+            env=os.environ | {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "3", "RELAUNCH_FAULT": fault},
             timeout=90,
         )
-        at = float(done.stdout.split("trouble ")[1].split()[0])
         assert not living(str(script)), "a process was left behind"
-        return done.returncode, done.stderr, time.time() - at
+        return done.returncode, done.stderr, time.time() - trouble.stat().st_mtime
 
     return run
 
@@ -94,19 +76,20 @@ def living(word: str) -> list[str]:
 
 
 def ours(errors: str) -> list[str]:
-    return [line for line in errors.splitlines() if line.startswith("relaunch: ")]
+    return [line for line in errors.splitlines() if re.match("relaunch: (?!FAULT)", line)]
 
 
 @pytest.mark.parametrize(
-    "trouble, victim",
+    "do, victim",
     [
-        ("stopped", 1),
-        pytest.param("busy", 2, marks=pytest.mark.slow),
-        pytest.param("stopped", 0, marks=pytest.mark.slow),
+        ("stop", 1),
+        pytest.param("sleep:1000", 2, marks=pytest.mark.slow),  # its other threads live
+        pytest.param("stop", 0, marks=pytest.mark.slow),
     ],
 )
-def test_a_rank_that_hangs_is_named_in_time(group, trouble, victim):
-    code, errors, seconds = group(trouble, victim)
+def test_a_rank_that_hangs_is_named_in_time(group, do, victim):
+    late = "step=*,rank=0,do=sleep:0.5;"  # comes later than the others, and is not what they wait for
+    code, errors, seconds = group(do, victim, beside=late if do != "stop" else "")
     assert code == HUNG and len(ours(errors)) == 1 and "Traceback" not in errors
     assert (
         ours(errors)[0].startswith(f"relaunch: 76 rank {victim} (on ")
@@ -115,23 +98,23 @@ def test_a_rank_that_hangs_is_named_in_time(group, trouble, victim):
     assert seconds < 8 + supervise.LEAVING + 3  # 3: for a machine that is busy
 
 
-@pytest.mark.parametrize("trouble, victim", [("killed", 2), pytest.param("a bug", 0, marks=pytest.mark.slow)])
-def test_a_rank_that_dies_is_named_within_seconds(group, trouble, victim):
-    code, errors, seconds = group(trouble, victim)
+@pytest.mark.parametrize("do, victim", [("kill", 2), pytest.param("raise", 0, marks=pytest.mark.slow)])
+def test_a_rank_that_dies_is_named_within_seconds(group, do, victim):
+    code, errors, seconds = group(do, victim)
     assert (
         code == DIED
         and len(ours(errors)) == 1
         and f"rank {victim} (on " in ours(errors)[0]
         and " is gone: " in ours(errors)[0]
     )
-    assert ("RuntimeError: a bug" in errors) == (trouble == "a bug")
+    assert ("RuntimeError: RELAUNCH_FAULT at step 5" in errors) == (do == "raise")
     assert seconds < 4 + supervise.LEAVING + 5
 
 
 @pytest.mark.slow
 def test_the_engine_alone_says_it_too(group):
     """Plain `accelerate launch`: one of those left prints the line; accelerate ends the stopped one when its time is up."""
-    code, errors, _ = group("stopped", 0, supervised=False)
+    code, errors, _ = group("stop", 0, supervised=False)
     assert code == 1 and len(ours(errors)) == 1 and ours(errors)[0].startswith("relaunch: 76 rank 0 (on ")
 
 
@@ -161,33 +144,9 @@ def test_a_killed_rank_costs_a_restart_and_no_bits(relaunch_env):
     ]
     whole = subprocess.run([*command, "whole"], capture_output=True, text=True)
     assert whole.returncode == 0, whole.stderr
-    hook = relaunch_env / "hook"
-    hook.mkdir()
-    # rank 1 dies once, after step 10: two after the checkpoint
-    (hook / "sitecustomize.py").write_text(f"""
-import os, sys
-if os.environ.get("RANK") == "1" and not os.path.exists({str(hook / "died")!r}):
-    import threading, time
-    def die():
-        while True:
-            loop = sys.modules.get("relaunch.trainers.loop")
-            if loop and hasattr(loop, "Training") and not hasattr(loop.Training, "mortal"):
-                advance, loop.Training.mortal = loop.Training.advance, True
-                def mortal(training):
-                    advance(training)
-                    if training.step == 10:
-                        open({str(hook / "died")!r}, "w").close()
-                        os.kill(os.getpid(), 9)
-                loop.Training.advance = mortal
-                return
-            time.sleep(0.01)
-    threading.Thread(target=die, daemon=True).start()
-""")
+    fault = "step=10,rank=1,do=kill,once=died"  # two steps after the checkpoint, and not again
     broken = subprocess.run(
-        [*command, "broken"],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": f"{hook}{os.pathsep}{REPOSITORY}"},
+        [*command, "broken"], capture_output=True, text=True, env=os.environ | {"RELAUNCH_FAULT": fault}
     )
     assert broken.returncode == 0, broken.stderr
     assert (

@@ -27,8 +27,8 @@ NET = ["cifar10", "--arch", "net", "--batch-size", 8, "--max-steps", 30, "--run"
     ],
     ids=str,
 )
-def test_signals_save_and_leave_with_75(train, relaunch_env, at, capsys, numbers):
-    at(7, lambda training: [os.kill(os.getpid(), n) for n in numbers])
+def test_signals_save_and_leave_with_75(train, relaunch_env, fault, capsys, numbers):
+    fault(";".join(f"step=7,do={n.name.removeprefix('SIG').lower()}" for n in numbers))
     assert train(*NET) == 75
     run = status(relaunch_env / "run")
     assert (run["state"], run["code"], run["step"]) == ("preempted", 75, 7)
@@ -177,11 +177,8 @@ def test_the_engine_dies_and_its_worker_saves(start, train, relaunch_env):
     assert outcome(relaunch_env / "run") == outcome(relaunch_env / "whole")
 
 
-def test_a_crash_is_written_down_with_its_step(train, relaunch_env, at):
-    def bug(training):
-        raise RuntimeError("a bug")
-
-    at(3, bug)
+def test_a_crash_is_written_down_with_its_step(train, relaunch_env, fault):
+    fault("step=3,do=raise")
     with pytest.raises(RuntimeError):
         train("cifar10", "--arch", "net", "--batch-size", 8, "--run", "./crashed")
     said = status(relaunch_env / "crashed")
@@ -189,5 +186,5 @@ def test_a_crash_is_written_down_with_its_step(train, relaunch_env, at):
         "failed",
         1,
         3,
-        "RuntimeError: a bug",
+        "RuntimeError: RELAUNCH_FAULT at step 3",
     )
