@@ -36,7 +36,6 @@ lint: $(READY)
 	$(VENV)/bin/python -m ruff check
 	$(VENV)/bin/python -m ruff format --check
 	@mkdir -p $(VENV)/typed && ln -sfn "$(CURDIR)" $(VENV)/typed/relaunch
-	@mkdir -p $(VENV)/typed && ln -sfn "$(CURDIR)" $(VENV)/typed/relaunch # mypy finds the package by its name
 	$(VENV)/bin/python -m mypy
 
 snapshots: $(READY)
