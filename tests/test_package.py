@@ -18,9 +18,6 @@ from pathlib import Path
 
 import pytest
 
-from relaunch.launch import accelerate_config, plan
-from relaunch.launch.facts import Facts
-from relaunch.trainers import PROGRAM
 from rigs import REPOSITORY
 from rigs.runs import status
 
@@ -233,15 +230,6 @@ def test_relaunch_is_installed_only_where_it_is_said_to_be(places):
 @every("relaunch", "launch", "launch by path")
 def test_the_command_line_uses_its_own_tree(name, way, use):
     assert "cd /code" in use(name, way, "submit", "sheet", "mnist", "--user", "anna")
-
-
-def test_the_plan_names_accelerates_command_for_this_tree(monkeypatch, tmp_path):
-    asked = accelerate_config.read("cpu")
-    tree, end = REPOSITORY, ("mnist", "--epochs", "1")
-    for folder, start in ((tree, ("-m", "trainers.train")), (tmp_path, (PROGRAM, "train"))):
-        monkeypatch.chdir(folder)
-        todo = plan.make("train", list(end), asked, asked, Facts())
-        assert todo.accelerate_command[-5:] == (*start, *end)
 
 
 @pytest.mark.parametrize(
