@@ -66,7 +66,7 @@ class Plan:
     local: int  # processes on this machine
     direct: bool  # one process: started without accelerate between it and us
     command: tuple[str, ...]
-    accelerate_command: tuple[str, ...]  # what does the same without us, typed in this folder
+    accelerate_command: tuple[str, ...]  # what does the same without us
     variables: dict[str, str]
 
     @property
@@ -109,7 +109,7 @@ def make(
     if emulate:
         accelerate = emulated(accelerate)
     program = (PROGRAM, verb, *argv)
-    typed = ("-m", f"{facts.package}.{verb}", *argv) if facts.package else program
+    in_checkout = Path.cwd() == Path(PROGRAM).parents[1]  # only there `-m trainers.VERB` is this tree's
     # accelerate's own time for the machines to meet: one form takes the first setting, the other the second
     meet = (
         ("--rdzv_conf", f"timeout={timeout},join_timeout={timeout}")
@@ -148,7 +148,10 @@ def make(
         direct=direct,
         variables=variables,
         command=(sys.executable, *(() if direct else ("-m", "accelerate.commands.launch", *words)), *program),
-        accelerate_command=("accelerate", "launch", *words, *typed),
+        accelerate_command=(
+            *("accelerate", "launch", *words),
+            *(("-m", f"trainers.{verb}", *argv) if in_checkout else program),
+        ),
     )
 
 

@@ -16,7 +16,6 @@ from typing import TextIO
 
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, LOCKED, STORAGE, Failure
-from relaunch.trainers import records
 
 
 class RunDir:
@@ -31,7 +30,6 @@ class RunDir:
         self.status = self.path / "status.json"
         self.stop = self.path / "STOP"
         self._lock: TextIO | None = None
-        self._began = 0.0  # of time.monotonic(), had all starts of the run been this one
 
     def begun(self) -> bool:
         return self.config.exists()
@@ -45,8 +43,7 @@ class RunDir:
         deadline = time.monotonic() + wait
         while True:
             try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
+                return fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     raise Failure(
@@ -55,7 +52,6 @@ class RunDir:
                         "wait for it, or choose another --run",
                     )
                 time.sleep(0.2)
-        self._began = time.monotonic() - records.seconds(self)
 
     def write_status(
         self, state: str, code: int | None = None, step: int | None = None, reason: str = ""
@@ -67,7 +63,6 @@ class RunDir:
             "step": step,
             "reason": reason,
             "pid": os.getpid(),
-            "seconds": round(time.monotonic() - self._began if self._lock else records.seconds(self), 1),
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
         try:
@@ -117,14 +112,11 @@ def locate(name: str) -> Path:
 
 
 def find(source: str) -> tuple[Path, str | None]:
-    """What RUN, RUN@best, RUN@STEP or a path names: (existing file or folder, selector).
-
-    A bare name is a run under runs/ first. Failure 65 if nothing is there.
-    """
+    """What RUN, RUN@best, RUN@STEP or a path names: (existing file or folder, selector). Failure 65 if nothing is there."""
     name, selector = source, None
     if match := re.fullmatch(r"(.+)@(best|\d+)", source):
         name, selector = match.groups()
-    for path in (locate(name), Path(name)):  # a run first, whatever folder has the same name
+    for path in (Path(name), locate(name)):
         if path.exists():
             return path, selector
     known = sorted(p.parent.name for p in ROOT.glob("*/config.json"))[-5:]
