@@ -41,7 +41,7 @@ class Process:
         return self
 
     def listening(self) -> "Process":
-        """Wait until SIGTERM has a handler: signals to a program that just began have their default effect."""
+        """Wait until SIGTERM has a handler: a program that has just begun would simply die of it."""
         asks, pause = 1 << (signal.SIGTERM - 1), threading.Event()
         for _ in range(3000):
             caught = next(

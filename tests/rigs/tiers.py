@@ -1,7 +1,7 @@
-"""Which tests are `pure`: they import no torch and start no process, so all of them take seconds (`make check`).
+"""Which tests are `pure`: they import no torch and start no process, so all take seconds (`make check`).
 
-Nobody marks them by hand. A test is pure if neither it, nor a fixture that it uses, nor a function of our tests that
-one of these names, names what is in HEAVY; a file whose imports bring torch in, through ours too, has no pure tests.
+Nobody marks them by hand. A test is pure if neither it, nor a fixture that it uses, nor a function of our
+tests that one of these names, names what is in HEAVY; a file whose imports bring torch in has none.
 """
 
 import ast
