@@ -27,10 +27,11 @@ class Process:
             reader.start()
 
     def _read(self, name: str):
-        for line in getattr(self.popen, "std" + name):
-            with self.changed:
-                setattr(self, name, getattr(self, name) + line)
-                self.changed.notify_all()
+        with getattr(self.popen, "std" + name) as stream:
+            for line in stream:
+                with self.changed:
+                    setattr(self, name, getattr(self, name) + line)
+                    self.changed.notify_all()
 
     def until(self, text: str) -> "Process":
         """Wait until the program has written `text`."""
