@@ -47,13 +47,16 @@ class Payload:
     "payload",
     [
         lambda mark: pickle.dumps(Payload(os.system, f"touch {mark}"), 2),
-        lambda mark: pickle.dumps({b"data": Payload(eval, f"open({str(mark)!r}, 'w').close()"), b"labels": []}, 2),
+        lambda mark: pickle.dumps(
+            {b"data": Payload(eval, f"open({str(mark)!r}, 'w').close()"), b"labels": []}, 2
+        ),
         lambda mark: b"cos\nsystem\n(S'touch %s'\ntR." % str(mark).encode(),
         lambda mark: (
             b"cnumpy.core.multiarray\n_reconstruct\n(cos\nsystem\nS'touch %s'\ntR." % str(mark).encode()
         ),
         lambda mark: (
-            b'cnumpy.testing._private.utils\nrunstring\n(S\'open("%s","w").close()\'\n}tR.' % str(mark).encode()
+            b'cnumpy.testing._private.utils\nrunstring\n(S\'open("%s","w").close()\'\n}tR.'
+            % str(mark).encode()
         ),
     ],
     ids=["os.system", "eval in data", "protocol 0", "as an argument", "through numpy"],
