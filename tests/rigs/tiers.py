@@ -1,8 +1,8 @@
 """Which tests are `pure`: they import no torch and start no process, so all take seconds (`make check`).
 
-Nobody marks them by hand. A test is pure if neither it, nor a fixture that it uses, nor a function of our tests
-that one of these names, names what is in HEAVY; a file whose imports bring torch in has none. And tests that start
-several processes run one after the other, beside the rest.
+Nobody marks them by hand. A test is pure if neither it, nor a fixture that it uses, nor a function of our
+tests that one of these names, names what is in HEAVY; a file whose imports bring torch in has none.
+Tests that start several processes run one after the other, beside the rest.
 """
 
 import ast
