@@ -1,12 +1,15 @@
 """What `relaunch submit kubernetes | sheet` writes: manifests of the published API, and forms to paste."""
 
 import json
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 import yaml
 
+from relaunch.launch.processes import listens
 from relaunch.launch.submit import kubernetes
 from rigs import kubernetes_api
 
@@ -131,6 +134,8 @@ def test_the_shell_of_a_pytorchjob_passes_the_stop_on(written):
         words, env={"PATH": f"{Path.cwd()}:/usr/bin:/bin"}, stdout=subprocess.PIPE, text=True
     ) as shell:
         assert shell.stdout.readline() == "ready\n"
+        while not listens(shell.pid, signal.SIGTERM):  # the program may be ready before the shell is
+            time.sleep(0.01)
         shell.terminate()
         assert shell.wait(10) == 203
 
