@@ -116,9 +116,9 @@ def main(run: Callable[[list[str]], tuple[int, str | None]], saves: bool = True)
     """Run an entry point that returns (code, run folder) or raises Failure; returns the process's exit code.
 
     Under `relaunch` the code goes into the file RELAUNCH_OUTCOME and the process ends with 0, so that
-    accelerate, which is between the two, adds no traceback. Beside the code goes `told`, the failure whose line
-    is printed already, or `what` and `fix` of one that `relaunch` is to say. `saves`: a stop signal sets a flag;
-    without it, it ends the process.
+    accelerate, which is between the two, adds no traceback. Beside the code goes `told`, the failure whose
+    line is printed already, or `what` and `fix` of one that `relaunch` is to say. `saves`: a stop signal sets
+    a flag; without it, it ends the process.
     """
     faulthandler.enable()  # a crash of native code says where it was
     if saves:
