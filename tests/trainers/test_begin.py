@@ -104,7 +104,7 @@ def test_auto_without_a_run_names_the_newest_that_fits(made, relaunch_env):
 
 
 def test_auto_without_a_run_is_refused_on_every_path(made, train, launch, relaunch_env, capsys):
-    """By the worker as a function and as a process, and by the launcher, which starts nothing."""
+    """By the worker as a function and as a process of its own, which write nothing."""
     made("first", "mnist")
     before = tree(relaunch_env)
     assert train("mnist", *RESUME) == 64 and "add --run first" in capsys.readouterr().err

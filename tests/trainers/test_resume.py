@@ -204,7 +204,7 @@ def test_two_processes(train, start, launch, relaunch_env):
 @pytest.mark.parametrize(
     "workload, processes", [*((name, 1) for name in workloads.names()), ("mnist", 2), ("wikitext2", 2)]
 )
-def test_every_workload_through_the_engine(start, launch, relaunch_env, workload, processes):
+def test_every_workload_through_accelerate(start, launch, relaunch_env, workload, processes):
     command, accelerate = forty(workload), dict(processes=processes, accelerate="accelerate")
     assert launch(*command, "--run", "./whole", **accelerate).code == 0
 
