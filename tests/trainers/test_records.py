@@ -81,6 +81,7 @@ def test_the_time_of_a_run_is_that_of_all_its_starts(tmp_path, run):
     again.lock()
     at(run, config=9e5)  # a resume writes it again
     again.write_status("running", step=10)
+    again._lock.close()
     assert 1007 <= records.status(run)["seconds"] < 1012
     RunDir(tmp_path).write_status("failed", 76, 10)  # by one that did not train
     assert 1007 <= records.status(run)["seconds"] < 1012
