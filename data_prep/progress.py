@@ -1,7 +1,38 @@
-"""Progress of long work: a bar with ETA on a terminal, one plain line every ten seconds in a log."""
+"""Progress of long work: a bar on a terminal, a line every ten seconds in a log; and where Ctrl-C ends it."""
 
+import signal
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_pressed: list[int] = []  # Ctrl-C inside `ctrl_c_between_batches`
+
+
+@contextmanager
+def ctrl_c_between_batches() -> Iterator[None]:
+    """Ctrl-C in this block is a KeyboardInterrupt at the next `Progress.add`, or at the block's end.
+
+    Anywhere else it would break off inside NumPy or a thread pool, which then hang or raise something else. A
+    SIGINT that somebody handles in another way is left to them.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda number, frame: _pressed.append(number))
+    try:
+        yield
+        _stop_if_pressed()
+    finally:
+        signal.signal(signal.SIGINT, before)
+        _pressed.clear()
+
+
+def _stop_if_pressed() -> None:
+    if _pressed:
+        raise KeyboardInterrupt
 
 
 class Progress:
@@ -25,6 +56,7 @@ class Progress:
         return self
 
     def add(self, count: int) -> None:
+        _stop_if_pressed()
         self.done += count
         if self.bar:
             self.bar.update(count)

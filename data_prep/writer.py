@@ -25,6 +25,7 @@ from relaunch.data_prep import VERSION
 from relaunch.data_prep.errors import DATA, USAGE, Failure
 from relaunch.data_prep.files import remove, sha256, storage, sync, sync_tree
 from relaunch.data_prep.packed import FLAG, SCHEMA, data_hash
+from relaunch.data_prep.progress import ctrl_c_between_batches
 
 
 @contextmanager
@@ -73,7 +74,8 @@ def new_folder(target: Path) -> Iterator[Path]:
         remove(partial)
         partial.mkdir()
     try:
-        yield partial
+        with ctrl_c_between_batches():
+            yield partial
         with storage(target, FLAG):
             sync_tree(partial)
             os.rename(partial, target)

@@ -12,7 +12,9 @@ import pytest
 
 from relaunch.data_prep.errors import Failure
 from relaunch.data_prep.packed import data_root, open_packed, verify
+from relaunch.data_prep.progress import Progress
 from relaunch.data_prep.recipes import ensure, prepare
+from relaunch.data_prep.writer import new_folder
 from rigs.prep_sources import ROOT, image_folder_files, mnist, prep, tree_of, wikitext_files, zip_of
 from rigs.runs import tree
 
@@ -196,6 +198,20 @@ def test_ctrl_c_is_one_line_and_leaves_nothing(many_images, tmp_path):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors.count("\n"), os.listdir(tmp_path)) == (75, 1, []), errors
+
+
+def test_ctrl_c_ends_the_packing_between_two_batches(tmp_path):
+    """Inside NumPy or a pool of threads it hung, or became another error, in about one of twenty."""
+    reached, before = [], signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "x"), Progress("", None, "B", False) as bar:
+        signal.raise_signal(signal.SIGINT)
+        reached.append("in a batch")
+        bar.add(1)
+        reached.append("after it")
+    assert reached == ["in a batch"] and os.listdir(tmp_path) == []
+    assert signal.getsignal(signal.SIGINT) is before
+    with new_folder(tmp_path / "x"), Progress("", None, "B", False) as bar:
+        bar.add(1)
 
 
 def test_several_processes_at_once_make_one_set(tmp_path):
