@@ -18,9 +18,6 @@ from pathlib import Path
 
 import pytest
 
-from relaunch.launch import accelerate_config, plan
-from relaunch.launch.facts import Facts
-from relaunch.trainers import PROGRAM
 from rigs import REPOSITORY
 from rigs.runs import status
 
@@ -235,15 +232,6 @@ def test_the_command_line_uses_its_own_tree(name, way, use):
     assert "cd /code" in use(name, way, "submit", "sheet", "mnist", "--user", "anna")
 
 
-def test_the_plan_names_accelerates_command_for_this_tree(monkeypatch, tmp_path):
-    asked = accelerate_config.read("cpu")
-    tree, end = REPOSITORY, ("mnist", "--epochs", "1")
-    for folder, start in ((tree, ("-m", "trainers.train")), (tmp_path, (PROGRAM, "train"))):
-        monkeypatch.chdir(folder)
-        todo = plan.make("train", list(end), asked, asked, Facts())
-        assert todo.accelerate_command[-5:] == (*start, *end)
-
-
 @pytest.mark.parametrize(
     "line, variables",
     [
@@ -277,9 +265,12 @@ def test_a_tree_is_itself_behind_a_link(program, places, use, tmp_path, elsewher
 @pytest.mark.slow
 @pytest.mark.parametrize("config", ["cpu", "cpu2"])
 @every()
+@pytest.mark.timeout(600)
 def test_a_training_uses_its_own_tree(name, way, config, use, tmp_path):
-    if config == "cpu2" and way.startswith("python"):
-        pytest.skip("python alone starts one process")
+    if config == "cpu2" and (name == "copy" or way.startswith("python")):
+        pytest.skip(
+            "python alone starts one process; a copy differs from one beside another in nothing that counts"
+        )
     use(name, way, "train", *TRAIN, "--run", str(tmp_path / "run"), config=config)
     assert status(tmp_path / "run")["state"] == "done"
     plan = json.loads((tmp_path / "run/plan.json").read_text())
@@ -287,6 +278,7 @@ def test_a_training_uses_its_own_tree(name, way, config, use, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @every("relaunch", "launch by path")
 def test_what_follows_a_training_uses_its_own_tree(name, way, use, places, elsewhere, tmp_path):
     """Each of these starts others: diff an evaluation, that one a process or two."""
@@ -294,13 +286,10 @@ def test_what_follows_a_training_uses_its_own_tree(name, way, use, places, elsew
     program = program[: program.index("train")]
     for line in (
         "prep digits --out made",
-        "train mnist --data made/digits --epochs 2 --keep 9 --threads 1 --config cpu2 --run a",
+        "train mnist --data made/digits --max-steps 4 --save-every 2 --keep 9 --threads 1 --config cpu2 --run a",
         "evaluate a --config cpu2 --threads 1",
-        "evaluate a@22 --config cpu --threads 1",
-        "diff a@22 a",
+        "diff a@2 a",
         "summary mnist",
-        "export a --out weights",
-        "doctor mnist --data made/digits --config cpu2",
         "runs show a",
     ):
         run([*program, *shlex.split(line)], elsewhere)

@@ -55,6 +55,7 @@ def test_a_resumed_run_continues_the_curves(tmp_path):
     resumed.log(record(5, loss=50.0))
     resumed.log(record(6, "val", loss=60.0))
     resumed.close()
+    killed.close()
     assert curve(run, "train", "loss") == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 4.0), (5, 50.0)]
     assert curve(run, "val", "loss") == [(4, 44.0), (6, 60.0)]
     lines = [json.loads(line) for line in run.metrics.read_text().splitlines()]
