@@ -51,7 +51,15 @@ def imports(source: str):
             elif isinstance(child, ast.ImportFrom):
                 assert child.level == 0, "relative imports hide which part is meant"
                 yield from ((f"{child.module}.{alias.name}", inside) for alias in child.names)
+            elif isinstance(child, ast.Call) and child.args and ast.unparse(child.func).endswith("_module"):
+                yield from ((name, True) for name in written(child.args[0]))  # import_module, run_module
             yield from walk(child, inside or isinstance(child, (ast.FunctionDef, ast.Lambda)))
+
+    def written(argument):
+        """The name, or as much of it as is written down: `f"relaunch.models.{name}"`."""
+        first = argument.values[0] if isinstance(argument, ast.JoinedStr) else argument
+        if isinstance(first, ast.Constant):
+            yield first.value
 
     return list(walk(ast.parse(source), False))
 
@@ -93,6 +101,12 @@ def test_an_import_that_is_turned_around_is_seen():
         ("trainers/config.py", "from data_prep.errors import Failure"),
         ("trainers/evaluate.py", "import accelerate"),
         ("data_prep/hub.py", "import datasets"),
+        ("trainers/compare/results.py", "from relaunch.launch.facts import Facts"),
+        ("trainers/group/peers.py", "from accelerate.state import PartialState"),
+        ("trainers/tasks/images.py", "from models import cnn"),
+        ("launch/submit/sheet.py", "import_module(f'trainers.{verb}')"),
+        ("launch/runs.py", "importlib.import_module('relaunch.trainers.weights.checkpoint')"),
+        ("trainers/__main__.py", "runpy.run_module(f'trainers.{verb}')"),
     ):
         assert wrong(Path(file), line), line
 

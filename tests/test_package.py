@@ -286,7 +286,7 @@ def test_what_follows_a_training_uses_its_own_tree(name, way, use, places, elsew
     program = program[: program.index("train")]
     for line in (
         "prep digits --out made",
-        "train mnist --data made/digits --max-steps 4 --save-every 2 --keep 9 --threads 1 --config cpu2 --run a",
+        "train mnist --data made/digits --max-steps 4 --save-every 2 --threads 1 --config cpu2 --run a",
         "evaluate a --config cpu2 --threads 1",
         "diff a@2 a",
         "summary mnist",
