@@ -2,6 +2,7 @@
 
 import sys
 import time
+from typing import Any
 
 
 class Progress:
@@ -9,7 +10,8 @@ class Progress:
 
     def __init__(self, what: str, total: int | None, unit: str, show: bool):
         self.what, self.total, self.unit, self.show = what, total, unit, show
-        self.done, self.bar, self.last = 0, None, time.monotonic()
+        self.done, self.last = 0, time.monotonic()
+        self.bar: Any = None  # tqdm's, on a terminal
 
     def __enter__(self):
         if self.show and sys.stderr.isatty():

@@ -63,7 +63,8 @@ def package() -> str | None:
     if Path.cwd() == Path(PROGRAM).parents[1]:
         return "trainers"
     # bound to a tree by trainers/__init__.py it has no loader: then nobody else would find it by its name
-    return "relaunch.trainers" if sys.modules["relaunch"].__spec__.loader else None
+    spec = sys.modules["relaunch"].__spec__
+    return "relaunch.trainers" if spec and spec.loader else None
 
 
 def has_address(name: str) -> bool:

@@ -75,21 +75,27 @@ class Plan:
         return (self.config and self.config.threads) or max(1, self.facts.cores // self.local)
 
     @property
+    def trained(self) -> RunConfig:
+        """What will be trained, where something is."""
+        assert self.config is not None, "an evaluation trains nothing"
+        return self.config
+
+    @property
     def micro_batch(self) -> int:
-        return self.config.batch_size // (self.accelerate.processes * self.config.grad_accum_steps)
+        return self.trained.batch_size // (self.accelerate.processes * self.trained.grad_accum_steps)
 
     @property
     def epoch_steps(self) -> int | None:
         """Steps of an epoch; None before the data is packed."""
         if self.data is None or self.data.train is None:
             return None
-        if not hasattr(self.config.options, "bptt"):
-            return self.data.train // self.config.batch_size
-        return -(-(self.data.train // self.config.batch_size - 1) // self.config.options.bptt)
+        rows = self.data.train // self.trained.batch_size
+        bptt = getattr(self.trained.options, "bptt", None)
+        return -(-(rows - 1) // bptt) if bptt else rows
 
     @property
     def total_steps(self) -> int | None:
-        limits = [self.config.max_steps, self.epoch_steps and self.epoch_steps * self.config.epochs]
+        limits = [self.trained.max_steps, self.epoch_steps and self.epoch_steps * self.trained.epochs]
         return min((n for n in limits if n), default=None)
 
 
@@ -154,9 +160,8 @@ def make(
 
 def with_run(plan: Plan, run: Path) -> Plan:
     """The same plan, with its run's folder chosen."""
-    return with_arguments(
-        dataclasses.replace(plan, place=dataclasses.replace(plan.place, run=str(run))), "--run", str(run)
-    )
+    place = dataclasses.replace(plan.place or Place(run=""), run=str(run))
+    return with_arguments(dataclasses.replace(plan, place=place), "--run", str(run))
 
 
 def with_arguments(plan: Plan, *words: str) -> Plan:

@@ -36,7 +36,7 @@ def processes(plan: Plan) -> str:
 
 
 def batch(plan: Plan) -> str:
-    config = plan.config
+    config = plan.trained
     accumulated = (
         f" x {plural(config.grad_accum_steps, 'micro-batch', 'micro-batches')}"
         if config.grad_accum_steps > 1
