@@ -31,15 +31,15 @@ test-all: test
 	$(TEST) -n $(JOBS) --dist loadgroup -m "slow and not cluster"
 	$(TEST) -m cluster
 
-snapshots: $(READY)
-	$(TEST) tests/test_snapshots.py --snapshot-update
-
 # mypy finds the package by its name: a link that is no part of the repository
 lint: $(READY)
 	$(VENV)/bin/python -m ruff check
 	$(VENV)/bin/python -m ruff format --check
 	@mkdir -p $(VENV)/typed && ln -sfn "$(CURDIR)" $(VENV)/typed/relaunch
 	$(VENV)/bin/python -m mypy
+
+snapshots: $(READY)
+	$(TEST) tests/test_snapshots.py --snapshot-update
 
 install: $(READY)
 

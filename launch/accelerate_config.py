@@ -1,9 +1,9 @@
-"""What an accelerate YAML asks for, read without accelerate (which imports torch), and its mistakes explained.
+"""What an accelerate YAML asks for, read without accelerate, which imports torch; and its mistakes explained.
 
     accelerate_config.read("8gpu").processes    # 8
 
-accelerate itself refuses unknown keys with a traceback, does not check values, and quietly starts one process where
-several were meant; every mistake here is one line.
+accelerate itself refuses unknown keys with a traceback, does not check values, and quietly starts one process
+where several were meant; every mistake here is one line.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ FOLDER = Path(__file__).resolve().parent.parent / "accelerate_configs"
 PRECISIONS = ("no", "fp16", "bf16")
 RENDEZVOUS = ("static", "c10d")  # ways in which several machines find each other
 
-# The keys of accelerate's ClusterConfig, which refuses all others. A test compares them with the installed version.
+# The keys of accelerate's ClusterConfig, which refuses all others. A test compares the installed one's.
 KEYS = frozenset(
     """
-    compute_environment debug distributed_type downcast_bf16 dynamo_backend dynamo_config enable_cpu_affinity fp16 gpu_ids
-    machine_rank main_process_ip main_process_port main_training_function mixed_precision num_machines num_processes
-    rdzv_backend same_network use_cpu command_file commands deepspeed_config fp8_config fsdp_config megatron_lm_config
-    mpirun_config parallelism_config tpu_env tpu_name tpu_use_cluster tpu_use_sudo tpu_vm tpu_zone""".split()
+    compute_environment debug distributed_type downcast_bf16 dynamo_backend dynamo_config enable_cpu_affinity
+    fp16 gpu_ids machine_rank main_process_ip main_process_port main_training_function mixed_precision
+    num_machines num_processes rdzv_backend same_network use_cpu command_file commands deepspeed_config
+    fp8_config fsdp_config megatron_lm_config mpirun_config parallelism_config tpu_env tpu_name
+    tpu_use_cluster tpu_use_sudo tpu_vm tpu_zone""".split()
 )
 
-# Ways to train that Relaunch does not have; empty values of these are what `accelerate config` may leave behind.
+# Ways to train that Relaunch does not have; `accelerate config` may leave empty values of these behind.
 FOREIGN = (
     "deepspeed_config",
     "dynamo_config",
@@ -81,7 +82,7 @@ def locate(name: str) -> Path:
 
 
 def read(name: str) -> AccelerateConfig:
-    """Read and check one config. Every mistake is Failure 64 that names the file, the key and what to write."""
+    """Read and check one config. A mistake is Failure 64 that names the file, the key and what to write."""
     path = locate(name)
 
     def wrong(what: str, fix: str) -> Failure:
@@ -90,9 +91,9 @@ def read(name: str) -> AccelerateConfig:
     try:
         values = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
         raise wrong(
-            f"not YAML{f' at line {mark.line + 1}' if mark else ''} ({getattr(error, 'problem', None) or 'cannot be read'})",
+            f"not YAML{f' at line {mark.line + 1}' if mark else ''} ({problem or 'cannot be read'})",
             "compare it with a file of accelerate_configs/",
         ) from error
     except (OSError, UnicodeDecodeError) as error:
@@ -132,7 +133,7 @@ def read(name: str) -> AccelerateConfig:
         )
     if values.get("rdzv_backend", "static") not in RENDEZVOUS:
         raise wrong(
-            f"rdzv_backend: {values['rdzv_backend']} is not a way in which Relaunch's machines meet",
+            f"rdzv_backend: {values['rdzv_backend']} is not a rendezvous that Relaunch uses",
             "write static or c10d",
         )
     return AccelerateConfig(

@@ -1,6 +1,6 @@
-"""A command line read: the launcher's own flags apart from the worker's words, and the job that the words ask for.
+"""A command line read: the launcher's own flags, the worker's words, and the job that these ask for.
 
-command.split(["mnist", "--config", "cpu2", "--epochs", "1"])    # {"config": "cpu2"}, ["mnist", "--epochs", "1"]
+command.split(["mnist", "--config", "cpu2", "-b", "8"])    # {"config": "cpu2"}, ["mnist", "-b", "8"]
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ how it is launched:
   --rdzv-backend B        with several machines: static (each is told its rank), or c10d (they agree on them)
   --emulate               start the config's processes on this machine's CPU in place of its GPUs
   --dry-run               say what would run where, and start nothing
-  --max-restarts N        starts again after a crash, from the last checkpoint; each new checkpoint refills them
+  --max-restarts N        starts again after a crash, from the last checkpoint; a new checkpoint refills them
                           [3; 0 with several machines: there all must start again together]"""
 
 

@@ -1,4 +1,4 @@
-"""Is this machine fit for that config and workload? One line a check, with the fix under what fails; then a rehearsal.
+"""Is this machine fit for that config and workload? A line for each check, with its fix, then a rehearsal.
 
 relaunch doctor cifar10 --config 8gpu --emulate
 """
@@ -27,8 +27,8 @@ from relaunch.trainers import config
 HELP = """\
 usage: relaunch doctor [WORKLOAD [its flags]] [--config NAME] [--emulate] [--num-processes N] …
 
-Checks this machine against a config and a workload, then rehearses the start: the processes meet, take a step, save and
-load. Nothing is left behind. The exit code is 0, or that of the first check that failed.
+Checks this machine against a config and a workload, then rehearses the start: the processes find each other,
+take a step, save and load. Nothing is left behind. The exit code is 0, or that of the first failed check.
 
   relaunch doctor                                 this machine, and the config that fits it
   relaunch doctor cifar10 --config 8gpu           before the real start
@@ -77,7 +77,8 @@ def room(todo: plan.Plan, root: str | None) -> str:
     if todo.facts.free < size.checkpoint * copies:
         raise Failure(
             STORAGE,
-            f"{copies} checkpoints of {size.checkpoint / 1e6:.0f} MB need more than the {todo.facts.free / 1e6:.0f} MB that are free",
+            f"{copies} checkpoints of {size.checkpoint / 1e6:.0f} MB need more than the "
+            f"{todo.facts.free / 1e6:.0f} MB that are free",
             "free some space, lower --keep, or choose another place with --run PATH",
         )
     if todo.accelerate.use_cpu and todo.facts.memory < size.memory * todo.local:

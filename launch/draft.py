@@ -54,13 +54,13 @@ def data_of(settings: config.RunConfig, root: str | None) -> plan.Data:
 
 
 def size_of(todo: plan.Plan, root: str | None) -> estimate.Size | None:
-    """What the planned config takes, or None before its data is packed. Asks the model itself: torch, and seconds.
+    """What the planned config takes; None before its data is packed. Asks the model itself, for seconds.
 
     A model that cannot be built for this data is the Failure that training would end with.
     """
     if todo.data is None or todo.data.train is None:
         return None
-    words = ["summary", "--json", "--settings", json.dumps(todo.trained.to_json())]
+    words = ["summary", "--json", "--settings", json.dumps(todo.config.to_json())]
     words += ["--data-root", root] if root else []
     asked = subprocess.run([sys.executable, PROGRAM, *words], capture_output=True, text=True)
     try:

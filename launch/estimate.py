@@ -31,7 +31,7 @@ class Size:
 
 def size(layers: dict, plan: Plan) -> Size:
     """`layers` is what `relaunch summary --json` says of the plan's config."""
-    config, parameters = plan.trained, layers["parameters"]
+    config, parameters = plan.config, layers["parameters"]
     outputs = [math.prod(layer["output"]) for layer in layers["layers"]]  # numbers, for one sample
     width = 4 if plan.accelerate.precision == "no" else 2  # bytes of an activation
     slots = SLOTS[config.optimizer] - (config.optimizer == "sgd" and config.momentum == 0)

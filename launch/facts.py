@@ -1,4 +1,4 @@
-"""What this machine has: the facts that a plan is checked against. Plans are pure functions of them; tests invent some.
+"""What this machine has: facts, of which a plan is a pure function, and which tests invent.
 
 facts.gather().gpus    # 0
 """
@@ -11,7 +11,9 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 from relaunch.launch import platforms
@@ -62,9 +64,16 @@ def package() -> str | None:
     """How `python -m` and accelerate's -m find the package trainers of this tree from the current folder."""
     if Path.cwd() == Path(PROGRAM).parents[1]:
         return "trainers"
-    # bound to a tree by trainers/__init__.py it has no loader: then nobody else would find it by its name
-    spec = sys.modules["relaunch"].__spec__
-    return "relaunch.trainers" if spec and spec.loader else None
+    top = found("relaunch", None)  # not by sys.modules: there it is this tree, however it was started
+    spec = found("relaunch.trainers", top.submodule_search_locations) if top else None
+    here = spec and spec.origin and Path(spec.origin).parent == Path(PROGRAM).parent
+    return "relaunch.trainers" if here else None
+
+
+def found(name: str, where: Sequence[str] | None) -> ModuleSpec | None:
+    """What Python would import by this name, below the package that lies `where`."""
+    specs = (finder.find_spec(name, where) for finder in sys.meta_path)
+    return next(filter(None, specs), None)
 
 
 def has_address(name: str) -> bool:
@@ -88,7 +97,7 @@ def is_free(port: int) -> bool:
 
 
 def visible(installed: int, setting: str | None) -> int:
-    """GPUs left by CUDA_VISIBLE_DEVICES. CUDA stops reading the list at the first entry that names no device."""
+    """GPUs left by CUDA_VISIBLE_DEVICES. CUDA stops reading at the first entry that names no device."""
     if setting is None:
         return installed
     count = 0
@@ -101,7 +110,7 @@ def visible(installed: int, setting: str | None) -> int:
 
 
 def installed_gpus(root: Path = Path("/")) -> tuple[str, ...]:
-    """Names of the NVIDIA GPUs of this machine or container: from the driver's files, else from nvidia-smi."""
+    """Names of the NVIDIA GPUs of this machine or container: of the driver's files, else of nvidia-smi."""
     files = sorted((root / "proc/driver/nvidia/gpus").glob("*/information"))
     nodes = [p for p in (root / "dev").glob("nvidia*") if re.fullmatch(r"nvidia\d+", p.name)]
     if files and nodes:  # a container may see files of GPUs whose device nodes it was not given

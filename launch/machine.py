@@ -68,7 +68,8 @@ def checks(todo: plan.Plan, versions: dict[str, str]) -> list[Check]:
                 f"{(shm or 0) / 1e9:.1f} GB",
                 gpu and (shm or 0) < 512e6,
                 HARDWARE,
-                f"/dev/shm has {(shm or 0) / 1e6:.0f} MB; GPU processes exchange gradients there and die of SIGBUS when it is full",
+                f"/dev/shm has {(shm or 0) / 1e6:.0f} MB; GPU processes exchange gradients there and die of "
+                "SIGBUS when it is full",
                 "docker run --shm-size 1g, or a memory volume at /dev/shm",
             )
         )

@@ -1,6 +1,7 @@
-"""What a start will do, worked out before it does anything: a pure function of the config, the flags and the machine.
+"""What a start will do, worked out before: a pure function of the config, the flags and the machine.
 
-plan.make("train", ["mnist"], accelerate_config.read("cpu2"), accelerate_config.read("cpu2"), facts.gather()).command
+cpu2 = accelerate_config.read("cpu2")
+plan.make("train", ["mnist"], cpu2, cpu2, facts.gather()).command
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from relaunch.launch.facts import Facts
 from relaunch.trainers import PROGRAM
 from relaunch.trainers.config import RunConfig
 
-# Left over from whatever started us, these would make a single process look for companions that nobody started.
+# Left over from whatever started us, these make a single process look for companions that nobody started.
 GROUP_VARIABLES = (
     "RANK",
     "LOCAL_RANK",
@@ -33,7 +34,7 @@ GROUP_VARIABLES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """The packed set that will be trained on. Sizes are images or words; `train` is None before it is packed."""
+    """The packed set to train on. Sizes are images or words; `train` is None before it is packed."""
 
     name: str
     where: str
@@ -53,7 +54,7 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What runs where. `command` is exactly what will be started, with `variables` added to the environment."""
+    """What runs where. `command` is what will be started, with `variables` added to the environment."""
 
     verb: str
     accelerate: AccelerateConfig  # the config with the typed flags over it
@@ -75,27 +76,23 @@ class Plan:
         return (self.config and self.config.threads) or max(1, self.facts.cores // self.local)
 
     @property
-    def trained(self) -> RunConfig:
-        """What will be trained, where something is."""
-        assert self.config is not None, "an evaluation trains nothing"
-        return self.config
-
-    @property
     def micro_batch(self) -> int:
-        return self.trained.batch_size // (self.accelerate.processes * self.trained.grad_accum_steps)
+        assert self.config, "nothing is trained"
+        return self.config.batch_size // (self.accelerate.processes * self.config.grad_accum_steps)
 
     @property
     def epoch_steps(self) -> int | None:
         """Steps of an epoch; None before the data is packed."""
-        if self.data is None or self.data.train is None:
+        if self.config is None or self.data is None or self.data.train is None:
             return None
-        rows = self.data.train // self.trained.batch_size
-        bptt = getattr(self.trained.options, "bptt", None)
-        return -(-(rows - 1) // bptt) if bptt else rows
+        if not hasattr(self.config.options, "bptt"):
+            return self.data.train // self.config.batch_size
+        return -(-(self.data.train // self.config.batch_size - 1) // self.config.options.bptt)
 
     @property
     def total_steps(self) -> int | None:
-        limits = [self.trained.max_steps, self.epoch_steps and self.epoch_steps * self.trained.epochs]
+        assert self.config, "nothing is trained"
+        limits = [self.config.max_steps, self.epoch_steps and self.epoch_steps * self.config.epochs]
         return min((n for n in limits if n), default=None)
 
 
@@ -111,18 +108,18 @@ def make(
     emulate: bool = False,
     timeout: int | None = None,
 ) -> Plan:
-    """Plan `trainers.VERB argv`. `asked` is the config as written, `accelerate` the same with the typed flags over it."""
+    """Plan `trainers.VERB argv`. `asked`: the config as written; `accelerate`: with typed flags over it."""
     if emulate:
         accelerate = emulated(accelerate)
     program = (PROGRAM, verb, *argv)
     typed = ("-m", f"{facts.package}.{verb}", *argv) if facts.package else program
-    # accelerate's own time for the machines to meet: one form takes the first setting, the other the second
-    meet = (
+    # accelerate's own patience at the rendezvous: one form takes the first setting, the other the second
+    patience = (
         ("--rdzv_conf", f"timeout={timeout},join_timeout={timeout}")
         if accelerate.machines > 1 and timeout
         else ()
     )
-    words = ("--config_file", str(accelerate.path), *overrides(asked, accelerate), *meet)
+    words = ("--config_file", str(accelerate.path), *overrides(asked, accelerate), *patience)
     direct = accelerate.processes == 1 and accelerate.machines == 1
     variables = {"RELAUNCH_CONFIG": accelerate.name, "PYTHONSAFEPATH": "1"}
     if direct:
@@ -135,12 +132,10 @@ def make(
         if accelerate.gpu_ids != "all" and not accelerate.use_cpu:
             variables["CUDA_VISIBLE_DEVICES"] = accelerate.gpu_ids
     else:
-        variables["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = (
-            "120"  # seconds; its 30 may be less than a step and a save
-        )
-        variables["TORCH_CPP_LOG_LEVEL"] = (
-            "ERROR"  # a host that is gone would be a page of C++ frames before our line
-        )
+        # seconds; its 30 may be less than a step and a save
+        variables["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = "120"
+        # a host that is gone would be a page of C++ frames before our line
+        variables["TORCH_CPP_LOG_LEVEL"] = "ERROR"
     return Plan(
         verb=verb,
         accelerate=accelerate,
@@ -160,8 +155,9 @@ def make(
 
 def with_run(plan: Plan, run: Path) -> Plan:
     """The same plan, with its run's folder chosen."""
-    place = dataclasses.replace(plan.place or Place(run=""), run=str(run))
-    return with_arguments(dataclasses.replace(plan, place=place), "--run", str(run))
+    assert plan.place, "nothing is trained"
+    placed = dataclasses.replace(plan, place=dataclasses.replace(plan.place, run=str(run)))
+    return with_arguments(placed, "--run", str(run))
 
 
 def with_arguments(plan: Plan, *words: str) -> Plan:
@@ -212,12 +208,12 @@ def overrides(asked: AccelerateConfig, accelerate: AccelerateConfig) -> list[str
     if accelerate.machines > 1 and accelerate.rendezvous != "static":
         flags += ["--rdzv_backend", accelerate.rendezvous]  # accelerate overlooks it in its config
     if several and accelerate.machines == 1 and accelerate.port is None:
-        flags += ["--main_process_port", "0"]  # any free one: two runs on a machine must not meet
+        flags += ["--main_process_port", "0"]  # any free one: there may be two runs on a machine
     return flags
 
 
 def environment(plan: Plan, inherited: dict[str, str]) -> dict[str, str]:
-    """The environment that the command runs in. A user's own setting of accelerate's timeout and log level stays."""
+    """The environment of the command. A user's own setting of accelerate's timeout and log level stays."""
     left_over = GROUP_VARIABLES if plan.direct else ()
     kept = {k: v for k, v in inherited.items() if k not in left_over and not k.startswith("ACCELERATE_")}
     theirs = {

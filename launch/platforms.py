@@ -2,8 +2,8 @@
 
     platforms.find(os.environ)    # Nodes(platform="SLURM", nodes=2, rank=1, address="n1", port=24711, gpus=8)
 
-Pure functions of the environment: a plan prints what they find, and a start on several machines fills in from it what
-was not typed.
+Pure functions of the environment: a plan prints what they find, and a start on several machines fills in from
+it what was not typed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from relaunch.launch.accelerate_config import AccelerateConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Nodes:
-    """This machine among those that the platform started together. `gpus` are each machine's, if the platform says."""
+    """This machine among those that the platform started together. `gpus` are each machine's, if known."""
 
     platform: str
     nodes: int
@@ -29,14 +29,13 @@ class Nodes:
 
 
 def find(env: Mapping[str, str]) -> Nodes | None:
-    """The platform's facts; None on a machine of its own. Failure 64 if a variable is not what its platform writes."""
+    """The platform's facts; None on a machine of its own. Failure 64 for what no platform writes."""
     for platform, marks, count, rank, address, port, gpus in TABLE:
         if all(mark in env for mark in marks.split()) and not (
             "LOCAL_RANK" in env and platform == "Kubernetes"
         ):  # there a process's
-            if (tasks := number(env, "SLURM_STEP_NUM_TASKS", 0)) > number(
-                env, count, 1
-            ) and platform == "SLURM":
+            tasks = number(env, "SLURM_STEP_NUM_TASKS", 0)
+            if platform == "SLURM" and tasks > number(env, count, 1):
                 raise Failure(
                     USAGE,
                     f"SLURM started {tasks} launchers on {env[count]} machine(s)",
@@ -77,11 +76,11 @@ def _first_line(name: str):
     return lambda env: next(iter(env.get(name, "").split()), None)
 
 
-# Derived where a platform starts one command per machine and says nothing of a port: below the range that Linux hands out.
+# where a platform starts a command per machine and says nothing of a port: below those that Linux hands out
 _FREE = 29500
 
-# (platform, variables that give it away, machines, rank, address of the first, port, GPUs of a machine). Under SLURM only
-# a step has companions: the batch script itself runs on the first node alone.
+# (platform, variables that give it away, machines, rank, address of the first, port, GPUs of a machine).
+# Under SLURM only a step has companions: the batch script itself runs on the first node alone.
 TABLE = (
     (
         "SkyPilot",
@@ -135,7 +134,7 @@ TABLE = (
 def fill(asked: AccelerateConfig, typed: dict, found: Nodes | None) -> dict:
     """The typed flags, with those added that the platform knows. Nothing is added on a machine of its own.
 
-    A config for one machine is taken as each machine's share. Failure 64 if the counts of machines contradict.
+    A config for one machine is taken as each one's share. Failure 64 if the counts of machines contradict.
     """
     if found is None or found.nodes == 1:
         return typed

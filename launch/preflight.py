@@ -16,7 +16,7 @@ def check(plan: Plan) -> None:
 
 
 def problems(plan: Plan) -> list[Failure]:
-    """Everything that stands against this plan, most basic first. A pure function, but for several machines' names and port."""
+    """All that stands against this plan, most basic first. Pure, but for several machines' names and port."""
     return [
         p
         for p in (
@@ -61,7 +61,7 @@ def machines(plan: Plan) -> Failure | None:
 
 
 def port(plan: Plan) -> Failure | None:
-    """On the first of several machines, where all meet. One machine alone takes a port that is free."""
+    """On the first of several machines, where the rendezvous is. One machine alone takes any free port."""
     accelerate = plan.accelerate
     if accelerate.machines > 1 and accelerate.machine_rank == 0 and not is_free(accelerate.port or 29500):
         return Failure(
@@ -91,7 +91,8 @@ def devices(plan: Plan) -> Failure | None:
         return None
     here = f"this machine has {facts.gpus_installed or 'none'}"
     if seen < facts.gpus_installed:
-        here = f"{'gpu_ids' if accelerate.gpu_ids != 'all' else 'CUDA_VISIBLE_DEVICES'} shows {seen} of this machine's {facts.gpus_installed}"
+        hides = "gpu_ids" if accelerate.gpu_ids != "all" else "CUDA_VISIBLE_DEVICES"
+        here = f"{hides} shows {seen} of this machine's {facts.gpus_installed}"
     need = (
         "a GPU"
         if plan.local == 1
@@ -143,7 +144,8 @@ def steps(plan: Plan) -> Failure | None:
         return None
     return Failure(
         USAGE,
-        f"--batch-size {plan.config.batch_size} is more than {plan.data.name} can fill ({plan.data.train:,} in train)",
+        f"--batch-size {plan.config.batch_size} is more than {plan.data.name} can fill "
+        f"({plan.data.train:,} in train)",
         "use a smaller one",
     )
 
@@ -154,7 +156,7 @@ def disk(plan: Plan) -> Failure | None:
     if not plan.facts.writable:
         return Failure(
             STORAGE,
-            f"{plan.place.run} cannot be written: the folder above it belongs to somebody else or is read-only",
+            f"{plan.place.run} cannot be written: the folder above it is another user's, or read-only",
             "choose another place with --run PATH",
         )
     if plan.facts.free < 10e6:  # bytes; not even a small model's checkpoints

@@ -1,4 +1,4 @@
-"""Processes as the kernel shows them: children, whether one listens to a signal, orphans. Linux's /proc; elsewhere, less.
+"""Processes as the kernel shows them: children, who listens to a signal, orphans. Linux's; elsewhere, less.
 
 processes.children(os.getpid())    # [4711]
 """
@@ -73,7 +73,7 @@ def tell(pid: int, number: int) -> None:
 
 
 def sweep(patience: float, hurry: Callable[[], bool]) -> None:
-    """See the last of our descendants off: they may take `patience` seconds to save, unless we are in a `hurry`."""
+    """See the last of our descendants off: they have `patience` seconds to save, unless there is `hurry`."""
     deadline = time.monotonic() + patience
     while left := children(os.getpid(), deep=True):
         if hurry() or time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""A start through the real path, small: the config's processes meet, take a step, save, and load what they saved.
+"""A start through the real path, small: the config's processes take a step, save, and load what they saved.
 
 rehearse.run({"config": "cpu2"}, processes=2, planned=None, runs=Path("runs"))    # Rehearsal(world=2, …)
 """
@@ -38,8 +38,8 @@ class Rehearsal:
 def run(typed: dict, processes: int, planned: tuple[RunConfig, Job] | None, runs: Path) -> Rehearsal:
     """Two steps, each in a start of its own, of the `planned` training or of the embedded digits.
 
-    `runs` is where the run's folder goes, and from where it is removed: the disk of the real runs is rehearsed
-    too. A stop signal in between ends it at once: the processes are gone and the folder is removed.
+    `runs` is where the run's folder goes, and is removed from: the disk of the real runs is rehearsed too. A
+    stop signal in between ends it at once: the processes are gone and the folder is removed.
     """
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix=".rehearsal-", dir=runs) as folder:

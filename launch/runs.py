@@ -61,7 +61,7 @@ def best_metric(record: dict) -> str:
 
 
 def abandoned(run: RunDir, plan: dict) -> bool:
-    """Nobody holds the run's lock. Said only of this host's runs: locks need not travel over a network's disk."""
+    """Nobody holds the run's lock. Said of this host's runs only: a shared disk need not share locks."""
     try:
         with open(run.path / ".lock") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -97,7 +97,6 @@ def table(summaries: list[Summary]) -> str:
 def show(run: RunDir) -> str:
     s, config, plan = summarise(run), records.config(run), records.plan(run)
     steps = [f"{records.step_of(path)}" for path in records.committed(run)]
-    size = sum(f.stat().st_size for f in run.checkpoints.rglob("*") if f.is_file())
     precision = plan.get("precision", "no")
     ran_as = (
         f"{plan.get('world', '?')} x {plan.get('device', '?')} ({plan.get('device_name', '?')}) "
@@ -112,7 +111,7 @@ def show(run: RunDir) -> str:
         ("command", " ".join(map(str, plan.get("command", ["?", "?"])[1:]))),
         ("ran as", ran_as),
         ("data", f"{plan.get('data', config.get('data', '?'))}, hash {plan.get('data_hash', '?')[:12]}"),
-        ("checkpoints", f"{', '.join(steps) or 'none'} ({size / 1e6:.1f} MB)"),
+        ("checkpoints", f"{', '.join(steps) or 'none'} ({records.checkpoint_bytes(run) / 1e6:.1f} MB)"),
         ("predictions", ", ".join(p.name for p in records.predictions(run)) or "none"),
         ("curves", f"tensorboard --logdir {run.tensorboard}"),
     ]
@@ -153,7 +152,7 @@ def main_stop(argv: list[str]) -> int:
     parser = Parser(
         prog="relaunch stop",
         description=(
-            "Ask a run to save at its next step and leave with code 78, after which no scheduler starts it again.\n"
+            "Ask a run to save at its next step and leave with code 78: no scheduler starts it again.\n"
             "Works from any machine that sees the run's folder; the same as `touch RUN/STOP`."
         ),
     )

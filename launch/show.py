@@ -36,13 +36,14 @@ def processes(plan: Plan) -> str:
 
 
 def batch(plan: Plan) -> str:
-    config = plan.trained
+    config = plan.config
     accumulated = (
         f" x {plural(config.grad_accum_steps, 'micro-batch', 'micro-batches')}"
         if config.grad_accum_steps > 1
         else ""
     )
-    return f"{config.batch_size} = {plural(plan.accelerate.processes, 'process', 'processes')}{accumulated} x {plan.micro_batch}"
+    processes = plural(plan.accelerate.processes, "process", "processes")
+    return f"{config.batch_size} = {processes}{accumulated} x {plan.micro_batch}"
 
 
 def line(plan: Plan) -> str:
@@ -79,19 +80,12 @@ def table(plan: Plan, size: Size | None) -> str:
     rows.append(("processes", processes(plan)))
     this = f"{facts.host}: {plural(facts.cores, 'core')}, {gpus(plan)}, {facts.memory / 1e9:.0f} GB of memory"
     if accelerate.machines > 1:
-        rows.append(
-            (
-                "machines",
-                f"{accelerate.machines}, the first is {accelerate.address}:{accelerate.port or 29500}; this is number {accelerate.machine_rank}",
-            )
-        )
+        first = f"{accelerate.address}:{accelerate.port or 29500}"
+        which = f"{accelerate.machines}, the first is {first}; this is number {accelerate.machine_rank}"
+        rows.append(("machines", which))
     if nodes := facts.nodes:
-        rows.append(
-            (
-                "platform",
-                f"{nodes.platform}: machine {nodes.rank} of {nodes.nodes}, the first is {nodes.address}:{nodes.port}",
-            )
-        )
+        which = f"machine {nodes.rank} of {nodes.nodes}, the first is {nodes.address}:{nodes.port}"
+        rows.append(("platform", f"{nodes.platform}: {which}"))
     rows += [("this machine", this), ("threads", f"{plan.threads} a process"), ("precision", precision(plan))]
     if config:
         rows.append(("batch", batch(plan)))

@@ -1,11 +1,11 @@
-"""A started group of processes from its first to its last: signals go in, one exit code comes out, nothing stays behind.
+"""A started group of processes, first to last: signals go in, one exit code comes out, nothing stays behind.
 
     with Asked() as asked:
         supervise.run(command, environment, direct=True, asked=asked)    # End(code=75, run="runs/first")
 
-Signals are passed to the training processes themselves, never to accelerate in between, which would answer with a
-traceback, a code of its own and, after a while, SIGKILL. The training processes save at their next step, write their
-outcome into the file named by RELAUNCH_OUTCOME, and leave together.
+Signals are passed to the training processes themselves, never to accelerate in between, which would answer
+with a traceback, a code of its own and, after a while, SIGKILL. The training processes save at their next
+step, write their outcome into the file named by RELAUNCH_OUTCOME, and leave together.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TICK = 0.05  # s between looks at the group
 
 @dataclass(frozen=True)
 class End:
-    """How a group ended: the code to leave with, the run's folder if it got so far; `what` if nobody has said it yet."""
+    """How a group ended: the code to leave with, the run if it got so far; `what` that nobody has said."""
 
     code: int
     run: str | None = None
@@ -78,7 +78,7 @@ class Asked:
 
 
 def run(command, environment: dict[str, str], direct: bool, asked: Asked, output: IO | None = None) -> End:
-    """Start `command` and stay with it to the end. `direct`: it is the training process itself, not accelerate.
+    """Start `command` and stay with it to its end. `direct`: it is the training process, not accelerate.
 
     What it writes goes where ours does, or into the file `output`.
     """
@@ -94,7 +94,7 @@ def run(command, environment: dict[str, str], direct: bool, asked: Asked, output
 
 
 def start(command, environment: dict[str, str], output: IO | None = None) -> subprocess.Popen:
-    """In its own process group, so that a terminal's Ctrl-C comes through us, once; told to stop if we die."""
+    """In its own process group: a terminal's Ctrl-C comes through us, once. It is told to stop if we die."""
     parent = os.getpid()
 
     def in_child():

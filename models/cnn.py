@@ -13,7 +13,10 @@ from torch.nn import functional as F
 
 
 class MnistNet(nn.Module):
-    """pytorch/examples' mnist network (names of its state dict kept); 28x28 grey. It returned log-probabilities, this logits."""
+    """The mnist network of pytorch/examples, with its state-dict names, for 28x28 grey.
+
+    It returns log-probabilities there, and logits here.
+    """
 
     def __init__(self, channels: int = 1, classes: int = 10):
         super().__init__()

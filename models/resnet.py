@@ -1,4 +1,4 @@
-"""ResNet-18 (He et al., 2015) as torchvision builds it, so that public weights load, with a stem for small images.
+"""ResNet-18 (He et al., 2015) as torchvision builds it, so that public weights load; a stem for small images.
 
 resnet18(classes=200, stem="small")(torch.zeros(1, 3, 64, 64)).shape    # [1, 200]
 """
@@ -11,8 +11,9 @@ from torch import nn
 def resnet18(classes: int, channels: int = 3, stem: str = "imagenet") -> nn.Module:
     """Logits [B,classes] of images [B,channels,H,W].
 
-    `stem`: "imagenet" is torchvision's 7x7 stride-2 convolution and max-pool (0.15 GMAC at 64 px); "small" is a 3x3
-    stride-1 convolution without pooling (2.22 GMAC), which small images need for accuracy. Names are the same in both.
+    `stem`: "imagenet" is torchvision's 7x7 stride-2 convolution and max-pool (0.15 GMAC at 64 px); "small" is
+    a 3x3 stride-1 convolution without pooling (2.22 GMAC), which small images need for accuracy. Both have
+    the same names.
     """
     from torchvision.models import resnet18 as build
 

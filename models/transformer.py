@@ -1,6 +1,7 @@
-"""The word-level Transformer language model of pytorch/examples (word_language_model), with its state-dict names.
+"""The word-level Transformer language model of pytorch/examples, with its state-dict names.
 
-TransformerLM(words=1000, emsize=200, nhead=2, nhid=200, nlayers=2)(torch.zeros(35, 20, dtype=torch.long)).shape
+model = TransformerLM(words=1000, emsize=200, nhead=2, nhid=200, nlayers=2)
+model(torch.zeros(35, 20, dtype=torch.long)).shape    # [35, 20, 1000]
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ class PositionalEncoding(nn.Module):
 class TransformerLM(nn.Module):
     """Next-word logits [T,B,words] of word ids [T,B]; position t sees words 0..t only.
 
-    `tied` shares the output layer's weight with the embedding (Press & Wolf, 2016). Encoder layers are post-norm with a
-    final LayerNorm, as nn.Transformer builds them. Unlike pytorch/examples, whose encoder layers keep nn.Transformer's
-    0.1 whatever is asked, `dropout` holds everywhere.
+    `tied` shares the output layer's weight with the embedding (Press & Wolf, 2016). Encoder layers are
+    post-norm with a final LayerNorm, as nn.Transformer builds them. `dropout` holds everywhere; in
+    pytorch/examples the encoder layers keep nn.Transformer's 0.1, whatever is asked.
     """
 
     def __init__(
@@ -66,7 +67,10 @@ class TransformerLM(nn.Module):
             self.decoder.weight = self.input_emb.weight
 
     def forward(self, words: Tensor, last: bool = False) -> Tensor:
-        """`last`: only the last position's logits, [1,B,words]; the output layer is most of the cost of a large vocabulary."""
+        """Logits [T,B,words]; with `last` the last position's only, [1,B,words].
+
+        The output layer is most of the cost where the vocabulary is large.
+        """
         mask = nn.Transformer.generate_square_subsequent_mask(len(words), device=words.device)
         x = self.pos_encoder(self.input_emb(words) * math.sqrt(self.emsize))
         x = self.encoder(x, mask=mask, is_causal=True)

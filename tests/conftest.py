@@ -57,12 +57,12 @@ def sets(tmp_path_factory) -> Path:
     return root
 
 
-# trainings --------------------------------------------------------------------------------------------------------------
+# trainings ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def relaunch_env(sets, tmp_path, monkeypatch) -> Path:
-    """An empty working folder, the tiny sets as the data root, and no accelerate's variables; returns the folder."""
+    """An empty working folder, the tiny sets as the data root, none of accelerate's variables; the folder."""
     monkeypatch.chdir(tmp_path)
     for name in [n for n in os.environ if n in ENGINES or n.startswith(("ACCELERATE_", "RELAUNCH_"))]:
         monkeypatch.delenv(name)
@@ -72,7 +72,7 @@ def relaunch_env(sets, tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def signals():
-    """Stop signals ask to stop, as in a worker; afterwards nobody was asked, and handlers are as they were."""
+    """Stop signals ask to stop, as in a worker; afterwards nobody was asked, and handlers are as before."""
     from relaunch.trainers.group import process
 
     before = {s: signal.getsignal(s) for s in process.SIGNALS}
@@ -86,7 +86,7 @@ def signals():
 
 @pytest.fixture
 def train(relaunch_env, signals):
-    """train("mnist", "--epochs", 1): trains in this process, on one thread; returns the code that the process would end with.
+    """train("mnist", "--epochs", 1): trains in this process, on one thread; returns the code it ends with.
 
     A Failure's line is on stderr, as users see it.
     """
@@ -114,7 +114,7 @@ def train(relaunch_env, signals):
 
 @pytest.fixture
 def fault():
-    """fault("step=7,do=term"): arms RELAUNCH_FAULT in this process, in place of what was armed; "" disarms."""
+    """fault("step=7,do=term"): arms this RELAUNCH_FAULT here, in place of what was armed; "" disarms."""
     from relaunch.trainers.group import faults
 
     yield faults.arm
@@ -123,7 +123,7 @@ def fault():
 
 @pytest.fixture
 def at(monkeypatch):
-    """at(step, action): does `action(training)` after that optimizer step, where a fault of that step would happen.
+    """at(step, action): does `action(training)` after that optimizer step, where a fault would happen.
 
     For what needs the training itself; `fault` is for signals, deaths and errors.
     """
@@ -140,12 +140,15 @@ def at(monkeypatch):
     return actions.__setitem__
 
 
-# processes --------------------------------------------------------------------------------------------------------------
+# processes ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def start(relaunch_env):
-    """start("mnist", …, processes=2, accelerate="accelerate"): starts a real training (or `module`) on one thread per process."""
+    """start("mnist", …, processes=2, accelerate="accelerate"): starts a real training (or `module`).
+
+    One thread per process.
+    """
     started = []
 
     def run(*argv, processes: int = 1, accelerate: str = "python", module: str = "trainers.train") -> Process:
@@ -164,5 +167,5 @@ def start(relaunch_env):
 
 @pytest.fixture
 def launch(start):
-    """launch("mnist", …, processes=2, accelerate="accelerate"): the same, to its end; has code, out and err."""
+    """launch("mnist", …, processes=2, accelerate="accelerate"): the same to its end; has code, out, err."""
     return lambda *argv, **how: start(*argv, **how).end()

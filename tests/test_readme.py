@@ -1,7 +1,7 @@
-"""README.md and docs/ tell the truth: every command in their ```bash blocks is run, and their tables are those of the code.
+"""README.md and docs/ tell the truth: every command in a ```bash block is run, tables are the code's.
 
-Downloads get `--source` with a small archive made here, GPU configs go as far as the check of the hardware (69), and
-trainings on anything but the digits end after two steps. A command that this file does not know how to run fails.
+Downloads get `--source` with a small archive made here, GPU configs go as far as the check of the hardware,
+and trainings on anything but the digits end after two steps. A command that this file cannot run fails.
 """
 
 import importlib
@@ -44,7 +44,7 @@ class Step:
 
 
 def commands(page: str) -> list[list[str]]:
-    """The commands of a page's ```bash and ```sh blocks, as words; a backslash at a line's end continues it."""
+    """The commands of a page's ```bash and ```sh blocks, as words; a backslash continues a line."""
     blocks = re.findall(
         r"^ *```(?:bash|sh|shell|console)\n(.*?)^ *```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL
     )
@@ -107,7 +107,7 @@ def relaunch(*words: str, **outcome) -> Step:
 
 
 def shortened(rest: list[str]) -> list[str]:
-    """Two steps on the archives made here, all of them on the digits; on one thread, as other tests run beside this one."""
+    """Two steps on the archives made here, all on the digits; one thread, as other tests run too."""
     whole = {"digits", "--max-steps", "--stop-after", "--evaluate", "--dry-run"}
     return [
         *rest,
@@ -120,7 +120,7 @@ def needs_gpus(name: str) -> bool:
     return not accelerate_config.read(name).use_cpu
 
 
-# the pages against the code ---------------------------------------------------------------------------------------------
+# the pages against the code -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -157,12 +157,12 @@ def test_readme_names_every_page_config_verb_and_code():
     assert {int(code) for code in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)} == codes | {0, 1}
 
 
-# the commands -----------------------------------------------------------------------------------------------------------
+# the commands -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def reader(tmp_path):
-    """The folder of somebody who follows a page: the configs, archives under their official names, own data."""
+    """The folder of one who follows a page: the configs, archives under their official names, own data."""
     (tmp_path / "accelerate_configs").symlink_to(ROOT / "accelerate_configs")
     prep_sources.mnist(tmp_path / ARCHIVES["mnist"], train=200, test=50)
     prep_sources.cifar10(tmp_path / ARCHIVES["cifar10"], rows=60)
@@ -197,8 +197,10 @@ def tables(folder: Path, rows: int = 160) -> None:
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_runs(page, reader, monkeypatch, signals):
-    """In the order of the page, in one folder, as a reader would type them: for README.md each in its own process, for
-    docs/ in this one where that can be, which saves importing torch 80 times."""
+    """In the order of the page, in one folder, as a reader would type them.
+
+    For README.md each in its own process, for docs/ in this one where possible: 80 imports of torch less.
+    """
     import torch
 
     monkeypatch.chdir(reader)

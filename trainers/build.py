@@ -51,9 +51,7 @@ def make_model(config: RunConfig, packed: Packed) -> nn.Module:
     try:
         with fits("choose a smaller model"):
             model = workloads.load(config.workload).model(config, packed)
-        if (
-            packed.kind == "images"
-        ):  # sizes that the architecture cannot take show here, not in the first step
+        if packed.kind == "images":  # sizes that it cannot take show here, not in the first step
             model.eval()
             with torch.no_grad():
                 model(torch.zeros(1, len(packed.mean), *packed.images("train").shape[1:3]))

@@ -129,7 +129,7 @@ def run(argv: list[str]) -> tuple[int, str | None]:
     return 0, None
 
 
-# where predictions come from -----------------------------------------------------------------------------------------
+# where predictions come from ----------------------------------------------------------------------
 
 
 def default_out(a: str, b: str, split: str | None) -> Path:

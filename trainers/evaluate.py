@@ -28,10 +28,11 @@ if TYPE_CHECKING:
 def score_split(
     runtime, task, module, split: str, outputs: bool = False, stop: Callable[[], int] = lambda: 0
 ) -> dict | None:
-    """Rows of the whole split in the order of their ids on rank 0, {} on the others, None if `stop` ended it early.
+    """The split's rows, ordered by id: columns [N] on rank 0, {} on others; None if `stop` ended it early.
 
     Batch k goes to rank k mod world and nothing is padded, so that the rows are the same on any world size.
-    `module` is the bare model; rank 0's buffers are the truth. `stop` is asked between batches and answers alike on all ranks.
+    `module` is the bare model; all ranks take rank 0's buffers. `stop` is asked between batches, and must
+    answer alike on all ranks.
     """
     import numpy as np
     import torch
@@ -113,9 +114,9 @@ def run(argv: list[str]) -> tuple[int, str | None]:
 
 
 def evaluate(launch: Launch, config: RunConfig | None, changes: dict) -> tuple[int, str | None]:
-    """Score launch.resume and write its predictions: rank 0 finds, verifies and reads what it names, for all ranks.
+    """Score launch.resume and write its predictions. Rank 0 finds, verifies and reads what it names, for all.
 
-    `config` describes foreign weights; `changes` override it, or the run's own. Raises Failure 64, 65, 73 or 75.
+    `config` describes foreign weights; `changes` override it, or the run's own. Failure 64, 65, 73 or 75.
     """
     from relaunch.data_prep.packed import data_root, open_packed
     from relaunch.data_prep.recipes import ensure
@@ -167,7 +168,10 @@ def read(name: str, config: RunConfig | None, changes: dict) -> tuple[Source, Ru
 
 
 def check(launch: Launch, source: Source, packed: Packed, moved: bool) -> tuple[str, Path]:
-    """The split to score and the folder for its predictions. Failure where they, data and source do not fit."""
+    """The split to score and the folder for its predictions.
+
+    Failure 64 or 65 where something does not fit.
+    """
     if source.meta and not moved and packed.hash != source.meta["data_hash"]:
         raise Failure(
             DATA,

@@ -1,9 +1,9 @@
-"""The weights of a checkpoint without the rest, for other programs: NAME.safetensors and NAME.pth, a plain state dict.
+"""The weights of a checkpoint alone, for other programs: NAME.safetensors and NAME.pth, a plain state dict.
 
     python -m trainers.export runs/first@best
 
 The names are torchvision's (ResNet) and pytorch/examples' (mnist, word_language_model), so that
-`Net().load_state_dict(torch.load("NAME.pth"))` works there. ResNet's `--stem small` has another conv1: see models/resnet.py.
+`Net().load_state_dict(torch.load("NAME.pth"))` works there; with `--stem small`, conv1 differs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def tied(config: RunConfig) -> dict[str, str]:
-    """Second name -> first name of each tensor that the model has under two; a checkpoint keeps the first only."""
+    """Of each tensor with two names in the model: second -> first, the only one in a checkpoint."""
     import torch
 
     # what is tied depends on no size, so that the data need not be here
@@ -42,7 +42,7 @@ def parser() -> Parser:
     p = Parser(
         prog="relaunch export",
         description=(
-            "Write the weights of a checkpoint, without optimizer and state, as NAME.safetensors and NAME.pth.\n\n"
+            "Write the weights of a checkpoint alone, as NAME.safetensors and NAME.pth.\n\n"
             "  relaunch export first@best\n"
             "  relaunch export model_best.pth.tar --out weights"
         ),

@@ -29,10 +29,10 @@ def sample_text(
     prompt: str = "",
     bptt: int = 35,
 ) -> str:
-    """The prompt and `words` words after it, each drawn from softmax(logits / temperature) of the last `bptt` words.
+    """The prompt, and `words` words drawn from softmax(logits / temperature) of the last `bptt` before each.
 
-    Equal arguments give an equal text; nobody else's random numbers are used. Words of the prompt that the vocabulary
-    lacks become <unk>. The text begins as after a line's end.
+    Equal arguments give an equal text, and other random numbers stay as they were. What the vocabulary lacks
+    of the prompt becomes <unk>. The text begins as a new line does.
     """
     import torch
 

@@ -33,7 +33,7 @@ class Metrics:
         from torch.utils.tensorboard import SummaryWriter
 
         self.file = open(run.metrics, "a")
-        # two writers with the same tags share a chart; readers drop what a killed run had logged from purge_step on
+        # two writers with the same tags share a chart; readers drop what a killed run logged after purge_step
         self.writers = {
             split: SummaryWriter(str(run.tensorboard / split), purge_step=resumed_step + 1)
             for split in ("train", "val")
@@ -41,7 +41,7 @@ class Metrics:
         self.complained = set()
 
     def log(self, record: dict) -> None:
-        """Append {"step", "samples", "epoch", "split": "train" | "val", and numbers} as one line, and draw the numbers."""
+        """Append a record as one line, and draw its numbers, all but COORDINATES; `split` is train or val."""
         finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
         writer = self.writers[record["split"]]
 
@@ -57,12 +57,12 @@ class Metrics:
         self.attempt("TensorBoard", draw)
 
     def sync(self) -> None:
-        """Make what was logged survive a power cut, as the checkpoint that follows will. OSError on a full disk."""
+        """Make what was logged outlive a power cut, as the next checkpoint does. OSError on a full disk."""
         self.file.flush()
         files.sync(self.file.name)
 
     def attempt(self, what: str, write: Callable) -> None:
-        """A disk that is full must not end a training: one alarm for each file. Lines stay buffered until they fit."""
+        """A full disk must not end a training: one alarm for each file; lines are kept until they fit."""
         try:
             write()
         except OSError as error:
@@ -71,7 +71,10 @@ class Metrics:
             self.complained.add(what)
 
     def describe(self, config: RunConfig, task, model: nn.Module, packed: Packed) -> None:
-        """Once, when a run begins: its settings, layers, graph and first images. Leaves model and generators as they were."""
+        """Once, when a run begins: its settings, layers, graph and first images.
+
+        Model and generators stay as they are.
+        """
         import torch
 
         from relaunch.trainers import summary
@@ -96,10 +99,8 @@ class Metrics:
             parts["images"] = first_images
         fast = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)  # tracing does not follow it
-        with (
-            torch.random.fork_rng(devices=[]),
-            warnings.catch_warnings(action="ignore"),
-        ):  # what tracing warns of is not for users
+        # what tracing warns of is not for users
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings(action="ignore"):
             for name, part in parts.items():
                 try:
                     part(self.writers["train"])

@@ -2,8 +2,8 @@
 
     records.newest(RunDir("runs/first"))    # 1200
 
-Runs are read while they are written, of other versions, and damaged: what cannot be read is passed by, and ends no
-reader. `damaged` names the files for whoever wants to say so.
+Runs are read while they are written, of other versions, and damaged: what cannot be read is passed by, and
+ends no reader. `damaged` names the files for whoever wants to say so.
 """
 
 from __future__ import annotations
@@ -62,21 +62,21 @@ def damaged(run: RunDir) -> list[str]:
     return [path.name for path in small if path.exists() and not read(path, {})]
 
 
-def metrics(run: RunDir) -> list[dict]:
-    """The records of metrics.jsonl in their order. Other lines are passed by: cut short, or being written."""
-    found = []
+def record(line: bytes) -> dict:
+    """A line of metrics.jsonl; empty if it is none: cut short, or being written."""
     try:
-        with open(run.metrics, "rb") as lines:
-            for line in lines:
-                try:
-                    record = shaped(json.loads(line), {"step": int, "split": str})
-                except ValueError:
-                    continue
-                if {"step", "split"} <= record.keys():
-                    found.append(record)
+        found = shaped(json.loads(line), {"step": int, "split": str})
+    except ValueError:
+        return {}
+    return found if {"step", "split"} <= found.keys() else {}
+
+
+def metrics(run: RunDir) -> list[dict]:
+    """The records of metrics.jsonl in their order; lines that are none are passed by."""
+    try:
+        return [found for line in run.metrics.read_bytes().split(b"\n") if (found := record(line))]
     except OSError:
-        pass
-    return found
+        return []
 
 
 def step_of(checkpoint: Path) -> int:
@@ -98,6 +98,17 @@ def newest(run: RunDir) -> int | None:
     """Step of the newest committed checkpoint."""
     found = committed(run)
     return step_of(found[-1]) if found else None
+
+
+def checkpoint_bytes(run: RunDir) -> int:
+    """What all checkpoints take of the disk, and what is being written of another."""
+    total = 0
+    for path in run.checkpoints.rglob("*"):
+        try:
+            total += path.stat().st_size if path.is_file() else 0
+        except OSError:  # dropped while we looked
+            continue
+    return total
 
 
 def predictions(run: RunDir) -> list[Path]:

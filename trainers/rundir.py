@@ -6,7 +6,6 @@ RunDir("runs/first").metrics
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import re
 import sys
@@ -40,7 +39,7 @@ class RunDir:
         return self.checkpoints / f"step-{step:09d}"
 
     def lock(self, wait: float = 30.0) -> None:
-        """Own this run until the process ends. Failure 77 if another process still does after `wait` seconds."""
+        """Own this run until the process ends. Failure 77 if another still does after `wait` seconds."""
         self._lock = open(self.path / ".lock", "w")
         deadline = time.monotonic() + wait
         while True:
@@ -60,7 +59,7 @@ class RunDir:
     def write_status(
         self, state: str, code: int | None = None, step: int | None = None, reason: str = ""
     ) -> None:
-        """`state`: running | done | stopped | preempted | failed; `code` is the exit code of DESIGN's table."""
+        """`state`: running | done | stopped | preempted | failed; `code`: the exit code, as in errors.py."""
         status = {
             "state": state,
             "code": code,
@@ -76,25 +75,22 @@ class RunDir:
             print(f"relaunch: cannot write {self.status} ({error})", file=sys.stderr, flush=True)
 
     def cut_metrics(self, step: int, evaluated: int) -> None:
-        """Drop what was logged beyond `step`, evaluations beyond `evaluated`, and a last line that a kill cut short."""
+        """Drop what was logged beyond `step`, evaluations beyond `evaluated`, and what is no record."""
         if not self.metrics.exists():
             return
         kept = []
-        for line in self.metrics.read_text().splitlines():
-            try:
-                record = json.loads(line)
-                if record["step"] <= (evaluated if record["split"] == "val" else step):
-                    kept.append(line + "\n")
-            except json.JSONDecodeError:
-                break
-        files.write_atomic(self.metrics, "".join(kept))
+        for line in self.metrics.read_bytes().split(b"\n"):
+            found = records.record(line)
+            if found and found["step"] <= (evaluated if found["split"] == "val" else step):
+                kept.append(line + b"\n")
+        files.write_atomic(self.metrics, b"".join(kept))
 
 
 ROOT = Path("runs")
 
 
 def create(name: str | None, workload: str) -> RunDir:
-    """Make the folder of a new run: `name` (a name under runs/, or a path), else runs/WORKLOAD-date-time[-n]."""
+    """Make a new run's folder: `name` (a name under runs/, or a path), else runs/WORKLOAD-date-time[-n]."""
     if name:
         path = locate(name)
         path.mkdir(parents=True, exist_ok=True)

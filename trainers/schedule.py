@@ -10,8 +10,9 @@ from relaunch.trainers.config import RunConfig
 def learning_rate(config: RunConfig, step: int, steps_per_epoch: int, total_steps: int) -> float:
     """The rate of the optimizer step that comes after `step` attempted ones (step = 0 for the first).
 
-    `one-cycle` is torch's OneCycleLR with its defaults (Smith & Topin, 2018): up over 30 % of the run from lr/25,
-    then down to lr/250,000, both along a cosine. `step` multiplies by gamma every step_size epochs (StepLR).
+    `one-cycle` is torch's OneCycleLR with its defaults (Smith & Topin, 2018): up over 30 % of the run from
+    lr/25, then down to lr/250,000, both along a cosine. `step` multiplies by gamma every step_size epochs
+    (StepLR).
     """
     rate = config.lr
     if config.schedule == "one-cycle":

@@ -58,8 +58,7 @@ def train(job: Job, beginning: Beginning) -> tuple[int, str | None]:
     runtime = Runtime(config.threads, config.deterministic, job.launch.timeout)
     with runtime.watched():
         beginning = runtime.broadcast(beginning)
-        if beginning.config.threads:
-            runtime.set_threads(beginning.config.threads)
+        runtime.settle(beginning.config.threads, beginning.config.deterministic)
         return train_together(job, beginning, runtime)
 
 

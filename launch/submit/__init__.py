@@ -1,4 +1,4 @@
-"""`relaunch submit`: one description of a job, written down for SLURM, Kubernetes, or a platform with a web form.
+"""`relaunch submit`: one description of a job, written for SLURM, Kubernetes, or a platform with a web form.
 
 relaunch submit slurm cifar10 --config 8gpu --epochs 100 --nodes 2 --time 4:00:00 --partition gpu --submit
 relaunch status | logs | cancel JOB

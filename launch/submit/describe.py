@@ -30,7 +30,7 @@ THREADS = 2  # CPUs per process: one trains, one writes; there are no loader pro
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A job. `words` is its command after `relaunch train`, less the run's folder; `given` are the flags as they were typed."""
+    """A job. `words`: what follows `relaunch train`, less the run's folder; `given`: the flags as typed."""
 
     name: str
     words: tuple[str, ...]
@@ -200,7 +200,7 @@ def parse(kind: str, argv: list[str]) -> Job:
 
 
 def trained(rest: list[str], run: str, weights: str | None, own: Parser) -> config.RunConfig:
-    """What the job trains when it starts: it goes on with its run if that is begun by then, as its script does."""
+    """What the job trains when it starts: with a run that is begun by then it goes on, as its script does."""
     resume = weights if weights and not RunDir(run).begun() else AUTO
     return begin(command.job([*rest, "--run", run, "--resume", resume], own)).config
 
@@ -273,7 +273,7 @@ def sweep(points: list[str]) -> tuple[tuple[str, tuple[str, ...]], ...]:
 
 
 def seconds(text: str) -> int:
-    """SLURM's ways of writing a time limit: M, M:SS, H:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS. Failure 64 for others, and for none."""
+    """SLURM's ways to write a time limit: M, M:SS, H:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS. Else Failure 64."""
     if not re.fullmatch(r"(\d+-)?\d+(:\d+){0,2}", text):
         raise Failure(USAGE, f"--time {text} is not a time", "write MINUTES, H:MM:SS or D-HH:MM:SS")
     parts = [int(part) for part in re.split("[-:]", text)]

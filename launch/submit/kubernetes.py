@@ -1,9 +1,9 @@
-"""A Kubernetes manifest: a TrainJob (Kubeflow Trainer v2) with its runtime, or a PyTorchJob (Training Operator v1).
+"""A Kubernetes manifest: a TrainJob (Kubeflow Trainer v2) with its runtime, or a PyTorchJob v1.
 
-    relaunch submit kubernetes cifar10 --config 8gpu --nodes 2 --image registry/relaunch:1 | kubectl create -f -
+    relaunch submit kubernetes cifar10 --config 8gpu --nodes 2 --image IMAGE | kubectl create -f -
 
-The TrainJob brings a TrainingRuntime of its own, because grace period, volumes and the rule for code 75 belong there.
-Each pod finds out which of how many it is from its environment (launch/platforms.py).
+The TrainJob brings a TrainingRuntime of its own: grace period, volumes and the rule for code 75 belong
+there. Each pod finds out which of how many it is from its environment (launch/platforms.py).
 """
 
 from __future__ import annotations
@@ -18,9 +18,7 @@ from relaunch.launch.submit.describe import Job
 from relaunch.launch.submit.surroundings import checked, environment
 
 GRACE = 180  # s from SIGTERM to SIGKILL: above the 120 s that accelerate is given to save and leave
-RETRY = (
-    128 + PREEMPTED
-)  # what PyTorchJob takes for "again": it restarts on codes from 128 up, and on no others
+RETRY = 128 + PREEMPTED  # what PyTorchJob takes for "again": it restarts on codes from 128 up alone
 
 
 def label(text: str) -> str:
@@ -97,15 +95,15 @@ def command(job: Job) -> list[str]:
     return [
         "bash",
         "-c",
-        f"{shlex.join(words)} & p=$!; trap 'kill -TERM $p' TERM; while wait $p; c=$?; kill -0 $p 2>/dev/null; do :; done; "
+        f"{shlex.join(words)} & p=$!; trap 'kill -TERM $p' TERM; "
+        "while wait $p; c=$?; kill -0 $p 2>/dev/null; do :; done; "
         f"[ $c = {PREEMPTED} ] && exit {RETRY}; [ $c -lt 128 ] || c=1; exit $c",
     ]
 
 
 def deadline(job: Job) -> dict:
-    return (
-        {"activeDeadlineSeconds": job.given.time} if job.given.time else {}
-    )  # of all starts together, and for good
+    """Of all starts together, and for good."""
+    return {"activeDeadlineSeconds": job.given.time} if job.given.time else {}
 
 
 def trainjob(job: Job, meta: dict, pod: dict, parts: dict, queued: bool) -> list[dict]:

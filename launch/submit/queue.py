@@ -66,9 +66,8 @@ def submit(job: Job) -> int:
             files.write_atomic(
                 folder / f"{ids[0]}.json", files.dump_json({"ids": ids, "runs": runs, "logs": str(folder)})
             )
-    print(
-        f"job {' -> '.join(ids)}{f', {len(runs)} tasks' if job.tasks else ''}; {'runs' if job.tasks else 'run'} {', '.join(runs)}; logs in {folder}"
-    )
+    tasks, word = (f", {len(runs)} tasks", "runs") if job.tasks else ("", "run")
+    print(f"job {' -> '.join(ids)}{tasks}; {word} {', '.join(runs)}; logs in {folder}")
     print(f"relaunch status {ids[0]}   relaunch logs {ids[0]}   relaunch cancel {ids[0]}")
     return 0
 
@@ -101,8 +100,19 @@ KNOW = (  # who may still know a job, and what in their lines is its number, sta
 )
 
 
-def standing(job: str) -> list[str]:
-    """One line per job or task, from whoever still knows it: the queue, the controller, the accounting."""
+LEFT = (
+    "PENDING",
+    "RUNNING",
+    "SUSPENDED",
+    "CONFIGURING",
+    "COMPLETING",
+    "REQUEUE",
+    "STOPPED",
+)  # to be cancelled
+
+
+def standing(job: str) -> list[tuple[str, str]]:
+    """(state, line) of each job or task, from who still knows it: queue, controller, accounting."""
     for command, pattern, words in KNOW:
         try:
             said = ask(*command, job)
@@ -112,13 +122,16 @@ def standing(job: str) -> list[str]:
             continue
         found = [m.groups() for line in said.splitlines() if (m := re.match(pattern, line))]
         if found:
-            return [f"job {i}: {state} ({words.format(*detail).strip(', ')})" for i, state, *detail in found]
+            return [
+                (state, f"job {i}: {state} ({words.format(*detail).strip(', ')})")
+                for i, state, *detail in found
+            ]
     return []
 
 
 def status(job: str) -> int:
     note = noted(job)
-    lines = [line for j in meant(job, note) for line in standing(j)]
+    lines = [line for j in meant(job, note) for _, line in standing(j)]
     for name in note["runs"]:
         run = RunDir(name)
         said = records.status(run)
@@ -132,7 +145,7 @@ def status(job: str) -> int:
     if not lines:
         raise Failure(
             DATA,
-            f"nobody knows job {job}: the scheduler has forgotten it, and it was not submitted from this folder",
+            f"nobody knows job {job}: SLURM has forgotten it, and it was not submitted from this folder",
             "type this where it was submitted",
         )
     print("\n".join(lines))
@@ -166,13 +179,11 @@ def logs(job: str, follow: bool) -> int:
 def cancel(job: str) -> int:
     note = noted(job)
     ids = meant(job, note)
-    known = [line for j in ids for line in standing(j)]
+    known = [found for j in ids for found in standing(j)]
     if not known:  # of which scancel would say nothing
         raise Failure(DATA, f"nobody knows job {job}", "`squeue --me` lists your jobs")
-    if not re.search(
-        r": (PENDING|RUNNING|SUSPENDED|CONFIGURING|COMPLETING|REQUEUE|STOPPED)", "\n".join(known)
-    ):
-        print("\n".join(known) + "\nnothing was left to cancel")
+    if not any(state.startswith(LEFT) for state, _ in known):
+        print("\n".join([*(line for _, line in known), "nothing was left to cancel"]))
         return 0
     ask("scancel", *ids)
     print(

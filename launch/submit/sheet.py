@@ -2,8 +2,8 @@
 
     relaunch submit sheet cifar10 --config 8gpu --user anna --image torch:2.10 --node-type a100
 
-The paths are BitaHub's: data read-only in /data/<user>/<dataset>, code in /code, results in /output, which later tasks
-see read-only as /myproject_outputs/<task>.
+The paths are BitaHub's: data read-only in /data/<user>/<dataset>, code in /code, results in /output, which
+later tasks see read-only as /myproject_outputs/<task>.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from relaunch.launch.submit.surroundings import checked, environment
 
 
 def block(job: Job) -> str:
-    """The form's fields, its start command, and what to type to go on from this task's output in a later one."""
+    """The form's fields, its start command, and the command of a later task that goes on from its output."""
     if job.nodes > 1:
         raise Failure(USAGE, "tasks of a web form do not know of each other", "leave --nodes out")
     given, run = job.given, Path(job.run).name
@@ -43,11 +43,13 @@ def block(job: Job) -> str:
         "--resume",
         "auto",
     ]
+    image = "one with Python 3.11, PyTorch 2.10 and what pyproject.toml lists"
+    node = "any with GPUs" if job.gpus else "any"
     values, hidden = environment(job.given.env, capture=False)
     lines = [
         f"Task name:      {job.name}",
-        f"Image:          {checked('--image', given.image) or 'one with Python 3.11, PyTorch 2.10 and what pyproject.toml lists'}",
-        f"Node type:      {checked('--node-type', given.node_type) or ('any with GPUs' if job.gpus else 'any')}",
+        f"Image:          {checked('--image', given.image) or image}",
+        f"Node type:      {checked('--node-type', given.node_type) or node}",
         f"GPUs:           {job.gpus}",
         *([f"Time limit:     {given.time / 3600:.1f} h"] if given.time else []),
         "Code:           this repository, which the platform shows as /code",
@@ -65,7 +67,7 @@ def block(job: Job) -> str:
 
 
 def start(words: list[str], earlier: str | None, run: str) -> str:
-    """The run is copied out of the earlier task's output, which cannot be written to; what is there already stays."""
+    """The run is copied out of the earlier task's read-only output; what is there already stays."""
     copy = (
         f"mkdir -p /output && cp -rn {shlex.quote(f'/myproject_outputs/{earlier}/{run}')} /output/ && "
         if earlier

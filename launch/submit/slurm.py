@@ -1,4 +1,4 @@
-"""An sbatch script: one launcher per node, saved before the time limit, requeued by itself on code 75 and on nothing else.
+"""An sbatch script: one launcher per node, saved before the time limit, requeued by itself on code 75 alone.
 
     slurm.script(job)
 
@@ -26,10 +26,11 @@ def folder(job: Job) -> Path:
 
 
 def ahead(run: RunDir, limit: int) -> int:
-    """Seconds before the time limit at which to save: thrice what the slowest of the last checkpoints took, and a minute.
+    """Seconds before the time limit to save at: thrice what the slowest checkpoint took, and a minute.
 
-    The files of a checkpoint are written one after the other, so their times tell the rate; the first one's start does
-    not show, and is reckoned from its size. At most a quarter of the limit; SLURM itself may be a minute early.
+    The files of a checkpoint are written one after the other, so their times tell the rate; the start of the
+    first does not show, and is reckoned from its size. At most a quarter of the limit; SLURM may be a minute
+    early.
     """
     took = []
     for checkpoint in records.committed(run):
@@ -82,17 +83,19 @@ def checked_line(directive: str) -> str:
 
 
 def script(job: Job) -> str:
-    """The whole script. Text of the user's is quoted wherever a shell reads it; the site's lines are shell by intent."""
+    """The whole script. User text is quoted where a shell reads it; the site's lines are shell by intent."""
     values, names = environment(job.given.env)
     cases = [
         f"  {i}) RUN={shlex.quote(run)} FLAGS=({shlex.join(flags)}) ;;"
         for i, (run, flags) in enumerate(job.runs())
     ]
     container = [word.replace("{image}", job.given.image) for word in shlex.split(job.site.container)]
+    words = shlex.join([*container, *job.command()])
     parts = [
         f"#!/bin/bash{' -l' if job.site.modules else ''}",
         *directives(job, [*values, *names]),
-        f"# Written by `relaunch submit slurm`. Its log goes into a folder that must be there: mkdir -p {shlex.quote(str(Path.cwd() / folder(job)))}",
+        "# Written by `relaunch submit slurm`. Its log goes into a folder that must be there: "
+        f"mkdir -p {shlex.quote(str(Path.cwd() / folder(job)))}",
         "",
         *(
             f"export {word.partition('=')[0]}={shlex.quote(word.partition('=')[2])}"
@@ -107,7 +110,7 @@ def script(job: Job) -> str:
         "esac",
         "RESUME=auto"
         + (f'; [ -e "$RUN/config.json" ] || RESUME={shlex.quote(job.weights)}' if job.weights else ""),
-        f'COMMAND=({shlex.join([*container, *job.command()])} "${{FLAGS[@]}}" --run "$RUN" --resume "$RESUME")',
+        f'COMMAND=({words} "${{FLAGS[@]}}" --run "$RUN" --resume "$RESUME")',
     ]
     if job.nodes > 1:
         parts += [
@@ -132,11 +135,13 @@ trap '' USR1
 say "start $((COUNT + 1)) of $RUN on $SLURM_JOB_NODELIST"
 before=$(outcome)
 
-# One launcher per node, which deals with the signals itself as soon as it runs. The rank is each node's own. srun ends
-# with the highest code of all: one that failed must outrank those that were then stopped, so 100 is added to its code.
-# Once one has left, the others have a minute to do so: at once, a launcher that still notes what it saved would be killed.
+# One launcher per node, which deals with the signals itself as soon as it runs. The rank is each node's
+# own. srun ends with the highest code of all: one that failed must outrank those that were then stopped, so
+# 100 is added to its code. Once one has left, the others have a minute to do so: one that still notes what
+# it saved is not killed.
 srun --export=ALL --cpus-per-task="$SLURM_CPUS_PER_TASK" --kill-on-bad-exit=0 --wait=60 \
-  bash -c "trap '' USR1; trap : TERM; \"\$@\"@RANK@; c=\$?; [ \$c = 0 ] || [ \$c = 75 ] || c=\$((c + 100)); exit \$c" \
+  bash -c "trap '' USR1; trap : TERM; \"\$@\"@RANK@; c=\$?
+    [ \$c = 0 ] || [ \$c = 75 ] || c=\$((c + 100)); exit \$c" \
   relaunch "${COMMAND[@]}" &
 step=$!
 while wait $step; code=$?; kill -0 $step 2>/dev/null; do :; done
@@ -144,7 +149,7 @@ wait $step 2>/dev/null; late=$?  # if it ended while a trap was served, that was
 [ $late = 127 ] || code=$late
 [ $code -le 100 ] || [ $code -ge 128 -a $code -lt 164 ] || code=$((code - 100))
 
-# What the run itself noted counts for more than what came through srun, which may have been signalled as well.
+# What the run itself noted counts for more than what came through srun, which may have been signalled too.
 after=$(outcome)
 if [ "$after" != "$before" ]; then
   noted=$(sed -n 's/^ *"code": \([0-9][0-9]*\).*/\1/p' <<<"$after")
@@ -160,7 +165,7 @@ case $code in
 esac
 state=$(scontrol -o show job "$JOB" | grep -o 'JobState=[A-Z_]*')
 if [ "$state" != JobState=RUNNING ]; then
-  say "$why; not requeued by itself: ${state:-no longer known} (cancelled, or already taken back by the scheduler)"
+  say "$why; not requeued by itself: ${state:-no longer known} (cancelled, or taken back by the scheduler)"
 elif [ "$COUNT" -ge @LIMIT@ ]; then
   say "$why; not requeued: it came back @LIMIT@ times already; submit it again with the same --run to go on"
 else

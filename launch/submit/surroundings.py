@@ -24,7 +24,7 @@ SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|(^|_)KEY", re.IGNORECASE)
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """What is written once per cluster (--site FILE, YAML). `lines` and `container` are shell of the site's own."""
+    """What is written once per cluster (--site FILE, YAML). `lines` and `container` are its own shell."""
 
     partition: str = ""
     account: str = ""
@@ -80,8 +80,7 @@ def checked(name: str, text: str) -> str:
 def environment(named: list[str], capture: bool = True) -> tuple[dict[str, str], list[str]]:
     """What a job gets of the environment: values that may be written down, and names whose values may not.
 
-    Beside what `--env` has `named`, and without `capture` only that: a laptop's PATH and HOME mean nothing in a
-    container.
+    Without `capture` only what `--env` has `named`: a laptop's PATH and HOME mean nothing in a container.
     """
     shown, hidden = {}, []
     words = [

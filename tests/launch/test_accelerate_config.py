@@ -1,4 +1,4 @@
-"""accelerate_configs/: accelerate takes each unchanged, and launch.accelerate_config reads the same out of them."""
+"""accelerate_configs/: accelerate takes each unchanged, and launch.accelerate_config reads the same."""
 
 import shlex
 from pathlib import Path
@@ -52,7 +52,7 @@ def test_both_readers_agree(name):
 
 
 @pytest.mark.parametrize("name", WANTED)
-def test_the_engine_accepts_the_whole_command(name):
+def test_accelerate_accepts_the_whole_command(name):
     """The command in the comment on top, through accelerate's own parsing and validation."""
     from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 

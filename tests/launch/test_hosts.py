@@ -1,4 +1,4 @@
-"""Two hosts with own addresses, names and disks: they train what one host trains, and each end is one line and a code."""
+"""Two hosts with own addresses, names and disks train what one host trains; each end is a line and a code."""
 
 import os
 import signal
@@ -123,7 +123,7 @@ def pair(here, relaunch_env, tmp_path):
 
 @pytest.fixture(scope="module")
 def one_host(here, sets, tmp_path_factory):
-    """SHA-256 of the weights and of the optimizer's state after the same training by four processes on one host."""
+    """SHA-256 of weights and optimizer after the same training by four processes on one host."""
     folder = tmp_path_factory.mktemp("one")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("ACCELERATE_", "RELAUNCH_"))}
     done = subprocess.run(
@@ -176,7 +176,8 @@ def test_a_cut_link_ends_both_in_time_with_the_missing_named(pair, rendezvous):
     assert {k: status(pair.run)[k] for k in ("state", "code")} == {"state": "failed", "code": 76}
     assert "ranks 2, 3 (on n1)" in status(pair.run)["reason"]
     print(
-        f"{rendezvous}: a cut link ended the hosts after {seconds[0]:.1f} and {seconds[1]:.1f} s, --timeout {TIMEOUT}"
+        f"{rendezvous}: a cut link ended the hosts after {seconds[0]:.1f} and {seconds[1]:.1f} s, "
+        f"--timeout {TIMEOUT}"
     )
 
 
@@ -216,7 +217,7 @@ def test_a_host_that_does_not_come_is_waited_for_as_long_as_was_said(pair):
         seconds
     )  # 20: for accelerate that imports torch first
     assert pair.ours(0).startswith(
-        "relaunch: 76 the 2 machines did not meet at n0:29502 (they wait 20 s for each other); "
+        "relaunch: 76 the rendezvous of 2 machines at n0:29502 failed (each waits 20 s for the others); "
     )
     assert not (pair.hosts[0].folder / RUN).exists()
 
@@ -233,14 +234,14 @@ def test_a_port_that_is_taken_is_one_line(pair):
     pair.start(only=(0,)).launchers[0].wait(60)
     assert pair.launchers[0].returncode == HARDWARE
     assert (
-        pair.ours(0)
-        == "relaunch: 69 port 29501 is taken on this machine, the first; choose another: --main-process-port N on every machine"
+        pair.ours(0) == "relaunch: 69 port 29501 is taken on this machine, the first; "
+        "choose another: --main-process-port N on every machine"
     )
     assert not (pair.hosts[0].folder / "runs").exists()
     holder.terminate()
 
 
-# without hosts --------------------------------------------------------------------------------------------------------------
+# without hosts ------------------------------------------------------------------------------------
 
 
 def planned(path, **typed) -> plan.Plan:
@@ -255,7 +256,7 @@ def planned(path, **typed) -> plan.Plan:
     )
 
 
-def test_c10d_of_a_config_is_told_to_the_engine_which_overlooks_it(tmp_path):
+def test_c10d_of_a_config_is_told_to_accelerate_which_overlooks_it(tmp_path):
     text = (accelerate_config.FOLDER / "cpu2.yaml").read_text()
     path = tmp_path / "two.yaml"
     path.write_text(text.replace("rdzv_backend: static", "rdzv_backend: c10d"))

@@ -1,4 +1,4 @@
-"""Every way to stop a real training, at every moment: the code, the checkpoint, nobody left, the same weights after resume.
+"""Every way to stop a real training, at every moment: code, checkpoint, nobody left, the same weights.
 
 pytest tests/test_launch_matrix.py -m slow
 """

@@ -179,7 +179,7 @@ def test_the_plan_prints_them():
     ids=["TrainJob", "PyTorchJob"],
 )
 def test_two_machines_meet_by_their_environment_alone(relaunch_env, names):
-    """The same command twice, with what each pod would be told: one training of two processes, not two of one."""
+    """The same command twice, with what each pod is told: one training of two processes, not two of one."""
     with socket.socket() as free:
         free.bind(("", 0))
         port = free.getsockname()[1]

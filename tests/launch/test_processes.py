@@ -1,4 +1,4 @@
-"""Real processes and real signals: one worker, and two under accelerate. The worker honours the contract and no more."""
+"""Real processes and signals: a worker, and two under accelerate, which honour the contract and no more."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import pytest
 from relaunch.launch import accelerate_config, processes
 from relaunch.trainers import PROGRAM
 
-# A training without tensors: says where it is in files of its own, takes 50 ms for a step, half a second to save.
+# A training without tensors: says where it is in files of its own, takes 50 ms for a step, 0.5 s to save.
 WORKER = """
 import os, sys, time
 folder = sys.argv[1]
@@ -160,7 +160,7 @@ def test_every_stop_signal_saves(group, number):
     assert g.end() == (75, "") and g.saved()
 
 
-def test_a_stop_reaches_every_worker_and_no_engine_complains(group):
+def test_a_stop_reaches_every_worker_and_accelerate_does_not_complain(group):
     g = group(2)
     g.reach("steps")
     for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGTERM):  # repeated and mixed: still one
@@ -188,7 +188,7 @@ def test_a_stop_during_the_imports_waits_for_them(group, world):
     assert code == 75 and g.saved() and "Traceback" not in errors
 
 
-def test_a_stop_before_the_engine_has_started_anybody(group):
+def test_a_stop_before_accelerate_has_started_anybody(group):
     g = group(2)
     wait_for(lambda: processes.children(g.launcher.pid))
     time.sleep(0.5)
@@ -223,7 +223,7 @@ def test_a_killed_launcher_leaves_nobody_and_the_workers_save(group, world):
     assert g.saved()
 
 
-def test_a_killed_engine_lets_the_workers_save(group):
+def test_a_killed_accelerate_lets_the_workers_save(group):
     g = group(2)
     g.reach("steps")
     os.kill(processes.children(g.launcher.pid)[0], signal.SIGKILL)
@@ -244,7 +244,7 @@ def test_a_crash_is_one_line_of_ours(group, world, end):
 
 
 def test_plain_verbs_hand_the_process_over(tmp_path):
-    """Exit code and signals of `relaunch diff` are those of `python -m trainers.diff`: it is the same process."""
+    """`relaunch diff` has code and signals of `python -m trainers.diff`: it is the same process."""
     (tmp_path / "trainers").mkdir()
     code = (
         "import sys, launch.__main__ as m; sys.argv = ['relaunch', 'diff', 'a', '--b']\n"

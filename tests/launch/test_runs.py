@@ -1,4 +1,4 @@
-"""`relaunch runs`, `stop`, and starting again after a crash: on invented folders, and on real processes and trainings."""
+"""`relaunch runs`, `stop`, and starting again after a crash: on invented folders, and on real trainings."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import time
 import pytest
 
 from relaunch.data_prep.errors import Failure
-from relaunch.launch import accelerate_config, plan, processes, runs
+from relaunch.launch import accelerate_config, plan, processes, restart, runs, supervise
 from relaunch.launch.facts import Facts
 from relaunch.trainers import records
 from relaunch.trainers.rundir import RunDir
@@ -77,6 +77,37 @@ def test_a_run_that_nobody_trains_has_crashed(tmp_path, monkeypatch, capsys):
     assert "--run runs/a --resume auto" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "content", [b"[]", b"[1]", b"\xff\xfe", b'{"step": "x", "total_steps": [], "state": 1}']
+)
+def test_a_run_with_odd_files_hides_no_other(tmp_path, monkeypatch, capsys, content):
+    monkeypatch.chdir(tmp_path)
+    run = invent(tmp_path, "odd", "done", 50, 98.5)
+    invent(tmp_path, "whole", "done", 50, 98.5)
+    for path in (run.status, run.plan, run.config):
+        path.write_bytes(content)
+    run.metrics.write_bytes(content + b"\n[]\n" + run.metrics.read_bytes())
+    assert runs.main_runs([]) == 0
+    listed = capsys.readouterr().out
+    assert "unknown" in listed and listed.count("top1 98.50 %") == 2 and "whole" in listed
+    assert runs.main_runs(["show", "odd"]) == 0
+    damaged = "config.json, plan.json, status.json cannot be read" in capsys.readouterr().out
+    assert damaged == (b"{" not in content)
+    with pytest.raises(Failure):
+        runs.main_stop(["odd"])
+    assert restart.crash("w", run) == restart.Crash("w", None, 50)
+    restart.note(run, supervise.End(76, what="w"))
+
+
+def test_the_time_goes_on_at_a_resume(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run = invent(tmp_path, "a", "done", 50)
+    run.status.write_text(json.dumps(records.status(run) | {"seconds": 3725.0}))
+    run.config.touch()  # as a resume does
+    runs.main_runs([])
+    assert "1 h 02 min" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name, code", [("a", 64), ("nope", 65), ("data", 65)])
 def test_stopping_nothing_is_one_line(tmp_path, monkeypatch, name, code):
     monkeypatch.chdir(tmp_path)
@@ -113,10 +144,12 @@ def test_a_crashed_group_is_started_again(tmp_path, deaths, progress, code, star
     todo = plan.make("train", [], cpu, cpu, Facts(), place=plan.Place(run=str(tmp_path)))
     code_ = (
         f"import dataclasses, sys; sys.path.insert(0, {ROOT!r})\n"
-        "from relaunch.launch import restart, plan, accelerate_config; from relaunch.launch.facts import Facts; from relaunch.trainers.rundir import RunDir\n"
+        "from relaunch.launch import restart, plan, accelerate_config\n"
+        "from relaunch.launch.facts import Facts; from relaunch.trainers.rundir import RunDir\n"
         "cpu = accelerate_config.read('cpu'); todo = plan.make('train', [], cpu, cpu, Facts())\n"
         f"command = (sys.executable, '-c', {DYING!r}, {str(tmp_path)!r}, '{deaths}', '{progress}')\n"
-        f"end = restart.run_with_restarts(dataclasses.replace(todo, command=command), RunDir({str(tmp_path)!r}), 2)\n"
+        "todo = dataclasses.replace(todo, command=command)\n"
+        f"end = restart.run_with_restarts(todo, RunDir({str(tmp_path)!r}), 2)\n"
         "print(end.what, end.fix); sys.exit(end.code)"
     )
     done = subprocess.run([sys.executable, "-c", code_], capture_output=True, text=True)
@@ -130,7 +163,7 @@ def test_a_crashed_group_is_started_again(tmp_path, deaths, progress, code, star
     assert todo.place.run == str(tmp_path)
 
 
-# ---- real trainings -------------------------------------------------------------------------------------------------
+# real trainings -----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

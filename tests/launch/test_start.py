@@ -1,16 +1,12 @@
-"""The command line and the plan: pure functions given invented machines, and what `relaunch` itself costs."""
+"""From a command line to its plan: pure functions given invented machines; and what an end of a start is."""
 
 import json
-import os
-import resource
 import signal
-import subprocess
 import sys
 
 import pytest
 
 from relaunch.data_prep.errors import Failure
-from relaunch.launch import __main__ as cli
 from relaunch.launch import accelerate_config, command, draft, facts, plan, preflight, supervise
 from relaunch.launch.facts import Facts
 from relaunch.trainers import PROGRAM
@@ -192,29 +188,6 @@ def test_several_go_through_accelerate(name, argv, flags):
     assert todo.accelerate_command[:3] == ("accelerate", "launch", "--config_file")
 
 
-def test_the_launchers_flags_are_taken_out_wherever_they_stand():
-    typed, rest = command.split(
-        "cifar10 --config cpu2 --epochs 3 --num_processes=3 --arch net --mixed_precision bf16".split()
-    )
-    assert typed == {"config": "cpu2", "processes": 3, "precision": "bf16"}
-    assert rest == "cifar10 --epochs 3 --arch net".split()
-    for argv, says in (
-        ("mnist --num-processes 0", "too small"),
-        ("mnist --num-processes x", "invalid int"),
-        ("mnist --mixed-precision fp8", "invalid choice"),
-        ("mnist --config", "expected one argument"),
-    ):
-        with pytest.raises(Failure) as caught:
-            command.split(argv.split())
-        assert caught.value.code == 64 and says in caught.value.line()
-
-
-def test_a_mistyped_flag_of_the_launcher_is_named():
-    with pytest.raises(Failure) as caught:
-        command.job(["mnist", "--num-proceses", "2"])
-    assert "did you mean --num-processes?" in caught.value.line()
-
-
 def test_a_resumed_run_is_planned_with_its_own_batch(tmp_path):
     run = tmp_path / "first"
     run.mkdir()
@@ -285,63 +258,8 @@ def test_ends_are_judged(status, outcome, asked, code, says):
     assert end.code == code and says in end.what and bool(end.what) == bool(says)
 
 
-def relaunch(*argv: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "relaunch.launch", *argv], capture_output=True, text=True)
-
-
-def test_help_is_cheap():
-    """Under 0.3 s of CPU, user and system together."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = relaunch("--help")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    assert done.returncode == 0 and all(verb in done.stdout for verb in cli.VERBS)
-    assert spent < 0.3, f"{spent:.2f} s"
-
-
-@pytest.mark.parametrize(
-    "argv",
-    [
-        ["--help"],
-        ["train", "mnist", "--config", "8gpu"],
-        ["train", "mnist", "--help"],
-        ["runs"],
-        ["runs", "show", "x"],
-        ["stop", "x"],
-        ["doctor", "--help"],
-        ["prep", "--help"],
-    ],
-)
-def test_no_torch(argv):
-    code = (
-        "import sys, launch.__main__ as m\n"
-        f"try: m.run({argv!r})\n"
-        "except BaseException as e: pass\n"
-        "assert not {'torch', 'accelerate'} & set(sys.modules), 'heavy imports'"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-
-
-@pytest.mark.parametrize(
-    "argv, code, says",
-    [
-        (["trian"], 64, "did you mean train?"),
-        (["frobnicate"], 64, "use prep, train"),
-        (["train", "minst"], 64, "did you mean mnist?"),
-        (["train", "mnist", "--config", "cpu", "--epocs", "1"], 64, "--epochs"),
-        (["train", "mnist", "--config", "nope"], 64, "no config 'nope'"),
-    ],
-)
-def test_mistakes_leave_no_trace(argv, code, says, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "relaunch.launch", *argv], capture_output=True, text=True, cwd=tmp_path
-    )
-    assert (
-        (done.returncode, done.stdout) == (code, "") and says in done.stderr and done.stderr.count("\n") == 1
-    )
-    assert not os.listdir(tmp_path)
-
-
-def test_help_of_train_tells_both_halves():
-    text = relaunch("train", "mnist", "--help").stdout
-    assert "--epochs" in text and "--num-processes" in text and "cpu2" in text
+def test_what_a_worker_has_said_is_known_and_not_said_again():
+    outcome = json.dumps({"code": 65, "run": None, "told": {"what": "the data; is bad", "fix": "repair it"}})
+    end = supervise.judge(0, outcome, None, insisted=False)
+    assert (end.code, end.what, end.told.what, end.told.fix) == (65, "", "the data; is bad", "repair it")
+    assert "what" not in supervise.read(outcome)  # which would end those that do not leave by themselves

@@ -1,8 +1,8 @@
-"""Two hosts on this machine for tests: each with its own address, host name, loopback and working folder, and a wire between.
+"""Two hosts on this machine for tests, a wire between: each has an address, a name, a loopback and a folder.
 
-    python tests/rigs/hosts.py FOLDER      # brings them up, prints how to enter them, waits for Ctrl-C, takes them down
+    python tests/rigs/hosts.py FOLDER    # up; prints how to enter them; Ctrl-C takes them down
 
-Needs root, for network namespaces. What runs in a host is found by its namespace's own list and by nothing else.
+Needs root, for network namespaces. What runs in a host is found by its namespace's own list, by nothing else.
 """
 
 from __future__ import annotations
@@ -35,30 +35,18 @@ def missing() -> str:
 
 
 class Host:
-    """One of the two: `name` is its host name and what the other finds it by, `folder` where its programs start."""
+    """One of the two: the other finds it by its host `name`; its programs start in `folder`."""
 
     def __init__(self, name: str, tag: str, address: str, folder: Path):
-        self.name, self.space, self.wire, self.address, self.folder = (
-            name,
-            f"{tag}{name}",
-            f"{tag}{name}"[-15:],
-            address,
-            folder,
-        )
+        self.name, self.address, self.folder = name, address, folder
+        self.space, self.wire = f"{tag}{name}", f"{tag}{name}"[-15:]
         folder.mkdir(parents=True)
 
     def start(self, *command, environment: dict[str, str]) -> subprocess.Popen:
-        """Start a program here; its output goes into `out` and `err` of the folder's parent, named after the host."""
+        """Start a program here; its output goes into NAME.out and NAME.err beside the host's folder."""
         logs = [open(self.folder.with_name(f"{self.name}.{kind}"), "a") for kind in ("out", "err")]
-        inside = [
-            "unshare",
-            "--uts",
-            "sh",
-            "-c",
-            f'hostname {self.name}; cd "$0"; exec "$@"',
-            str(self.folder),
-            *map(str, command),
-        ]
+        shell = ["unshare", "--uts", "sh", "-c", f'hostname {self.name}; cd "$0"; exec "$@"']
+        inside = [*shell, str(self.folder), *map(str, command)]
         return subprocess.Popen(
             ["ip", "netns", "exec", self.space, *inside],
             stdin=subprocess.DEVNULL,
@@ -76,7 +64,7 @@ class Host:
         return [int(pid) for pid in ip("netns", "pids", self.space, check=False).split()]
 
     def kill(self) -> None:
-        """Everything that runs here, at once: a machine that is switched off but whose kernel still says goodbye."""
+        """Everything that runs here, at once: a machine switched off, whose kernel still says goodbye."""
         for _ in range(50):
             for pid in self.running():
                 try:
@@ -105,20 +93,8 @@ class Hosts:
                 etc.mkdir(parents=True)
                 (etc / "hosts").write_text(names)
             a, b = self.hosts
-            ip(
-                "link",
-                "add",
-                a.wire,
-                "netns",
-                a.space,
-                "type",
-                "veth",
-                "peer",
-                "name",
-                b.wire,
-                "netns",
-                b.space,
-            )
+            veth = f"link add {a.wire} netns {a.space} type veth peer name {b.wire} netns {b.space}"
+            ip(*veth.split())
             for host in self.hosts:
                 ip("-n", host.space, "addr", "add", f"{host.address}/24", "dev", host.wire)
                 ip("-n", host.space, "link", "set", host.wire, "up")
@@ -152,9 +128,8 @@ if __name__ == "__main__":
         sys.exit(reason)
     with Hosts(Path(sys.argv[1]).absolute()) as found:
         for host in found:
-            print(
-                f"{host.name} ({host.address}): ip netns exec {host.space} unshare --uts sh -c 'hostname {host.name}; exec bash'"
-            )
+            enter = f"unshare --uts sh -c 'hostname {host.name}; exec bash'"
+            print(f"{host.name} ({host.address}): ip netns exec {host.space} {enter}")
         try:
             signal.pause()
         except KeyboardInterrupt:

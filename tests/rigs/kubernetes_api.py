@@ -1,10 +1,10 @@
-"""The parts of published Kubernetes APIs that our manifests use: field names, types, which are required, what they may hold.
+"""The parts of published Kubernetes APIs that our manifests use: fields, types, what is required.
 
 Written down from the types of
-  Kubeflow Trainer v2.2 to v2.4, trainer.kubeflow.org/v1alpha1 (TrainJob, TrainingRuntime; its template is a JobSet v1alpha2)
+  Kubeflow Trainer v2.2 to v2.4, trainer.kubeflow.org/v1alpha1 (TrainJob, TrainingRuntime, JobSet v1alpha2)
   Kubeflow Training Operator v1.9, kubeflow.org/v1 (PyTorchJob)
   Kubernetes v1.31, batch/v1 (JobSpec, PodFailurePolicy) and core/v1 (PodSpec)
-Fields that those have and we do not use are left out: a manifest with one of them fails here until it is added.
+Fields of theirs that we do not use are left out: a manifest with one of them fails here until it is added.
 """
 
 import re

@@ -27,10 +27,11 @@ class Process:
             reader.start()
 
     def _read(self, name: str):
-        for line in getattr(self.popen, "std" + name):
-            with self.changed:
-                setattr(self, name, getattr(self, name) + line)
-                self.changed.notify_all()
+        with getattr(self.popen, "std" + name) as stream:
+            for line in stream:
+                with self.changed:
+                    setattr(self, name, getattr(self, name) + line)
+                    self.changed.notify_all()
 
     def until(self, text: str) -> "Process":
         """Wait until the program has written `text`."""
@@ -41,7 +42,7 @@ class Process:
         return self
 
     def listening(self) -> "Process":
-        """Wait until SIGTERM has a handler: signals to a program that just began have their default effect."""
+        """Wait until SIGTERM has a handler: a program that has just begun would simply die of it."""
         asks, pause = 1 << (signal.SIGTERM - 1), threading.Event()
         for _ in range(3000):
             caught = next(

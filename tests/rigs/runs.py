@@ -24,7 +24,7 @@ def sha256(path: Path) -> str:
 
 
 def outcome(run: Path) -> dict:
-    """Everything that two equal trainings share: the newest checkpoint's bytes and state, and the metrics but for time."""
+    """What two equal trainings share: the newest checkpoint's bytes and state, metrics but for time."""
     newest = run / "checkpoints" / f"step-{steps(run)[-1]:09d}"
     return {
         "model": sha256(newest / "model.safetensors"),

@@ -1,9 +1,9 @@
-"""A real SLURM on this machine for tests: several nodes with own addresses, host names and fake GPUs, no systemd.
+"""A real SLURM on this machine for tests: nodes with own addresses, host names and fake GPUs, no systemd.
 
-    python tests/rigs/slurm.py FOLDER      # brings it up, prints what to export, waits for Ctrl-C, takes it down
+    python tests/rigs/slurm.py FOLDER    # up; prints what to export; Ctrl-C takes it down
 
-Needs root, because every node lives in network, UTS and mount namespaces of its own. Everything is kept under FOLDER;
-what was started is ended by the process ids written there and by the namespaces' own lists, and by nothing else.
+Needs root, because every node lives in network, UTS and mount namespaces of its own. Everything is kept under
+FOLDER; what was started is ended by the process ids written there and the namespaces' lists, nothing else.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ PartitionName=urgent Nodes=ALL MaxTime=60 State=UP PriorityTier=10 PreemptMode=O
 PartitionName=paid Nodes=ALL MaxTime=60 State=UP
 """
 
-# sites that charge refuse a job without an account in a plugin like this; the refusal comes from the controller itself
+# sites that charge refuse a job without an account in a plugin like this; the controller itself says so
 LUA = """\
 function slurm_job_submit(job, parts, uid)
   if job.partition == "paid" and job.account == nil then return 2045 end
@@ -121,7 +121,8 @@ class Rig:
             free.bind(("", 0))
             port = free.getsockname()[1]
         lines = [
-            f"NodeName=n{i} NodeAddr={self.net}.{10 + i} Port=17820 CPUs=16 RealMemory=4000 Gres=gpu:{self.gpus} State=UNKNOWN"
+            f"NodeName=n{i} NodeAddr={self.net}.{10 + i} Port=17820 CPUs=16 RealMemory=4000 "
+            f"Gres=gpu:{self.gpus} State=UNKNOWN"
             for i in range(1, self.nodes + 1)
         ]
         head, tail = CONF.format(

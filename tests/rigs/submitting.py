@@ -1,4 +1,9 @@
-"""What the tests of `relaunch submit` type."""
+"""What the tests of `relaunch submit` type, and stand-ins for SLURM that run what it writes."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -14,3 +19,51 @@ def refused(*words) -> str:
         relaunch(["submit", *map(str, words)])
     assert caught.value.code == 64, caught.value.line()
     return caught.value.line()
+
+
+# the stand-in for srun runs what follows its own options, as a node would
+SRUN = 'while [[ $1 == --* ]]; do shift; done; [ "$1" != true ] || exit ${TRUE:-0}; "$@"'
+
+
+def directives(script: str) -> dict[str, str]:
+    found = re.findall(r"^#SBATCH --([\w-]+)(?:=(.*))?$", script, re.MULTILINE)
+    return {name: value.strip('"') for name, value in found}
+
+
+def rehearse(script: str, **programs: str) -> tuple[int, str]:
+    """Run the script with stand-ins for SLURM's commands; returns its code and everything that was said."""
+    folder = Path("programs")
+    folder.mkdir(exist_ok=True)
+    programs = {
+        "scontrol": "case $* in show*hostnames*) echo n1;; *requeue*) echo REQUEUED $2;; "
+        "*) echo JobState=${STATE:-RUNNING};; esac",
+        "module": "echo module $*",
+        **programs,
+    }
+    for name, body in programs.items():
+        (folder / name).write_text(f"#!/bin/bash\n{body}\n")
+        (folder / name).chmod(0o755)
+    environment = {
+        "PATH": f"{folder.absolute()}:{os.environ['PATH']}",
+        "SLURM_JOB_ID": "20007",
+        "SLURM_JOB_NODELIST": "n[1-2]",
+        "SLURM_NODEID": "1",
+        "SLURM_CPUS_PER_TASK": "2",
+    }
+    done = subprocess.run(
+        ["bash", "-c", script],
+        env=environment | {k: v for k, v in os.environ.items() if k in ("COUNT", "STATE")},
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def digits_as(name: str) -> str:
+    """A packed set of images that needs no download; returns its name."""
+    from rigs.stand_in import small_set
+
+    Path("data").mkdir(exist_ok=True)
+    small_set(Path("data"), name)
+    return name

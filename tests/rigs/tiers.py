@@ -1,7 +1,8 @@
-"""Which tests are `pure`: they import no torch and start no process, so all of them take seconds (`make check`).
+"""Which tests are `pure`: they import no torch and start no process, so all take seconds (`make check`).
 
-Nobody marks them by hand. A test is pure if neither it, nor a fixture that it uses, nor a function of our tests that
-one of these names, names what is in HEAVY; a file whose imports bring torch in, through ours too, has no pure tests.
+Nobody marks them by hand. A test is pure if neither it, nor a fixture that it uses, nor a function of our
+tests that one of these names, names what is in HEAVY; a file whose imports bring torch in has none.
+Tests that start several processes run one after the other, beside the rest.
 """
 
 import ast
@@ -63,6 +64,8 @@ def pytest_collection_modifyitems(items):
         fixtures = [d.func for defs in item._fixtureinfo.name2fixturedefs.values() for d in defs]
         if not any(heavy(function, weighs) for function in [item.function, *fixtures]):
             item.add_marker(pytest.mark.pure)
+        if {"start", "group"} & set(item.fixturenames):  # two groups of processes at once would be late
+            item.add_marker(pytest.mark.xdist_group("processes"))
 
 
 def heavy(function, weighs: dict) -> bool:

@@ -1,4 +1,4 @@
-"""Evaluation: every sample once, the same bytes on any number of processes, and numbers that a direct computation gives."""
+"""Evaluation: every sample once, equal bytes on any number of processes, numbers of a direct computation."""
 
 import json
 import shutil
@@ -19,36 +19,10 @@ from relaunch.trainers.weights.state import load_weights
 from rigs.runs import outcome, records, steps, tree
 from rigs.sets import TEST, pack_images
 
-IMAGES = [
-    "cifar10",
-    "--arch",
-    "net_bn",
-    "--batch-size",
-    8,
-    "--max-steps",
-    14,
-    "--eval-batch-size",
-    4,
-    "--run",
-    "./run",
-]
-TEXT = [
-    "wikitext2",
-    "--emsize",
-    16,
-    "--nhid",
-    16,
-    "--batch-size",
-    8,
-    "--max-steps",
-    10,
-    "--eval-batch-size",
-    2,
-    "--bptt",
-    25,
-    "--run",
-    "./run",
-]
+IMAGES = "cifar10 --arch net_bn --batch-size 8 --max-steps 14 --eval-batch-size 4 --run ./run".split()
+TEXT = (
+    "wikitext2 --emsize 16 --nhid 16 --batch-size 8 --max-steps 10 --eval-batch-size 2 --bptt 25 --run ./run"
+).split()
 
 
 def evaluate(train, *flags) -> int:
@@ -70,7 +44,7 @@ def trained(run):
     return model.eval(), packed
 
 
-# numbers ----------------------------------------------------------------------------------------------------------------------
+# numbers ------------------------------------------------------------------------------------------
 
 
 def test_images_against_a_direct_computation(train, relaunch_env, capsys):
@@ -137,28 +111,8 @@ def test_every_word_once_whatever_the_windows(train, sets, relaunch_env, bptt, s
 
 
 def test_best_is_the_best(train, relaunch_env):
-    assert (
-        train(
-            "cifar10",
-            "--arch",
-            "net",
-            "--batch-size",
-            8,
-            "--epochs",
-            4,
-            "--optimizer",
-            "adam",
-            "--lr",
-            0.002,
-            "--schedule",
-            "constant",
-            "--keep",
-            1,
-            "--run",
-            "./run",
-        )
-        == 0
-    )
+    flags = "--arch net --batch-size 8 --epochs 4 --optimizer adam --lr 0.002 --schedule constant --keep 1"
+    assert train("cifar10", *flags.split(), "--run", "./run") == 0
     values = [(r["step"], r["top1"]) for r in records(relaunch_env / "run") if r["split"] == "val"]
     best = max(values, key=lambda v: v[1])[0]  # the first of equals
     state = outcome(relaunch_env / "run")["state"]
@@ -167,7 +121,7 @@ def test_best_is_the_best(train, relaunch_env):
     assert (relaunch_env / f"run/predictions/test-{best:09d}.parquet").exists()
 
 
-# any number of processes ----------------------------------------------------------------------------------------------------------
+# any number of processes --------------------------------------------------------------------------
 
 
 def on_processes(train, launch, folder, command, counts) -> None:
@@ -176,16 +130,8 @@ def on_processes(train, launch, folder, command, counts) -> None:
     assert evaluate(train, command[0], "--out", "one") == 0
     (one,) = (folder / "one").glob("*.parquet")
     for count in counts:
-        done = launch(
-            command[0],
-            "--resume",
-            "./run",
-            "--evaluate",
-            "--out",
-            f"on-{count}",
-            processes=count,
-            accelerate="accelerate",
-        )
+        flags = ["--resume", "./run", "--evaluate", "--out", f"on-{count}"]
+        done = launch(command[0], *flags, processes=count, accelerate="accelerate")
         assert done.code == 0, done.err
         assert (folder / f"on-{count}" / one.name).read_bytes() == one.read_bytes()
         assert beside(folder / f"on-{count}" / one.name)["world"] == count
@@ -218,7 +164,7 @@ sys.exit(process.main(evaluate.run))
 
 @pytest.mark.parametrize("other", ["newer", "none"])
 def test_rank_0_decides_what_is_scored(train, launch, relaunch_env, other):
-    """Rank 1 looks into another folder: the run a moment later, with its next checkpoint, or without the run."""
+    """Rank 1 looks into another folder: the run a moment later, with its next checkpoint, or no run."""
     assert train(*IMAGES) == 0
     assert train("cifar10", "--resume", "./run@12", "--evaluate", "--out", "one") == 0
     (relaunch_env / "views.py").write_text(VIEWS)
@@ -243,7 +189,7 @@ def test_what_rank_0_cannot_read_ends_all(train, launch, relaunch_env):
     assert done.code == 1 and done.err.count("relaunch: 65 no run or checkpoint './run'") == 1
 
 
-# what is not to be evaluated ----------------------------------------------------------------------------------------------------------
+# what is not to be evaluated ----------------------------------------------------------------------
 
 
 def test_a_checkpoint_outside_a_run_is_only_read(train, relaunch_env, capsys):

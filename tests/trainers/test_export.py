@@ -38,7 +38,7 @@ class Positions(nn.Module):
 
 
 class TransformerModel(nn.Transformer):
-    """The language model of pytorch/examples, reduced to its parts and what it computes: log-probabilities."""
+    """The language model of pytorch/examples: its parts, and what it computes, log-probabilities."""
 
     def __init__(self, words, emsize, nhead, nhid, nlayers):
         super().__init__(d_model=emsize, nhead=nhead, dim_feedforward=nhid, num_encoder_layers=nlayers)

@@ -1,5 +1,6 @@
 import io
 import json
+import time
 
 import numpy as np
 import pytest
@@ -51,6 +52,7 @@ def test_a_resumed_run_continues_the_curves(tmp_path):
     killed.log(record(4, "val", loss=44.0))
     killed.log(record(7, "val", loss=77.0))
     run.cut_metrics(4, 4)
+    time.sleep(1.1)  # readers sort files by name: the second, the process and, not padded, a counter
     resumed = Metrics(run, 4)
     resumed.log(record(5, loss=50.0))
     resumed.log(record(6, "val", loss=60.0))

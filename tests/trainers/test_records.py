@@ -47,6 +47,8 @@ def test_a_bad_line_of_metrics_costs_that_line_alone(run):
     lines = [json.dumps(good[0]).encode(), *bad, json.dumps(good[1]).encode(), json.dumps(good[2]).encode()]
     run.metrics.write_bytes(b"\n".join(lines) + b'\n{"step": 4, "spl')
     assert records.metrics(run) == good
+    run.cut_metrics(2, 2)  # as a resume does
+    assert records.metrics(run) == good[:2] and run.metrics.read_bytes().count(b"\n") == 2
 
 
 def test_checkpoints_are_committed_steps_in_their_order(run):

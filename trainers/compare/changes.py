@@ -16,8 +16,8 @@ from relaunch.trainers.compare.predictions import Predictions
 def compare(a: Predictions, b: Predictions, names: list[str]) -> tuple[dict, np.ndarray]:
     """(what goes into diff.json, ids whose prediction changed, the most confident first).
 
-    A changed sample's confidence is the mean of both: how sure the two were of verdicts that exclude each other.
-    Percentages are 0..100, losses in nats; `names` are those of the classes (text: of the words).
+    A changed sample's confidence is the mean of both: how sure the two were of verdicts of which one is
+    wrong. Percentages are 0..100, losses in nats; `names` are those of the classes (text: of the words).
     """
     right_a, right_b, differ = a.pred == a.label, b.pred == b.label, a.pred != b.pred
     flips = {
@@ -55,7 +55,7 @@ def compare(a: Predictions, b: Predictions, names: list[str]) -> tuple[dict, np.
 
 
 def mcnemar(lost: int, gained: int) -> float:
-    """Exact two-sided p of McNemar's test (1947): the chance that lost + gained fair coins fall at least as unevenly."""
+    """Exact two-sided p of McNemar's test (1947): the chance that as many fair coins fall as unevenly."""
     n, k = lost + gained, min(lost, gained)
     term = total = math.comb(n, k)
     for i in range(k, 0, -1):  # C(n, i - 1) from C(n, i), the largest first
@@ -91,7 +91,7 @@ def strict(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-# for the terminal ----------------------------------------------------------------------------------------------------
+# for the terminal ---------------------------------------------------------------------------------
 
 LABELS = {"top1": "top-1 %", "top5": "top-5 %", "loss": "loss, nats", "nll": "nll, nats", "ppl": "perplexity"}
 FLIPS = {
@@ -104,8 +104,10 @@ FLIPS = {
 def report(
     result: dict, a: Predictions, b: Predictions, changed: np.ndarray, names: list[str], top: int
 ) -> list[str]:
-    """Lines: what was compared, the quality of both, the flips, the `top` classes with most of them and the `top` most
-    confident ones. To `compare`'s result, "a" and "b" were added: the name of each and what is known of it."""
+    """Lines: what was compared, how good both are, and the `top` classes and samples that changed most.
+
+    `result` is `compare`'s, and under "a" and "b" what is known of each; `changed` are `compare`'s ids.
+    """
     text, n = a.facts["kind"] == "text", result["n"]
     lines = []
     for letter in "ab":

@@ -12,8 +12,10 @@ WIDTH = 110  # columns of a block of words
 
 
 def moved(change: np.ndarray, count: int) -> list[int]:
-    """First rows of the at most `count` passages of LENGTH rows with the largest positive sums of `change`, largest
-    first; none overlap."""
+    """First rows of at most `count` passages of LENGTH rows: those whose `change` [N] adds up to most.
+
+    The largest come first; none overlap, and all sums are positive.
+    """
     found, left = [], np.convolve(np.nan_to_num(change), np.ones(min(LENGTH, len(change))), "valid")
     while len(found) < count and left.size and left.max() > 1e-6:  # below it, nats are rounding
         best = int(left.argmax())
@@ -29,8 +31,8 @@ def markdown(words: list[str], nll_a: np.ndarray, nll_b: np.ndarray, count: int,
     """
     parts = [
         f"# {title}\n",
-        f"Passages of {LENGTH} words. Under each word its loss in nats by A and by B, and the change where it is at least",
-        "half a nat. The words before the `|` lead up to the passage.\n",
+        f"Passages of {LENGTH} words. Under each word its loss in nats by A and by B, and the change where",
+        "it is at least half a nat. The words before the `|` lead up to the passage.\n",
     ]
     change = nll_b.astype(np.float64) - nll_a
     for heading, starts in (

@@ -8,18 +8,16 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-COLUMNS, MARGIN, SIDE, LINE = (
-    8,
-    12,
-    160,
-    20,
-)  # tiles in a row; pixels: around a tile, largest image, line of text
+COLUMNS = 8  # tiles in a row
+MARGIN, SIDE, LINE = 12, 160, 20  # pixels: around a tile, of the largest image, of a line of text
 INK, GREY, GREEN, RED, EDGE = (20, 20, 20), (120, 120, 120), (0, 122, 61), (196, 30, 36), (205, 205, 205)
 
 
 def sheet(images: np.ndarray, ids: np.ndarray, a, b, names: list[str], heading: list[str]) -> Image.Image:
-    """An RGB picture with a tile for each of `images`, uint8 [n,H,W,C], which are the samples `ids` of the Predictions
-    a and b. Small images are enlarged by a whole factor, pixel by pixel, large ones shrunk."""
+    """A picture with a tile for each of `images`, uint8 [n,H,W,C]: the samples `ids` of Predictions a and b.
+
+    Small images are enlarged by a whole factor, pixel by pixel; large ones shrink.
+    """
     font, large = ImageFont.load_default(14), ImageFont.load_default(17)
     columns = min(COLUMNS, max(4, len(ids)))  # four at least: the heading needs the width
     width, height = SIDE + 2 * MARGIN, SIDE + 3 * LINE + 2 * MARGIN

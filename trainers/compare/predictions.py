@@ -1,4 +1,4 @@
-"""Predictions of a checkpoint on a split: one row per sample, in Parquet whose bytes are equal when the predictions are.
+"""Predictions of a checkpoint on a split: one row per sample, in Parquet; equal predictions are equal bytes.
 
     p = read("runs/first/predictions/val-000001200.parquet")
     p.label, p.pred, p.nll            # numpy, in the order of the ids 0..N-1
@@ -34,15 +34,15 @@ COLUMNS = {
     "confidence": pa.float32(),
     "nll": pa.float32(),
 }
-FACTS = (
-    "relaunch"  # the key of the Parquet schema's metadata; one key, because the order of several is not ours
-)
+FACTS = "relaunch"  # the only key of the schema's metadata: the order of several would not be ours
 
 
 @dataclass
 class Predictions:
-    """One row per sample: id = row number. For images label and pred are classes; for text, word ids of the token at
-    position id + 1."""
+    """One row per sample, whose id is the row's number.
+
+    Of images, label and pred are classes; of text, ids of the words at position id + 1.
+    """
 
     label: np.ndarray  # int32 [N]
     pred: np.ndarray  # int32 [N]
@@ -80,7 +80,7 @@ def write(
     metrics: dict[str, float],
     launch: dict,
 ) -> Path:
-    """Write `rows` (see Predictions, and id int64 [N]) into the folder `out`; returns the Parquet file's path.
+    """Write `rows` (Predictions' columns, and id int64 [N]) into the folder `out`; returns the Parquet file.
 
     `outputs`, float32 [N, classes], go to `….outputs.npy`. Failure 73 if the folder cannot be written to.
     """
@@ -139,7 +139,7 @@ def encode(rows: dict[str, np.ndarray], facts: dict) -> pa.Buffer:
 
 
 def digest(table: pa.Table, facts: dict) -> str:
-    """SHA-256 of the columns' values and the facts. Parquet's page checksums miss damage in its headers and footer."""
+    """SHA-256 of the columns' values and the facts: Parquet's checksums miss damage in headers and footer."""
     sha = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name, column in zip(table.column_names, table.columns):
         values = column.combine_chunks()

@@ -1,4 +1,4 @@
-"""What a comparison of two Predictions leaves in its folder: numbers, the changed samples, and a page or a picture.
+"""What a comparison of two Predictions leaves in its folder: numbers, what changed, a page or a picture.
 
 written = write(Path("diffs/a-vs-b"), result, a, b, changed, packed, names, top=10)
 """
@@ -31,10 +31,10 @@ def write(
     names: list[str],
     top: int,
 ) -> list[str]:
-    """Write diff.json, changed.parquet, and what there is to look at into the folder `out`; returns their names.
+    """Write diff.json, changed.parquet and what there is to look at into the folder `out`; returns the names.
 
-    `result` and the ids `changed` are `changes.compare`'s; without the data, `packed` None, there is nothing to look
-    at, and a line says so. `top`: passages to show of a text. OSError where the folder cannot be written to.
+    `result` and the ids `changed` are `changes.compare`'s. Without the data (`packed` is None) there is
+    nothing to look at, and a line says so. `top`: passages to show of a text. Raises OSError.
     """
     columns = {"id": changed, "label": a.label[changed], "confidence": changes.confidence(a, b)[changed]}
     for letter, p in (("a", a), ("b", b)):

@@ -59,7 +59,7 @@ _armed: list[Fault] | None = None  # None costs a step nothing
 
 
 def arm(text: str | None = None) -> None:
-    """Take up the faults of RELAUNCH_FAULT, or `text`, that concern this rank, and say so. Raises Failure 64."""
+    """Take up the faults of RELAUNCH_FAULT, or `text`, that concern this rank, and say so. Failure 64."""
     global _armed
     text = os.environ.get("RELAUNCH_FAULT", "") if text is None else text
     mine = []

@@ -4,10 +4,10 @@
     with peers.watched():    # a collective that fails in here becomes a Failure that names the missing ranks
         ...
 
-A collective that fails tells a rank which socket failed, not whose, and in a ring only the neighbours of a dead rank are
-told at all. So every rank has a thread beside its training that looks twice a second into accelerate's store, through
-which the ranks met, whether somebody raised the alarm, and answers. Who does not answer is dead, stopped or cut off; if
-all answer, the one that is not itself waiting is the one the others wait for.
+A collective that fails tells a rank which socket failed, not whose, and in a ring only a dead rank's
+neighbours are told. So every rank has a thread beside its training. Twice a second it looks into accelerate's
+store, through which the ranks met: if somebody raised the alarm there, it answers. Who does not answer is
+dead, stopped or cut off. If all answer, the others wait for the one that is not itself waiting.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Peers:
 
     @contextmanager
     def watched(self):
-        """A collective that fails becomes Failure 76 (the missing were waited for) or 1 (they died). Takes seconds."""
+        """A collective that fails becomes Failure 76 (ranks were waited for) or 1 (they died)."""
         try:
             yield
         except RuntimeError as error:
@@ -80,10 +80,10 @@ class Peers:
         if self._thread.is_alive():
             self._thread.join(2 * LOOK)
 
-    # the thread --------------------------------------------------------------------------------------------------------
+    # the thread -----------------------------------------------------------------------------------
 
     def _connect(self):
-        """Not in the thread: looking up an address reads the environment, which accelerate writes meanwhile: a crash, rarely."""
+        """Not in the thread: an address look-up reads the environment while accelerate writes it: a crash."""
         store = dist.TCPStore(
             os.environ["MASTER_ADDR"],
             int(os.environ["MASTER_PORT"]),
@@ -124,13 +124,14 @@ class Peers:
                     return self._name(everyone - set(failed), here, hung)
             time.sleep(LOOK / 5)
 
-    # the line ----------------------------------------------------------------------------------------------------------
+    # the line -------------------------------------------------------------------------------------
 
     def _name(self, missing: set[int], here: set[int], hung: bool) -> Lost:
         speaks = self.rank == min((here - missing) & set(self.here), default=self.rank)
         them = named(missing, self.hosts)
         if not missing:
-            what = f"all {self.world} ranks live, and a collective {'did not end' if hung else 'lost its connection'}"
+            failed = "did not end" if hung else "lost its connection"
+            what = f"all {self.world} ranks live, and a collective {failed}"
             return Lost(
                 HUNG if hung else DIED,
                 what,
@@ -175,4 +176,5 @@ def named(ranks: set[int], hosts: list[str]) -> str:
     """`rank 1 (on n0) is`, `ranks 2, 3 (on n1) are`."""
     found = sorted({hosts[r] for r in ranks if hosts[r]})
     where = f" (on {', '.join(found)})" if found else ""
-    return f"rank{'s' * (len(ranks) > 1)} {', '.join(map(str, sorted(ranks)))}{where} {'are' if len(ranks) > 1 else 'is'}"
+    listed, many = ", ".join(map(str, sorted(ranks))), len(ranks) > 1
+    return f"rank{'s' * many} {listed}{where} {'are' if many else 'is'}"

@@ -1,4 +1,4 @@
-"""A worker process's life: signals set a flag, a dead parent is a signal, and every expected end is one line and a code.
+"""A worker process's life: signals and its parent's death set a flag, and its end is one line and a code.
 
     sys.exit(process.main(run))    # prints `relaunch: CODE what; fix` once on each machine
 
@@ -56,7 +56,8 @@ def fits(fix: str):
         ):
             raise
         wanted = re.search(
-            r"tried to allocate [\d.]+ \w+(\. GPU \d+ has a total capacity of [\d.]+ \w+ of which [\d.]+ \w+ is free)?",
+            r"tried to allocate [\d.]+ \w+"
+            r"(\. GPU \d+ has a total capacity of [\d.]+ \w+ of which [\d.]+ \w+ is free)?",
             text,
             re.I,
         )
@@ -114,10 +115,10 @@ def rank() -> int:
 def main(run: Callable[[list[str]], tuple[int, str | None]], saves: bool = True) -> int:
     """Run an entry point that returns (code, run folder) or raises Failure; returns the process's exit code.
 
-    Under `relaunch` the code goes into the file RELAUNCH_OUTCOME and the process ends with 0, so that accelerate
-    between the two adds no traceback of its own; beside it `told`, the failure whose line is printed already, or
-    `what` and `fix` of one that `relaunch` is to say. What `saves` at a stop signal listens to them; the rest just
-    ends.
+    Under `relaunch` the code goes into the file RELAUNCH_OUTCOME and the process ends with 0, so that
+    accelerate, which is between the two, adds no traceback. Beside the code goes `told`, the failure whose
+    line is printed already, or `what` and `fix` of one that `relaunch` is to say. `saves`: a stop signal sets
+    a flag; without it, it ends the process.
     """
     faulthandler.enable()  # a crash of native code says where it was
     if saves:

@@ -1,4 +1,4 @@
-"""accelerate's side of a process: what was asked of it against what is there, its device, and agreement among ranks.
+"""accelerate's side of a process: what was asked and what is there, its device, and agreement among ranks.
 
 One of the few files that know accelerate.
 """
@@ -27,8 +27,8 @@ from relaunch.trainers.group.process import fits
 def check_hardware(env: dict, gpus: int, bf16: bool) -> bool:
     """Compare what accelerate was asked for (its environment variables) with this machine; True: on the CPU.
 
-    `gpus` counts the devices that this process sees, `bf16` says whether they compute in it. Failure 69 where the
-    accelerate would otherwise go on with less than was asked, and say nothing.
+    `gpus` counts the devices that this process sees, `bf16` says whether they compute in it. Failure 69 where
+    accelerate would go on with less than was asked, and say nothing.
     """
     use_cpu = env.get("ACCELERATE_USE_CPU", "").lower()
     shown = set(env.get("CUDA_VISIBLE_DEVICES", "").replace(" ", "").split(","))
@@ -83,7 +83,7 @@ class Runtime:
             os.environ["ACCELERATE_USE_CPU"] = "true"
         self.timeout = timeout
         self.peers = Peers(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)), timeout)
-        # NCCL ends the process itself when its time is up: it gets all of it, so that the flags' group can speak before
+        # NCCL ends the process when its time is up: it gets all of it, and the flags' group speaks first
         wait = self.peers.patience if cpu else timedelta(seconds=timeout)
         with self.peers.watched():
             self.accelerator = Accelerator(
@@ -107,13 +107,12 @@ class Runtime:
                 dist.new_group(backend="gloo", timeout=self.peers.patience) if self.world > 1 else None
             )
             self.peers.hosts = self.broadcast(self.gather(platform.node()))
-        atexit.register(
-            self.close
-        )  # also after a Failure: with its threads alive the process may end in an abort
+        # also after a Failure: with its threads alive the process may end in an abort
+        atexit.register(self.close)
 
     @contextmanager
     def watched(self):
-        """What the group cannot do without a missing rank, or a device without more memory, becomes a Failure."""
+        """A collective that fails for want of a rank, and a want of memory, become Failures."""
         with (
             self.peers.watched(),
             fits("raise --grad-accum-steps, which takes the same batch in more parts, or lower --batch-size"),
@@ -121,8 +120,10 @@ class Runtime:
             yield
 
     def settle(self, threads: int | None, deterministic: bool) -> None:
-        """Set what decides the bits: CPU threads (None: this rank's share of the physical cores), and on CUDA whether
-        kernels are deterministic. To be called before the first product: cuBLAS reads its variable there.
+        """Set what decides the bits: CPU threads, and on CUDA whether kernels are deterministic.
+
+        `threads` None: this rank's share of the physical cores. Not after the first matrix product, at which
+        cuBLAS reads its variable.
         """
         self.set_threads(threads or max(1, physical_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
         if self.device.type == "cuda":
@@ -174,7 +175,7 @@ class Runtime:
         return self._settle([self.broadcast(outcome)])[0]
 
     def on_every_rank(self, what: Callable):
-        """Do something on every rank; if it fails on any, all raise the first Failure instead of waiting for it."""
+        """Do something on every rank; if any fails, all raise the first Failure rather than wait for it."""
         try:
             outcome = (what(), None)
         except Failure as failure:
@@ -193,8 +194,8 @@ class Runtime:
     def wrap(self, model: torch.nn.Module) -> torch.nn.Module:
         """The model as all ranks train it: in DDP, and in accelerate's precision.
 
-        Before each forward DDP makes rank 0's buffers everyone's; those that modules name in `constant_buffers`
-        are made so once, here.
+        DDP sends rank 0's buffers to all before each forward. Those that modules name in `constant_buffers`
+        are sent once, here.
         """
         self.share_buffers(model)
         constant = [

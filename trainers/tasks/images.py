@@ -1,4 +1,4 @@
-"""Image batches: index arithmetic over a packed set, batched augmentation, the loss, and one scored row per image.
+"""Image batches by index arithmetic over a packed set, their augmentation, the loss, a scored row per image.
 
 task = Images(config, packed, device, rank=0, world=1)
 x, target = task.batch(step=0, micro=0)
@@ -41,7 +41,7 @@ class Images:
         self.epoch = -1
 
     def load(self, split: str) -> tuple[Tensor, Tensor]:
-        """(uint8 [N,H,W,C], int64 [N]) of a split: on the device where they fit, else mapped from the file."""
+        """Images uint8 [N,H,W,C], labels int64 [N] of a split: on the device if they fit, else mapped."""
         images, labels = map(torch.from_numpy, (self.packed.images(split), self.packed.labels(split)))
         if self.device.type == "cuda" and images.nbytes < RESIDENT * torch.cuda.mem_get_info(self.device)[0]:
             images = images.to(self.device)
@@ -64,7 +64,8 @@ class Images:
 
     def batch(self, step: int, micro: int) -> tuple[Tensor, ...]:
         """Micro-batch `micro` of this rank at `step`: (x float32 [B,C,H,W], label [B]), and with CutMix also
-        (other label [B], share of the first [B])."""
+        (other label [B], share of the first [B]).
+        """
         epoch, i = divmod(step, self.steps_per_epoch)
         if epoch != self.epoch:
             self.start_epoch(epoch)
@@ -101,8 +102,10 @@ class Images:
         return picked * inside[..., None] if o.crop else picked
 
     def patches(self, step: int, positions: np.ndarray, size) -> tuple[np.ndarray, np.ndarray]:
-        """CutMix (Yun et al., 2019, alpha 1): (partner's position [B], mask [B,H,W] of pixels taken from it), by
-        (seed, step, position in the global batch)."""
+        """CutMix (Yun et al., 2019, alpha 1): each image's partner [B], mask [B,H,W] of pixels from it.
+
+        A function of (seed, step, position in the global batch); partners are positions, too.
+        """
         seed, batch = self.config.seed, self.config.batch_size
         distance = 1 + order.key("cutmix", seed, step, 0) % (batch - 1) if batch > 1 else 0
         mixed, lam, cy, cx = order.uniforms(order.key("cutmix", seed, step, 1), positions, 4).T
@@ -135,7 +138,7 @@ class Images:
 
     @staticmethod
     def add(sums: list[float], seen: list[tuple]) -> None:
-        """Add micro-batches to the sums [loss, top-1, top-5, images], one by one: where they are cut changes no bit."""
+        """Add micro-batches to the sums [loss, top-1, top-5, images]; how many at a time changes no bit."""
         losses, logits, labels = zip(*seen)
         scores, right = torch.cat(logits), torch.cat(labels)
         above = (scores > scores.gather(1, right[:, None])).sum(1)  # classes scored above the right one
@@ -151,7 +154,7 @@ class Images:
         loss, top1, top5, n = sums
         return {"loss": loss / n, "top1": 100 * top1 / n, "top5": 100 * top5 / n}
 
-    # evaluation ----------------------------------------------------------------------------------------------------
+    # evaluation -----------------------------------------------------------------------------------
 
     def open_split(self, split: str) -> int:
         """Make `score` read this split; returns its number of batches."""
@@ -159,7 +162,7 @@ class Images:
         return -(-len(self.scored[0]) // self.config.eval_batch_size)
 
     def score(self, model, k: int) -> dict[str, np.ndarray]:
-        """Batch k of the open split, a row for each image: id, label, pred, confidence, nll, top5 and the logits."""
+        """Batch k of the open split, a row for each image: scored_rows, id, top5 and outputs (the logits)."""
         start = k * self.config.eval_batch_size
         images, labels = (t[start : start + self.config.eval_batch_size] for t in self.scored)
         logits = model(self.normalise(images)).float()
@@ -184,7 +187,7 @@ class Images:
 
 
 def scored_rows(logits: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
-    """label, pred (int32), confidence of pred and nll of label (float32), for logits [N,classes] and labels [N]."""
+    """Of logits [N,classes] and labels [N]: label, pred (int32), pred's confidence, label's nll (float32)."""
     log_p = logits.log_softmax(1)
     best, pred = log_p.max(1)
     nll = -log_p.gather(1, labels[:, None])[:, 0]

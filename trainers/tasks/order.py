@@ -1,7 +1,7 @@
-"""Which samples, in which order, with which randomness: pure functions of (seed, epoch, step, id), at any world size.
+"""Which samples, in which order, with which randomness: functions of (seed, epoch, step, id), on any world.
 
-Everything random in training is a hash of what it belongs to (SplitMix64's finalizer, Steele et al., OOPSLA 2014),
-so there is no generator state to save, and library versions cannot change the order.
+Everything random in training is a hash of what it belongs to (SplitMix64's finalizer, Steele et al., OOPSLA
+2014): there is no generator state to save, and library versions cannot change the order.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from relaunch.trainers.tasks.images import scored_rows
 
 
 class Text:
-    """What the loop and the evaluation ask of a workload, for text (see trainers.images.Images)."""
+    """What the loop and the evaluation ask of a workload, for text (see tasks.images.Images)."""
 
     sums = 2
     best = "nll"
@@ -47,7 +47,7 @@ class Text:
         return (epoch * (len(self.stream) - 1) + i * self.bptt) * self.config.batch_size
 
     def batch(self, step: int, micro: int) -> tuple[Tensor, Tensor]:
-        """(words, next words), both int64 [bptt, B]: this rank's consecutive columns. The stream is never shuffled."""
+        """Words and next words, int64 [bptt, B]: this rank's consecutive columns, never shuffled."""
         i = step % self.steps_per_epoch * self.bptt
         part = order.share(self.config.batch_size, self.world, self.config.grad_accum_steps, self.rank, micro)
         end = min(i + self.bptt, len(self.stream) - 1)
@@ -61,7 +61,7 @@ class Text:
 
     @staticmethod
     def add(sums: list[float], seen: list[tuple]) -> None:
-        """Add micro-batches to the sums [nll, words], one by one: where they are cut changes no bit."""
+        """Add micro-batches to the sums [nll, words]; how many at a time changes no bit."""
         losses, words = zip(*seen)
         for loss, n in zip(torch.stack(losses).tolist(), words):
             sums[0] += loss * n
@@ -72,7 +72,7 @@ class Text:
         """nll (nats a word) and perplexity from sums."""
         return perplexity(sums[0] / sums[1])
 
-    # evaluation ----------------------------------------------------------------------------------------------------
+    # evaluation -----------------------------------------------------------------------------------
 
     def open_split(self, split: str) -> int:
         """Make `score` read this split, in windows of bptt words; returns its number of batches."""
@@ -89,7 +89,8 @@ class Text:
 
     def score(self, model, k: int) -> dict[str, np.ndarray]:
         """Batch k of the open split, a row for each word but the first: id (its position - 1), label, pred,
-        confidence, nll. Windows do not see each other; the shorter last one is a batch of its own."""
+        confidence, nll. Windows do not see each other; the shorter last one is a batch of its own.
+        """
         first = k * self.config.eval_batch_size
         last = min(first + self.config.eval_batch_size, self.windows)
         if first < self.windows:

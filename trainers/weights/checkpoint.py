@@ -3,8 +3,8 @@
     save(run, State(model, optimizer, meta), keep=3)
     state = load(newest_valid(run))
 
-A checkpoint is a folder `step-000001200` of model.safetensors, optimizer.safetensors, state.json and, written last,
-MANIFEST.json with the size and SHA-256 of each. It is written beside its place and renamed into it.
+A checkpoint is a folder `step-000001200` of model.safetensors, optimizer.safetensors, state.json and, written
+last, MANIFEST.json with the size and SHA-256 of each. It is written beside its place and renamed into it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
 
 @dataclass
 class State:
-    """Everything a run needs to go on. `meta` is state.json: step, best, open sums, threads, hashes (trainers.loop)."""
+    """Everything a run needs to go on.
+
+    `meta` is state.json: step, best, open sums, … (Training.meta makes it).
+    """
 
     model: dict[str, Tensor]
     optimizer: dict[str, Tensor]
@@ -48,9 +51,9 @@ class State:
 
 
 def save(run: RunDir, state: State, keep: int, protect: Set[int] = frozenset()) -> Path:
-    """Commit `state`, then drop all but the newest `keep`, the best and the protected steps. OSError on a full disk.
+    """Commit `state`; then drop all but the newest `keep`, the best and the steps `protect`.
 
-    Raises Failure 70 rather than commit a number that is not finite.
+    OSError on a full disk; Failure 70 rather than commit a number that is not finite.
     """
     from safetensors.torch import save as pack
 
@@ -86,6 +89,7 @@ def save(run: RunDir, state: State, keep: int, protect: Set[int] = frozenset()) 
 
 
 def aside(target: Path) -> Path:
+    """Where a checkpoint waits while another of the same step takes its place."""
     return target.with_name(f".{target.name}.old")
 
 
@@ -102,7 +106,7 @@ def recover(run: RunDir) -> None:
 
 
 def prune(run: RunDir, newest: int, keep: int, protect: Set[int]) -> None:
-    """Of the checkpoints up to step `newest`, which has just been committed: later ones are those that a resume found damaged."""
+    """Drop old checkpoints, as step `newest` is committed. Later ones stay: a resume found them damaged."""
     for path in [p for p in checkpoints(run) if step_of(p) <= newest][:-keep]:
         if step_of(path) not in protect:
             files.remove(path)
@@ -129,7 +133,7 @@ def verify(path: Path) -> dict:
 
 
 def newest_valid(run: RunDir) -> Path | None:
-    """The newest checkpoint that verifies; None if there is none at all, Failure 65 if there are and none is valid."""
+    """The newest checkpoint that verifies; None if there are none. Failure 65 if there are, and none does."""
     found = checkpoints(run)
     for path in reversed(found):
         try:
@@ -149,14 +153,17 @@ def newest_valid(run: RunDir) -> Path | None:
 
 
 def load(path: Path) -> State:
-    """Read a checkpoint that `verify` has passed."""
+    """Read a checkpoint that `verify` has passed. Failure 65 if it has gone since, as a training prunes."""
     from safetensors.torch import load_file
 
-    return State(load_file(path / FILES[0]), load_file(path / FILES[1]), files.read_json(path / FILES[2]))
+    try:
+        return State(load_file(path / FILES[0]), load_file(path / FILES[1]), files.read_json(path / FILES[2]))
+    except OSError as error:
+        raise Failure(DATA, f"{path} cannot be read any more ({error})", "run it again") from error
 
 
 def select(run: RunDir, selector: str | None) -> Path:
-    """The checkpoint of a run that `best`, a step, or None (the newest valid one) names. Failure 65 if it is not there."""
+    """A run's best checkpoint, that of a step, or (None) the newest valid one; else Failure 65."""
     newest = newest_valid(run)
     if newest is None:
         raise Failure(DATA, f"{run.path} has no checkpoint yet")

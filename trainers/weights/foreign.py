@@ -1,4 +1,4 @@
-"""Weights that others wrote: .pth.tar of pytorch/examples' imagenet script, bare state dicts, safetensors. Never unpickled.
+"""Weights that others wrote: .pth.tar of pytorch/examples, bare state dicts, safetensors. Code is not run.
 
 weights = read("model_best.pth.tar")
 """
@@ -19,7 +19,7 @@ WRAPPERS = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.com
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """The state dict in a file, on the CPU, its names as the bare model has them. Failure 65 if there is none to be had."""
+    """The state dict in a file, on the CPU, with the bare model's names. Failure 65 if there is none."""
     import torch
 
     loaded = read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
@@ -63,9 +63,8 @@ def read_pickle(path: Path):
         (scalar, "numpy.core.multiarray.scalar"),
     ]  # a best_acc1 of numpy
     try:
-        with torch.serialization.safe_globals(
-            harmless
-        ):  # mmap: the optimizer's half of the file is never read
+        with torch.serialization.safe_globals(harmless):
+            # mmap: the optimizer's half of the file is never read
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # a damaged pickle can fail in any way; torch's own advice is to run its code
         if found := re.search(r"GLOBAL (\S+)", str(error)):

@@ -1,4 +1,4 @@
-"""What a RUN argument names: a run's newest valid checkpoint, RUN@best, RUN@STEP, a checkpoint folder, or a foreign file.
+"""What RUN (its newest valid checkpoint), RUN@best, RUN@STEP, a checkpoint's folder or a weights file names.
 
 source = open_source("runs/first@best")
 """
@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Source:
-    """Weights and what is known of them. A foreign file knows nothing: `config`, `run` and `step` are None."""
+    """Weights and what is known of them.
+
+    Of a foreign file nothing is: `config`, `run` and `step` are None.
+    """
 
     name: str  # as typed
     path: Path  # of the checkpoint's folder, or of the file
@@ -36,6 +39,7 @@ class Source:
     run: RunDir | None = None
 
     def weights(self) -> dict[str, Tensor]:
+        """By name, on the CPU. Failure 65 if a foreign file holds none."""
         if self.meta:
             return checkpoint.load(self.path).model
         from relaunch.trainers.weights.foreign import read
@@ -44,7 +48,7 @@ class Source:
 
 
 def open_source(name: str) -> Source:
-    """Find and verify what `name` names. Failure 65 if it is not there or damaged. Nothing is unpickled here."""
+    """Find and verify what `name` names; reads no weights yet. Failure 65 if it is not there or damaged."""
     path, selector = rundir.find(name)
     if path.is_file():
         return Source(name, path, files.sha256(path))
@@ -73,7 +77,7 @@ def open_source(name: str) -> Source:
 
 
 def config_for(source: Source, workload_config: RunConfig | None) -> RunConfig:
-    """The config to read a source with: its own, or for foreign weights the one that the command line gave."""
+    """A source's own config, or for foreign weights the one that the command line gave; else Failure 64."""
     config = source.config or workload_config
     if config is None:
         raise Failure(
@@ -87,10 +91,10 @@ def config_for(source: Source, workload_config: RunConfig | None) -> RunConfig:
 def parse_described(
     parser: Parser, argv: list[str]
 ) -> tuple[argparse.Namespace, RunConfig | None, list[str]]:
-    """Parse a command that may describe foreign weights: `--workload NAME` and, in any order, that workload's flags.
+    """Parse a command that may describe foreign weights by `--workload NAME` and that workload's flags.
 
-    Returns what was typed, the config that describes them (None without --workload), and the words that say it
-    again: `--workload NAME --arch=net …`. Failure 64 for what neither `parser` nor the workload knows.
+    Returns what was typed, the config that describes them (None without --workload), and the words that say
+    so again: `--workload NAME --arch=net …`. Failure 64 for what neither `parser` nor the workload knows.
     """
     finder = Parser(prog=parser.prog, add_help=False)
     finder.add_argument("--workload")

@@ -27,7 +27,7 @@ def weights_of(model: nn.Module) -> dict[str, Tensor]:
 def load_weights(model: nn.Module, weights: dict[str, Tensor], origin: str) -> None:
     """Fill a model with weights by name; of a tensor that it has under two names, one is enough.
 
-    Failure 65 names the first thing that is missing, too many or of another shape; `origin` is what they are of.
+    Failure 65 names the first thing that is missing, too many or of another shape, and `origin`.
     """
     own, tied = model.state_dict(), dict[int, list[str]]()
     for name, tensor in own.items():

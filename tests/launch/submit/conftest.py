@@ -1,4 +1,4 @@
-"""What the tests of `relaunch submit` share: an empty folder to submit from, and what the command writes or refuses."""
+"""What the tests of `relaunch submit` share: an empty folder to submit from, and what the command writes."""
 
 import os
 

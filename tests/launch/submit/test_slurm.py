@@ -84,7 +84,9 @@ class Cluster:
 
     def end(self, job: str, seconds: float = 240) -> str:
         """The job's last state. One that waits after a requeue is told to wait no longer."""
-        waiting = None  # since when; a start within the second of the last one's end is refused ("Job credential revoked")
+        waiting = (
+            None  # since when; a start in the second of the last one's end is refused ("credential revoked")
+        )
 
         def look():
             nonlocal waiting
@@ -275,7 +277,7 @@ def undisturbed(cluster) -> str:
     [("main", "saved; requeued"), ("strict", "saved; not requeued by itself: JobState=COMPLETING")],
 )
 def test_preempted_comes_back_to_the_same_weights(cluster, undisturbed, partition, said):
-    """Given time to leave, the job requeues itself. Without (`strict`), SLURM does it, and what is saved within KillWait counts."""
+    """Given time to leave, the job requeues itself. `strict`: SLURM does; only KillWait is left to save."""
     name = f"preempted-{partition}"
     job = cluster.submit(*LONG, "--run", name, "--partition", partition, pace=0.1)
     cluster.reach(name, 20)

@@ -1,9 +1,5 @@
-"""What `relaunch submit slurm` writes, and what submit refuses to. No scheduler is started; stand-ins let the script run.
+"""What `relaunch submit slurm` writes, and what submit refuses. Stand-ins for SLURM let the script run."""
 
-Fixtures come from submitting.py.
-"""
-
-import json
 import os
 import re
 import shlex
@@ -14,54 +10,11 @@ import pytest
 import yaml
 
 from relaunch.data_prep.errors import Failure
-from relaunch.launch import PROGRAM, command
-from relaunch.launch.submit import describe, queue, slurm
-from relaunch.trainers.config import parse
-from relaunch.trainers.rundir import RunDir
-from rigs.submitting import DIGITS, refused, relaunch
+from relaunch.launch import PROGRAM
+from relaunch.launch.submit import describe, slurm
+from rigs.submitting import DIGITS, SRUN, digits_as, directives, rehearse
 
 HOSTILE = 'x\'; touch hacked; echo $(id) `id` "$HOME" \\'
-
-
-def directives(script: str) -> dict[str, str]:
-    found = re.findall(r"^#SBATCH --([\w-]+)(?:=(.*))?$", script, re.MULTILINE)
-    return {name: value.strip('"') for name, value in found}
-
-
-def rehearse(script: str, **programs: str) -> tuple[int, str]:
-    """Run the script with stand-ins for SLURM's commands; returns its code and everything that was said."""
-    folder = Path("programs")
-    folder.mkdir(exist_ok=True)
-    programs = {
-        "scontrol": "case $* in show*hostnames*) echo n1;; *requeue*) echo REQUEUED $2;; *) echo JobState=${STATE:-RUNNING};; esac",
-        "module": "echo module $*",
-        **programs,
-    }
-    for name, body in programs.items():
-        (folder / name).write_text(f"#!/bin/bash\n{body}\n")
-        (folder / name).chmod(0o755)
-    environment = {
-        "PATH": f"{folder.absolute()}:{os.environ['PATH']}",
-        "SLURM_JOB_ID": "20007",
-        "SLURM_JOB_NODELIST": "n[1-2]",
-        "SLURM_NODEID": "1",
-        "SLURM_CPUS_PER_TASK": "2",
-    }
-    done = subprocess.run(
-        ["bash", "-c", script],
-        env=environment | {k: v for k, v in os.environ.items() if k in ("COUNT", "STATE")},
-        capture_output=True,
-        text=True,
-        timeout=20,
-    )
-    return done.returncode, done.stdout + done.stderr
-
-
-# the stand-in for srun runs what follows its own options, as a node would
-SRUN = 'while [[ $1 == --* ]]; do shift; done; [ "$1" != true ] || exit ${TRUE:-0}; "$@"'
-
-
-# slurm -----------------------------------------------------------------------------------------------------------------
 
 
 def test_a_job_on_two_nodes(written):
@@ -127,16 +80,7 @@ def test_a_job_on_two_nodes(written):
     assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
 
 
-def digits_as(name: str) -> str:
-    """A packed set of images that needs no download; returns its name."""
-    from rigs.stand_in import small_set
-
-    Path("data").mkdir(exist_ok=True)
-    small_set(Path("data"), name)
-    return name
-
-
-def test_each_node_gets_its_own_rank_and_the_same_meeting_place(written):
+def test_each_node_gets_its_own_rank_and_the_same_rendezvous(written):
     script = written("slurm", *DIGITS, "--nodes", 2, "--time", 5)
     code, said = rehearse(
         script.replace(f"({shlex.quote(describe.sys.executable)} {shlex.quote(PROGRAM)}", "(echo LAUNCH"),
@@ -195,7 +139,10 @@ def test_a_lost_node_is_requeued(written):
 def test_a_launcher_that_failed_outranks_those_that_were_stopped_for_it(written):
     """srun ends with the highest code: 75 is above 69, and would bring back a job that can never begin."""
     script = written("slurm", *DIGITS, "--time", 5, "--nodes", 2)
-    both = '[[ $* != *true ]] || exit 0; while [[ $1 == --* ]]; do shift; done; worst=0; for n in 0 1; do SLURM_NODEID=$n "$@"; c=$?; [ $c -le $worst ] || worst=$c; done; exit $worst'
+    both = (
+        "[[ $* != *true ]] || exit 0; while [[ $1 == --* ]]; do shift; done; worst=0; "
+        'for n in 0 1; do SLURM_NODEID=$n "$@"; c=$?; [ $c -le $worst ] || worst=$c; done; exit $worst'
+    )
     for codes, seen in (("75 75", 75), ("75 69", 69), ("0 0", 0), ("75 1", 1), ("0 76", 76), ("75 137", 137)):
         launcher = f"#!/bin/bash\nset -- {codes}\nshift $SLURM_NODEID\nexit $1\n"
         Path("launcher").write_text(launcher)
@@ -249,127 +196,6 @@ def test_nothing_of_the_users_is_read_by_a_shell(written):
     )
 
 
-@pytest.mark.parametrize(
-    "words",
-    [["--name", "a\nb"], ["--partition", "a\n#SBATCH --x"], ["--account", 'a" --x'], ["--run", "a\nb"]],
-)
-def test_a_line_break_in_a_directive(words):
-    assert "line break" in refused("slurm", *DIGITS, "--time", "5", *words)
-
-
-def test_the_environment_is_an_allow_list_without_secrets(written, monkeypatch):
-    for name, value in {
-        "HF_HOME": "/hf",
-        "NCCL_DEBUG": "INFO",
-        "NCCL_SECRET_KEY": "s3cret",
-        "AWS_KEY": "s3cret",
-        "HF_TOKEN": "s3cret",
-        "EDITOR": "vi",
-    }.items():
-        monkeypatch.setenv(name, value)
-    for script in (
-        written("slurm", *DIGITS, "--time", 5, "--env", "HF_TOKEN"),
-        written("sheet", *DIGITS, "--user", "a", "--env", "HF_TOKEN"),
-        written(
-            "kubernetes",
-            *DIGITS,
-            "--image",
-            "i",
-            "--volume",
-            "c:/runs",
-            "--run",
-            "/runs/x",
-            "--env",
-            "HF_TOKEN",
-        ),
-    ):
-        assert (
-            "s3cret" not in script
-            and "HF_TOKEN" in script
-            and "AWS_KEY" not in script
-            and "EDITOR" not in script
-        )
-    assert {"HF_HOME", "NCCL_DEBUG", "HF_TOKEN", "PATH"} <= set(
-        directives(written("slurm", *DIGITS, "--time", 5, "--env", "HF_TOKEN"))["export"].split(",")
-    )
-    assert "write a secret down" in refused("slurm", *DIGITS, "--time", "5", "--env", "HF_TOKEN=s3cret")
-    assert "not set here" in refused("slurm", *DIGITS, "--time", "5", "--env", "NEVER_SET")
-    assert "not the name" in refused("slurm", *DIGITS, "--time", "5", "--env", "A-B=1")
-
-
-def test_the_signal_comes_ahead_by_what_checkpoints_took(tmp_path):
-    run = RunDir(tmp_path / "r")
-    assert slurm.ahead(run, 3600) == slurm.AHEAD and slurm.ahead(run, 120) == 30
-    for step, span in (
-        (1, 10),
-        (2, 40),
-    ):  # s from the model's file to the manifest; the model is as large as the optimizer
-        folder = run.checkpoint(step)
-        folder.mkdir(parents=True)
-        for name, at in (("model.safetensors", 0), ("optimizer.safetensors", span), ("MANIFEST.json", span)):
-            (folder / name).write_bytes(b"x" * 1000)
-            os.utime(folder / name, (1e9 + at, 1e9 + at))
-    assert slurm.ahead(run, 36000) == 60 + 3 * 80
-    assert slurm.ahead(run, 600) == 150
-
-
-@pytest.mark.parametrize(
-    "text, seconds",
-    [("90", 5400), ("5:30", 330), ("4:00:00", 14400), ("1-12", 129600), ("2-00:30:00", 174600)],
-)
-def test_times(text, seconds):
-    assert describe.seconds(text) == seconds
-
-
-def test_the_site_file(written):
-    Path("site.yaml").write_text(
-        "partition: gpu\naccount: lab\nmodules: [cuda]\nlines: ['ulimit -l unlimited']\ndirectives: [--mem=64G]\n"
-        "container: apptainer exec --nv {image}\npython: python3.11\n"
-    )
-    script = written(
-        "slurm", *DIGITS, "--time", 5, "--site", "site.yaml", "--partition", "debug", "--image", "a b.sif"
-    )
-    found = directives(script)
-    assert (found["partition"], found["account"], found["mem"]) == (
-        "debug",
-        "lab",
-        "64G",
-    )  # a flag is over the file
-    assert (
-        "\nulimit -l unlimited\n" in script
-        and "COMMAND=(apptainer exec --nv 'a b.sif' python3.11 " + shlex.quote(PROGRAM) + " train" in script
-    )
-    Path("site.yaml").write_text("partion: gpu\n")
-    assert "did you mean partition?" in refused("slurm", *DIGITS, "--time", "5", "--site", "site.yaml")
-    Path("site.yaml").write_text("modules: cuda\n")
-    assert "modules is not a list" in refused("slurm", *DIGITS, "--time", "5", "--site", "site.yaml")
-
-
-def test_a_sheets_data_and_run_are_the_platforms_however_they_were_typed(written):
-    where = ["python3", "launch/__main__.py", "train", "mnist", "--config", "1gpu", "--data", "/data/a/mnist"]
-    where += ["--run", "/output/r", "--resume", "auto"]
-    for root in (["--data_root", "X"], ["--data-root=X"], ["--data_root=X"], ["--data-root", "X"], []):
-        for run in (["--run", "r"], ["--run=r"]):
-            line = written("sheet", "mnist", "--user", "a", *root, *run).splitlines()
-            line = next(words for words in line if words.startswith("cd /code && exec "))
-            assert shlex.split(line)[4:] == where
-            assert command.without([*root, *run, "-b", "8"], "--data-root", "--run") == ["-b", "8"]
-
-
-def test_resuming_needs_to_know_which_run():
-    for kind in (["slurm", "--time", "5"], ["sheet", "--user", "a"]):
-        assert "--resume auto needs --run" in refused(kind[0], *DIGITS, *kind[1:], "--resume", "auto")
-
-
-def test_a_submitted_run_that_is_begun_is_checked_with_its_own_config(written):
-    run = RunDir("runs/r")
-    run.path.mkdir(parents=True)
-    run.config.write_text(json.dumps(parse(["mnist", "-b", "9", "--data", "digits"]).config.to_json()))
-    typed = ["slurm", "mnist", "--time", 5, "--run", "r", "--config", "cpu2", "--num-processes", 3]
-    assert "--num-processes 3" in written(*typed)  # 64, the default, would not divide
-    assert "--lr 7.0 differs from this run's" in refused(*map(str, typed), "--lr", "7")
-
-
 def test_other_weights_are_only_begun_with(written):
     with pytest.raises(Failure, match="no run or checkpoint 'runs/first'"):
         written("slurm", *DIGITS, "--time", 5, "--run", "tuned", "--resume", "runs/first@best")
@@ -382,44 +208,11 @@ def test_other_weights_are_only_begun_with(written):
     assert "--run runs/tuned --resume auto" in rehearse(script, srun=say)[1]
 
 
-WRONG = [
-    (["slurm", *DIGITS], "how long"),
-    (["slurm", "mnits", "--time", "5"], "did you mean mnist"),
-    (["slurm", *DIGITS, "--time", "soon"], "not a time"),
-    (["slurm", *DIGITS, "--time", "5", "--epocs", "3"], "did you mean --epochs"),
-    (["slurm", *DIGITS, "--time", "5", "--nodes", "0"], "from 1 up"),
-    (["slurm", *DIGITS, "--time", "5", "--gpus-per-node", "8"], "trains on the CPU"),
-    (["slurm", *DIGITS, "--time", "5", "--machine-rank", "1"], "itself"),
-    (["slurm", *DIGITS, "--time", "5", "-b", "100", "--nodes", "3"], "does not divide"),
-    (["slurm", *DIGITS, "--time", "5", "--sweep", "sed=1,2"], "did you mean --seed"),
-    (["slurm", *DIGITS, "--time", "5", "--sweep", "seed=1,,2"], "FLAG=A,B,C"),
-    (["slurm", *DIGITS, "--time", "5", "--nodes", "2", "--emulate"], "one machine"),
-    (["slrum"], "did you mean slurm"),
-    (["kubernetes", *DIGITS], "needs an image"),
-    (["kubernetes", *DIGITS, "--image", "i"], "gone with its pod"),
-    (["kubernetes", *DIGITS, "--image", "i", "--volume", "runs"], "CLAIM:PATH"),
-    (["sheet", *DIGITS, "--user", "a", "--nodes", "2"], "do not know of each other"),
-    (["sheet", *DIGITS, "--user", "../b"], "not a name"),
-    (["sheet", *DIGITS], "--user"),
-]
-
-
-@pytest.mark.parametrize("words, expected", WRONG, ids=[expected for _, expected in WRONG])
-def test_mistakes_are_one_line(words, expected):
-    assert expected in refused(*words)
-
-
-def test_help(capsys):
-    assert relaunch(["submit", "--help"]) == 0 and "kubernetes" in capsys.readouterr().out
-    for kind, flag in (("slurm", "--sweep"), ("kubernetes", "--pytorchjob"), ("sheet", "--from-task")):
-        assert relaunch(["submit", kind, "--help"]) == 0 and flag in capsys.readouterr().out
-    for verb in ("status", "logs", "cancel"):
-        assert relaunch([verb, "--help"]) == 0 and "JOB" in capsys.readouterr().out
-    assert queue.main("status", ["--help"]) == 0
-
-
 def test_no_tensors_are_needed():
-    code = f"import sys; from relaunch.launch import submit; submit.main({['slurm', *DIGITS, '--time', '5']}); sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys; from relaunch.launch import submit; "
+        f"submit.main({['slurm', *DIGITS, '--time', '5']}); sys.exit('torch' in sys.modules)"
+    )
     done = subprocess.run(
         [describe.sys.executable, "-c", code],
         capture_output=True,

@@ -1,16 +1,19 @@
-"""What `relaunch submit kubernetes | sheet` writes: manifests as the published API has them, and forms to paste."""
+"""What `relaunch submit kubernetes | sheet` writes: manifests of the published API, and forms to paste."""
 
 import json
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 import yaml
 
+from relaunch.launch.processes import listens
 from relaunch.launch.submit import kubernetes
 from rigs import kubernetes_api
 
-# kubernetes ------------------------------------------------------------------------------------------------------------
+# kubernetes ---------------------------------------------------------------------------------------
 
 PODS = [
     "--image",
@@ -131,11 +134,13 @@ def test_the_shell_of_a_pytorchjob_passes_the_stop_on(written):
         words, env={"PATH": f"{Path.cwd()}:/usr/bin:/bin"}, stdout=subprocess.PIPE, text=True
     ) as shell:
         assert shell.stdout.readline() == "ready\n"
+        while not listens(shell.pid, signal.SIGTERM):  # the program may be ready before the shell is
+            time.sleep(0.01)
         shell.terminate()
         assert shell.wait(10) == 203
 
 
-# sheet -----------------------------------------------------------------------------------------------------------------
+# sheet --------------------------------------------------------------------------------------------
 
 
 def test_a_sheet_with_the_platforms_paths(written):
@@ -157,7 +162,10 @@ def test_a_sheet_with_the_platforms_paths(written):
         "--epochs",
         5,
     )
-    command = "cd /code && exec python3 launch/__main__.py train cifar10 --config 8gpu --epochs 5 --num-processes 4 --data /data/anna/cifar10 --run /output/first --resume auto"
+    command = (
+        "cd /code && exec python3 launch/__main__.py train cifar10 --config 8gpu --epochs 5 --num-processes "
+        "4 --data /data/anna/cifar10 --run /output/first --resume auto"
+    )
     assert (
         "GPUs:           4" in text
         and "Node type:      a100" in text

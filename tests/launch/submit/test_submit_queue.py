@@ -47,7 +47,10 @@ def test_status_from_whoever_still_knows(scheduler, capsys):
     Path("runs/r").mkdir()
     RunDir("runs/r").write_status("preempted", 75, 120, "stopped by SIGUSR1, and saved")
     gone = "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1"
-    record = "echo 'JobId=7 JobName=r JobState=COMPLETED Reason=None Dependency=(null) Requeue=1 Restarts=2 BatchFlag=1 Reboot=0 ExitCode=0:0'"
+    record = (
+        "echo 'JobId=7 JobName=r JobState=COMPLETED Reason=None Dependency=(null) Requeue=1 Restarts=2 "
+        "BatchFlag=1 Reboot=0 ExitCode=0:0'"
+    )
     for programs, expected in (
         ({"squeue": "echo '7|PENDING|Resources, '"}, "job 7: PENDING (Resources)"),
         ({"squeue": gone, "scontrol": record}, "job 7: COMPLETED (came back 2 times, exit code 0)"),
@@ -85,15 +88,18 @@ def test_status_from_whoever_still_knows(scheduler, capsys):
     "said, expected",
     [
         (
-            "sbatch: error: invalid partition specified: nope\nsbatch: error: Batch job submission failed: Invalid partition name specified",
+            "sbatch: error: invalid partition specified: nope\n"
+            "sbatch: error: Batch job submission failed: Invalid partition name specified",
             "sinfo -s",
         ),
         (
-            "sbatch: error: Batch job submission failed: Invalid account or account/partition combination specified",
+            "sbatch: error: Batch job submission failed: "
+            "Invalid account or account/partition combination specified",
             "--account NAME",
         ),
         (
-            "sbatch: error: Batch job submission failed: Requested time limit is invalid (missing or exceeds some limit)",
+            "sbatch: error: Batch job submission failed: "
+            "Requested time limit is invalid (missing or exceeds some limit)",
             "less --time",
         ),
     ],

@@ -85,6 +85,11 @@ def test_signals_are_real(do, relaunch_env):
     child.returncode = 0  # it was waited for here
 
 
+def test_a_kill_at_the_start(start, relaunch_env, monkeypatch):
+    monkeypatch.setenv("RELAUNCH_FAULT", "start,do=kill")
+    assert start(*NET).end().code == -signal.SIGKILL and not (relaunch_env / "run").exists()
+
+
 def test_a_kill_before_a_commit_leaves_the_checkpoint_before(start, train, relaunch_env, monkeypatch):
     """A real process, killed with all files of a checkpoint written and none committed."""
     monkeypatch.setenv("RELAUNCH_FAULT", "save=8,do=kill")

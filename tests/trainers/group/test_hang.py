@@ -1,4 +1,4 @@
-"""A rank that hangs or dies, on one machine, with real processes: one line that names it, the right code, nobody left."""
+"""A rank hangs or dies, on one machine, for real: one line names it, the code is right, nobody stays."""
 
 import json
 import os
@@ -112,8 +112,8 @@ def test_a_rank_that_dies_is_named_within_seconds(group, do, victim):
 
 
 @pytest.mark.slow
-def test_the_engine_alone_says_it_too(group):
-    """Plain `accelerate launch`: one of those left prints the line; accelerate ends the stopped one when its time is up."""
+def test_accelerate_alone_says_it_too(group):
+    """Plain `accelerate launch`: one of those left prints the line; accelerate ends the stopped one."""
     code, errors, _ = group("stop", 0, supervised=False)
     assert code == 1 and len(ours(errors)) == 1 and ours(errors)[0].startswith("relaunch: 76 rank 0 (on ")
 
@@ -161,14 +161,15 @@ def test_a_killed_rank_costs_a_restart_and_no_bits(relaunch_env):
     )
 
 
-# parts of it --------------------------------------------------------------------------------------------------------------
+# parts of it --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "text, means",
     [
         (
-            "[x/third_party/gloo/gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 6000ms for recv operation to complete",
+            "[x/third_party/gloo/gloo/transport/tcp/unbound_buffer.cc:78] "
+            "Timed out waiting 6000ms for recv operation to complete",
             TIMED_OUT,
         ),
         ("Application timeout caused pair closure", TIMED_OUT),
@@ -177,7 +178,8 @@ def test_a_killed_rank_costs_a_restart_and_no_bits(relaunch_env):
             CLOSED,
         ),
         (
-            "[x/third_party/gloo/gloo/transport/tcp/pair.cc:545] Read error [127.0.0.1]:36051: Connection reset by peer",
+            "[x/third_party/gloo/gloo/transport/tcp/pair.cc:545] "
+            "Read error [127.0.0.1]:36051: Connection reset by peer",
             CLOSED,
         ),
         ("mat1 and mat2 shapes cannot be multiplied", None),

@@ -93,7 +93,7 @@ def test_several_cpu_processes_that_turned_out_to_be_one():
     assert "several processes were asked for and accelerate started one" in line and "cpu2.yaml" in line
 
 
-# one process, and what ranks do together --------------------------------------------------------------------------------------
+# one process, and what ranks do together ----------------------------------------------------------
 
 
 @pytest.fixture
@@ -141,7 +141,8 @@ def run(argv):
                 raise Failure(65, f"rank {rank} cannot", "mend it")
             return r.rank
         return work
-    seen = [r.agree(r.rank), r.sum([0.1, r.rank]), r.gather(r.rank), r.broadcast(r.rank), r.on_rank_0(lambda: ("rank", r.rank)), r.on_every_rank(lambda: r.rank)]
+    seen = [r.agree(r.rank), r.sum([0.1, r.rank]), r.gather(r.rank), r.broadcast(r.rank)]
+    seen += [r.on_rank_0(lambda: ("rank", r.rank)), r.on_every_rank(lambda: r.rank)]
     for ask, rank in ((r.on_rank_0, 0), (r.on_every_rank, 0), (r.on_every_rank, 2)):
         try:
             ask(fails_on(rank))

@@ -18,7 +18,7 @@ def make(sets, command: str, rank: int = 0, world: int = 1):
     return make_task(config, open_packed(config.data, sets), CPU, rank, world)
 
 
-# the functions themselves ---------------------------------------------------------------------------------------------------
+# the functions themselves -------------------------------------------------------------------------
 
 
 def test_an_order_is_a_function_of_seed_and_epoch():
@@ -62,7 +62,7 @@ def test_shares_tile_the_batch_and_each_rank_has_a_consecutive_part(world, accum
     assert {len(part) for of_rank in parts for part in of_rank} == {batch // world // accumulation}
 
 
-# batches ---------------------------------------------------------------------------------------------------------------------
+# batches ------------------------------------------------------------------------------------------
 
 AUGMENTED = "cifar10 --arch net --batch-size 24 --crop 4 --flip --cutmix 0.7"
 STREAM = "wikitext2 --batch-size 24"

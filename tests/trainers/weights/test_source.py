@@ -1,10 +1,13 @@
-"""What a command line says of weights that say nothing themselves."""
+"""What a command line says of weights that say nothing themselves; a checkpoint that goes away."""
+
+import shutil
 
 import pytest
 
 from relaunch.data_prep.errors import Failure
 from relaunch.trainers import diff, evaluate
-from relaunch.trainers.weights.source import parse_described
+from relaunch.trainers.weights.source import open_source, parse_described
+from rigs.stand_in import commit, small_set
 
 
 def described(verb, line: str):
@@ -67,3 +70,12 @@ def test_mistakes(line, said):
     with pytest.raises(Failure) as failure:
         parse_described(evaluate.parser(), line.split())
     assert failure.value.line().startswith(f"relaunch: {said}")
+
+
+def test_a_checkpoint_that_is_pruned_before_it_is_read(tmp_path):
+    run, _, _ = commit(tmp_path / "run", "mnist", small_set(tmp_path, "mnist"))
+    source = open_source(str(run.path))
+    shutil.rmtree(source.path)
+    with pytest.raises(Failure, match="cannot be read any more") as failure:
+        source.weights()
+    assert failure.value.code == 65 and "\n" not in failure.value.line()
