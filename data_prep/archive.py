@@ -14,7 +14,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
@@ -186,9 +186,8 @@ class Tar(Source):
 
     @contextmanager
     def _open(self):
-        opener = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}.get(
-            _start(self.path)[:2], open
-        )
+        openers: dict[bytes, Callable] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
+        opener = openers.get(_start(self.path)[:2], open)
         with opener(self.path, "rb") as stream, self._tar(stream) as archive:
             yield archive
 

@@ -25,7 +25,7 @@ TRAIN = [f"data_batch_{k}" for k in range(1, 6)]
 
 def find(source: Source) -> dict | None:
     """File name -> batch name, if all seven files are there."""
-    names = {}
+    names: dict[str, str] = {}
     for name in source.sizes:
         if (batch := name.rpartition("/")[2]) in (*TRAIN, "test_batch", "batches.meta"):
             names.setdefault(batch, name)
@@ -57,7 +57,7 @@ def _batch(name: str, content: dict) -> tuple[np.ndarray, np.ndarray]:
         and len(labels) == len(pixels)
         and all(type(label) is int for label in labels)
     )
-    if not good:
+    if pixels is None or not good:
         raise Failure(
             DATA,
             f"{name} does not hold N labels and N rows of 3,072 bytes",

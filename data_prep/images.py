@@ -33,7 +33,8 @@ def measure(streams: list[Iterator], total: int, size: int | None, show: bool) -
 
     Failure 64 if they differ in size and no `size` is given, 65 naming those that are not images.
     """
-    first, grey, broken = None, True, []
+    first: tuple[str, tuple[int, int]] | None = None  # the first image's name and (height, width)
+    grey, broken = True, []
     with Progress("looking at the images", total, "images", show) as progress:
         for stream in streams:
             for batch in _mapped(_header, stream):
@@ -54,7 +55,10 @@ def measure(streams: list[Iterator], total: int, size: int | None, show: bool) -
                         )
                 progress.add(len(batch))
     _refuse(broken)
-    height, width = (size, size) if size else first[1]
+    if size:
+        return size, size, 1 if grey else 3
+    assert first, "recipes refuse a source without images"
+    height, width = first[1]
     return height, width, 1 if grey else 3
 
 

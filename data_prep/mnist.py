@@ -27,7 +27,7 @@ URLS = {name: [MIRROR + name] for name in PUBLISHED}
 
 def find(source: Source) -> dict | None:
     """File name -> (split, kind), if all four files are there."""
-    roles = {}
+    roles: dict[tuple[str, str], str] = {}
     for name in source.sizes:
         if match := re.search(r"(?:^|/)(train|t10k)-(images|labels)[-.]idx[13]-ubyte(\.gz)?$", name):
             roles.setdefault(("train" if match[1] == "train" else "test", match[2]), name)
@@ -47,11 +47,8 @@ def read_idx(name: str, content: bytes) -> np.ndarray:
     """uint8 [N,H,W] or [N]. Failure 65 if the header and the number of bytes disagree."""
     data = gunzip(name, content) if name.endswith(".gz") else content
     dimensions = 3 if "images" in name.rpartition("/")[2] else 1
-    sizes = (
-        np.frombuffer(data[4 : 4 + 4 * dimensions], ">u4").astype(int)
-        if len(data) >= 4 + 4 * dimensions
-        else []
-    )
+    header = data[4 : 4 + 4 * dimensions]
+    sizes = np.frombuffer(header[: len(header) // 4 * 4], ">u4").astype(int)
     if len(sizes) != dimensions or data[:4] != bytes([0, 0, 8, dimensions]):
         raise Failure(
             DATA, f"{name} is not an IDX file of {dimensions}-dimensional bytes", "download it again"

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 _pressed: list[int] = []  # Ctrl-C inside `ctrl_c_between_batches`
 
@@ -40,7 +41,8 @@ class Progress:
 
     def __init__(self, what: str, total: int | None, unit: str, show: bool):
         self.what, self.total, self.unit, self.show = what, total, unit, show
-        self.done, self.bar, self.last = 0, None, time.monotonic()
+        self.done, self.last = 0, time.monotonic()
+        self.bar: Any = None  # tqdm's, on a terminal
 
     def __enter__(self):
         if self.show and sys.stderr.isatty():

@@ -26,7 +26,7 @@ def find(source: Source) -> dict | None:
     marker = next((name for name in source.sizes if name.endswith(TEXTS[2])), None)
     if marker is None:
         return None
-    prefix, roles = marker.removesuffix(TEXTS[2]), {}
+    prefix, roles = marker.removesuffix(TEXTS[2]), dict[str, tuple[str, str | None]]()
     for name in source.sizes:
         inner = name.removeprefix(prefix) if name.startswith(prefix) else ""
         parts = inner.split("/")

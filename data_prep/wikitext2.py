@@ -20,7 +20,7 @@ FILES = {"wiki.train.tokens": "train", "wiki.valid.tokens": "val", "wiki.test.to
 
 def find(source: Source) -> dict | None:
     """File name -> split, if all three files are there."""
-    names = {}
+    names: dict[str, str] = {}
     for name in source.sizes:
         if (file := name.rpartition("/")[2]) in FILES:
             names.setdefault(FILES[file], name)

@@ -67,7 +67,7 @@ def split(argv: list[str]) -> tuple[dict, list[str]]:
 
 def words(typed: dict) -> list[str]:
     """The launcher's flags again, as they would be typed."""
-    found = []
+    found: list[str] = []
     for action in flags()._actions:
         if action.dest in typed:
             found += (

@@ -22,10 +22,9 @@ class Parser(argparse.ArgumentParser):
 
     beside: tuple[Parser, ...] = ()  # that read other flags of the same line: a mistyped one may be theirs
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(
-            *args, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs
-        )
+    def __init__(self, **kwargs):
+        kwargs |= {"allow_abbrev": False, "formatter_class": argparse.RawDescriptionHelpFormatter}
+        super().__init__(**kwargs)
 
     def error(self, message):
         if message.startswith("unrecognized arguments: "):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,15 +50,15 @@ class State:
     meta: dict
 
 
-def save(run: RunDir, state: State, keep: int, protect: set[int] = frozenset()) -> Path:
+def save(run: RunDir, state: State, keep: int, protect: Set[int] = frozenset()) -> Path:
     """Commit `state`; then drop all but the newest `keep`, the best and the steps `protect`.
 
     OSError on a full disk; Failure 70 rather than commit a number that is not finite.
     """
     from safetensors.torch import save as pack
 
-    for part in (state.model, state.optimizer):
-        for name, tensor in part.items():
+    for tensors in (state.model, state.optimizer):
+        for name, tensor in tensors.items():
             if tensor.is_floating_point() and not tensor.isfinite().all():
                 raise Failure(
                     DIVERGED,
@@ -104,7 +105,7 @@ def recover(run: RunDir) -> None:
         files.remove(part)
 
 
-def prune(run: RunDir, newest: int, keep: int, protect: set[int]) -> None:
+def prune(run: RunDir, newest: int, keep: int, protect: Set[int]) -> None:
     """Drop old checkpoints, as step `newest` is committed. Later ones stay: a resume found them damaged."""
     for path in [p for p in checkpoints(run) if step_of(p) <= newest][:-keep]:
         if step_of(path) not in protect:

@@ -78,13 +78,14 @@ def open_source(name: str) -> Source:
 
 def config_for(source: Source, workload_config: RunConfig | None) -> RunConfig:
     """A source's own config, or for foreign weights the one that the command line gave; else Failure 64."""
-    if source.config is None and workload_config is None:
+    config = source.config or workload_config
+    if config is None:
         raise Failure(
             USAGE,
             f"{source.path} says nothing of its model",
             "add --workload NAME, and its --arch and --data if they are not the default",
         )
-    return source.config or workload_config
+    return config
 
 
 def parse_described(

@@ -29,7 +29,7 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], origin: str) -> N
 
     Failure 65 names the first thing that is missing, too many or of another shape, and `origin`.
     """
-    own, tied = model.state_dict(), {}
+    own, tied = model.state_dict(), dict[int, list[str]]()
     for name, tensor in own.items():
         tied.setdefault(tensor.data_ptr(), []).append(name)
     filled = dict(weights)
