@@ -32,12 +32,12 @@ class Metrics:
     def __init__(self, run: RunDir, resumed_step: int):
         from torch.utils.tensorboard import SummaryWriter
 
-        self.file = open(run.metrics, "a")
         # two writers with the same tags share a chart; readers drop what a killed run logged after purge_step
         self.writers = {
             split: SummaryWriter(str(run.tensorboard / split), purge_step=resumed_step + 1)
             for split in ("train", "val")
         }
+        self.file = open(run.metrics, "a")
         self.complained = set()
 
     def log(self, record: dict) -> None:

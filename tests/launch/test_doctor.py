@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from relaunch.data_prep import packed
+from relaunch.data_prep import recipes
 from relaunch.data_prep.errors import Failure
 from relaunch.launch import command, doctor, draft, plan, processes, start
 from relaunch.trainers.config import parse
@@ -33,7 +33,7 @@ def begun(name: str, *words: str) -> RunDir:
 def test_a_resumed_run_is_planned_and_estimated_as_it_is(relaunch_env, capsys, resume):
     """Not with the defaults of its workload, and not on the workload's own data."""
     begun("first", "mnist", "--data", "digits", "-b", "48", "--optimizer", "sgd", "--momentum", "0")
-    packed.open_packed("digits", Path("packed"))
+    recipes.ensure("digits", Path("packed"))
     first = ["mnist", "--config", "cpu", "--run", "first", "--resume", resume, "--data-root", "packed"]
     assert start.main("train", [*first, "--dry-run"]) == 0
     said = {line[:14].strip(): line[14:] for line in capsys.readouterr().out.splitlines()}

@@ -7,7 +7,7 @@ import shlex
 import pytest
 
 from relaunch.data_prep.errors import Failure
-from relaunch.launch import start
+from relaunch.launch import command as launcher
 from relaunch.trainers import rundir
 from relaunch.trainers.begin import Beginning, begin, command_to_go_on
 from relaunch.trainers.config import merge_resumed, parse
@@ -160,6 +160,6 @@ def test_the_command_to_go_on_starts_what_was_started(monkeypatch):
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     plain = f"relaunch train mnist --num-processes 2 --mixed-precision bf16 {end}"
     assert command("mnist") == plain
-    typed, rest = start.split(["mnist", "--config", "my own.yaml", "--emulate", "--lr", "1"])
-    monkeypatch.setenv("RELAUNCH_FLAGS", shlex.join(start.words(typed)))
+    typed, rest = launcher.split(["mnist", "--config", "my own.yaml", "--emulate", "--lr", "1"])
+    monkeypatch.setenv("RELAUNCH_FLAGS", shlex.join(launcher.words(typed)))
     assert command(*rest) == f"relaunch train mnist --lr 1 --config 'my own.yaml' --emulate {end}"
