@@ -78,14 +78,6 @@ def words(typed: dict) -> list[str]:
     return found
 
 
-def without(words: list[str], *flags: str) -> list[str]:
-    """The words less these flags and their values, in whatever way they were spelled."""
-    parser = Parser(add_help=False, argument_default=argparse.SUPPRESS)
-    for flag in flags:
-        parser.add_argument(flag)
-    return parser.parse_known_args(words)[1]
-
-
 def job(rest: list[str], *others: Parser) -> config.Job:
     """The job, with its mistakes found now: seconds before torch would be there.
 

@@ -49,7 +49,7 @@ def run_with_restarts(todo: plan.Plan, run: RunDir | None, limit: int) -> superv
             if run is None:
                 return dataclasses.replace(end, fix="run the same command again")
             crashes.append(crash(end.what, run))
-            again = f"to go on: the same command with --run {run.path} --resume auto"
+            again = f"to go on: the same command with --run {run.argument} --resume auto"
             alone = accelerate.machines == 1 or limit > 0
             reason = (
                 "asked to stop"

@@ -118,7 +118,7 @@ def show(run: RunDir) -> str:
     if damaged := records.damaged(run):
         rows.append(("damaged", f"{', '.join(damaged)} cannot be read"))
     if s.state in ("preempted", "stopped", "crashed", "failed"):
-        rows.append(("go on", f"relaunch train {config.get('workload')} --run {run.path} --resume auto"))
+        rows.append(("go on", f"relaunch train {config.get('workload')} --run {run.argument} --resume auto"))
     return "\n".join(f"{name:12}{value}" for name, value in rows)
 
 
@@ -143,8 +143,8 @@ def main_runs(argv: list[str]) -> int:
             raise Failure(USAGE, "relaunch runs show needs a run", "relaunch runs lists them")
         print(show(found(args.run)))
         return 0
-    runs = sorted(rundir.ROOT.glob("*/config.json"), key=lambda p: p.stat().st_mtime)
-    print(table([summarise(RunDir(p.parent)) for p in runs]) if runs else "no runs under runs/ yet")
+    runs = rundir.runs()
+    print(table([summarise(run) for run in runs]) if runs else "no runs under runs/ yet")
     return 0
 
 

@@ -7,7 +7,6 @@ Reads the runs that are there and writes nothing.
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 from dataclasses import dataclass
@@ -15,8 +14,9 @@ from pathlib import Path
 
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import USAGE, Failure
-from relaunch.trainers import rundir
+from relaunch.trainers import records, rundir
 from relaunch.trainers.config import Job, RunConfig, merge_resumed
+from relaunch.trainers.flags import without
 from relaunch.trainers.rundir import RunDir
 
 AUTO = "auto"
@@ -81,15 +81,11 @@ def taken(path: Path) -> bool:
 
 def needs_run(workload: str) -> tuple[str, str]:
     """What is wrong with `--resume auto` alone, and the run that was probably meant."""
-    fitting = [
-        RunDir(path.parent)
-        for path in rundir.ROOT.glob("*/config.json")
-        if said(path, "workload") == workload
-    ]
+    fitting = [run for run in rundir.runs() if records.config(run).get("workload") == workload]
     if not fitting:
         return f"--resume auto needs --run, and no run of {workload} is here", "add --run NAME"
-    open_ones = [run for run in fitting if said(run.status, "state") != "done"]
-    newest = max(open_ones or fitting, key=lambda run: run.config.stat().st_mtime)
+    open_ones = [run for run in fitting if records.status(run).get("state") != "done"]
+    newest = (open_ones or fitting)[-1]
     kind = "newest unfinished" if open_ones else "newest"
     return (
         f"--resume auto needs --run; the {kind} run of {workload} here is {newest.path.name}",
@@ -97,27 +93,13 @@ def needs_run(workload: str) -> tuple[str, str]:
     )
 
 
-def said(path: Path, key: str):
-    """What a JSON file of a run says; None if it is damaged or not there."""
-    try:
-        return json.loads(path.read_text())[key]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
 # going on ---------------------------------------------------------------------------------------------------
 
 
 def command_to_go_on(argv: tuple[str, ...], run: RunDir) -> str:
     """What to type to go on with a run that `WORKLOAD --flag value …` began."""
-    kept, rest = [], iter(argv)
-    for word in rest:
-        if word.split("=", 1)[0].replace("_", "-") not in ("--run", "--resume", "--stop-after"):
-            kept.append(word)
-        elif "=" not in word:
-            next(rest, None)  # its value
-    folder = str(run.path) if "/" in str(run.path) else f"./{run.path}"
-    return shlex.join(["relaunch", "train", *kept, *launcher_flags(), "--run", folder, "--resume", AUTO])
+    words = [*without(argv, "--run", "--resume", "--stop-after"), *launcher_flags()]
+    return f"relaunch train {shlex.join(words)} --run {run.argument} --resume {AUTO}"
 
 
 def launcher_flags() -> list[str]:

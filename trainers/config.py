@@ -1,6 +1,6 @@
 """What a run is asked to be: one frozen, validated config, parsed once and kept as RUN/config.json.
 
-    from trainers.config import parse
+    from relaunch.trainers.config import parse
     job = parse(["cifar10", "--arch", "net_bn", "--epochs", "10"])
 
 Never imports torch: the command line reads defaults and help from here.

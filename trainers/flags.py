@@ -10,6 +10,7 @@ import argparse
 import math
 import types
 import typing
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Literal
 
@@ -51,6 +52,14 @@ class Parser(argparse.ArgumentParser):
                 name = action.option_strings[0] if action.option_strings else action.metavar
                 raise Failure(USAGE, f"{name} is empty", "give it a value, or leave it out")
         return found, rest
+
+
+def without(words: Sequence[str], *flags: str) -> list[str]:
+    """The words less these flags and their values, in whatever way they were spelled."""
+    parser = Parser(add_help=False, argument_default=argparse.SUPPRESS)
+    for flag in flags:
+        parser.add_argument(flag)
+    return parser.parse_known_args(list(words))[1]
 
 
 def flag(name: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -31,6 +32,11 @@ class RunDir:
         self.stop = self.path / "STOP"
         self._lock: TextIO | None = None
         self._began = 0.0  # of time.monotonic(), had all starts of the run been this one
+
+    @property
+    def argument(self) -> str:
+        """The run as a shell gives it to --run: a bare name would lie under runs/."""
+        return shlex.quote(str(self.path) if "/" in str(self.path) else f"./{self.path}")
 
     def begun(self) -> bool:
         return self.config.exists()
@@ -112,6 +118,13 @@ def locate(name: str) -> Path:
     return Path(name) if "/" in name or name in (".", "..") else ROOT / name
 
 
+def runs() -> list[RunDir]:
+    """The runs under runs/, the one begun last at the end."""
+    return [
+        RunDir(path.parent) for path in sorted(ROOT.glob("*/config.json"), key=lambda p: p.stat().st_mtime)
+    ]
+
+
 def find(source: str) -> tuple[Path, str | None]:
     """What RUN, RUN@best, RUN@STEP or a path names: (existing file or folder, selector).
 
@@ -123,7 +136,7 @@ def find(source: str) -> tuple[Path, str | None]:
     for path in (locate(name), Path(name)):  # a run first, whatever folder has the same name
         if path.exists():
             return path, selector
-    known = sorted(p.parent.name for p in ROOT.glob("*/config.json"))[-5:]
+    known = [run.path.name for run in runs()[-5:]]
     raise Failure(
         DATA,
         f"no run or checkpoint {name!r}",

@@ -21,7 +21,7 @@ from relaunch.launch.facts import Facts
 from relaunch.launch.submit.surroundings import Site, checked, site
 from relaunch.trainers import config, rundir
 from relaunch.trainers.begin import AUTO, begin
-from relaunch.trainers.flags import Parser
+from relaunch.trainers.flags import Parser, without
 from relaunch.trainers.rundir import RunDir
 
 REQUEUES = 20  # each brings one time limit's worth of training: more is a job that nobody looks after
@@ -186,7 +186,7 @@ def parse(kind: str, argv: list[str]) -> Job:
     gpus = given.gpus if given.gpus is not None else 0 if shape.use_cpu or "emulate" in typed else local
     return Job(
         name=name,
-        words=(*command.without(words, "--run", "--resume"), *added),
+        words=(*without(words, "--run", "--resume"), *added),
         run=str(run),
         weights=weights,
         nodes=shape.machines,

@@ -12,9 +12,9 @@ import shlex
 from pathlib import Path
 
 from relaunch.data_prep.errors import USAGE, Failure
-from relaunch.launch import command
 from relaunch.launch.submit.describe import Job
 from relaunch.launch.submit.surroundings import checked, environment
+from relaunch.trainers.flags import without
 
 
 def block(job: Job) -> str:
@@ -35,7 +35,7 @@ def block(job: Job) -> str:
         "python3",
         "launch/__main__.py",
         "train",
-        *command.without(list(job.words), "--data", "--data-root"),
+        *without(job.words, "--data", "--data-root"),
         "--data",
         source,
         "--run",

@@ -139,7 +139,7 @@ def test_a_stop_prints_the_command_to_go_on(train, relaunch_env, capsys, folder)
     for at in 5, None:
         *_, stopped, line = capsys.readouterr().out.splitlines()
         assert ": stopped by --stop-after, and saved, step " in stopped
-        assert line.startswith("to go on: relaunch train cifar10 --arch net --batch-size 8 --max_steps 9 ")
+        assert line.startswith("to go on: relaunch train cifar10 --arch net --batch-size 8 --max-steps 9 ")
         words = shlex.split(line.removeprefix("to go on: relaunch train "))
         assert words.count("--run") == words.count("--resume") == 1 and "--stop-after" not in words
         assert train(*words, *(["--stop-after", at] if at else [])) == (75 if at else 0)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from relaunch.launch import PROGRAM, command
+from relaunch.launch import PROGRAM
 from relaunch.launch.submit import describe, queue, slurm
+from relaunch.trainers import flags
 from relaunch.trainers.config import parse
 from relaunch.trainers.rundir import RunDir
 from rigs.submitting import DIGITS, directives, refused, relaunch
@@ -119,7 +120,7 @@ def test_a_sheets_data_and_run_are_the_platforms_however_they_were_typed(written
             line = written("sheet", "mnist", "--user", "a", *root, *run).splitlines()
             line = next(words for words in line if words.startswith("cd /code && exec "))
             assert shlex.split(line)[4:] == where
-            assert command.without([*root, *run, "-b", "8"], "--data-root", "--run") == ["-b", "8"]
+            assert flags.without([*root, *run, "-b", "8"], "--data-root", "--run") == ["-b", "8"]
 
 
 def test_resuming_needs_to_know_which_run():
