@@ -76,15 +76,10 @@ def ways(place: Place, verb: str, *rest: str) -> dict[str, tuple[Path | None, li
 def every(*names: str):
     """The parameters (place, way) of a test, for these ways or all."""
     trees = {"wheel": "relaunch", "copy": "code", "beside": "code"}
-    return pytest.mark.parametrize(
-        "name, way",
-        [
-            pytest.param(name, way, id=f"{name}-{way.replace(' ', '-')}")
-            for name, tree in trees.items()
-            for way in ways(Place(Path(tree), Path()), "train")
-            if not names or way in names
-        ],
-    )
+    of = {name: ways(Place(Path(tree), Path()), "train") for name, tree in trees.items()}
+    found = [(name, way) for name in of for way in of[name] if not names or way in names]
+    ids = [f"{name}-{way.replace(' ', '-')}" for name, way in found]
+    return pytest.mark.parametrize("name, way", found, ids=ids)
 
 
 def run(words: list, where: Path, code: int = 0, **variables: str) -> str:
@@ -113,10 +108,9 @@ def environment(folder: Path) -> Path:
     (packages / "marker.py").write_text(MARKER)
     dependencies = [path for path in sys.path if path.endswith("-packages")]
     (packages / "dependencies.pth").write_text("\n".join(["import marker", *dependencies]))
-    accelerate = folder / "bin/accelerate"
     program = "from accelerate.commands.accelerate_cli import main; main()"
-    accelerate.write_text(f"#!{folder}/bin/python\n{program}\n")
-    accelerate.chmod(0o755)
+    (folder / "bin/accelerate").write_text(f"#!{folder}/bin/python\n{program}\n")
+    (folder / "bin/accelerate").chmod(0o755)
     return folder / "bin"
 
 
@@ -142,8 +136,7 @@ def copy(home, tracked) -> Path:
 
 @pytest.fixture(scope="session")
 def wheel(home, copy) -> Path:
-    source = home / "source"  # building writes into it
-    shutil.copytree(copy, source)
+    source = shutil.copytree(copy, home / "source")  # building writes into it
     words = ("wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", home / "wheels", source)
     run([sys.executable, "-m", "pip", *words], home)
     [made] = (home / "wheels").glob("*.whl")
@@ -212,9 +205,9 @@ def use(places, elsewhere, tmp_path, data, monkeypatch):
 
 def test_the_wheel_holds_what_the_tree_holds(wheel, tracked):
     held = set(zipfile.ZipFile(wheel).namelist())
-    ours = {name for name in held if ".dist-info/" not in name}
     folders = tuple(f"{part}/" for part in PARTS)
-    assert ours == {f"relaunch/{name}" for name in tracked if name.startswith(folders)}
+    listed = {f"relaunch/{name}" for name in tracked if name.startswith(folders)}
+    assert {name for name in held if ".dist-info/" not in name} == listed
     assert any(re.search(r"\.dist-info/.*LICENSE$", name) for name in held)
 
 
@@ -263,14 +256,12 @@ def test_a_tree_is_itself_behind_a_link(program, places, use, tmp_path, elsewher
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("config", ["cpu", "cpu2"])
 @every()
-@pytest.mark.timeout(600)
 def test_a_training_uses_its_own_tree(name, way, config, use, tmp_path):
     if config == "cpu2" and (name == "copy" or way.startswith("python")):
-        pytest.skip(
-            "python alone starts one process; a copy differs from one beside another in nothing that counts"
-        )
+        pytest.skip("python alone starts one process; a copy is as one beside another")
     use(name, way, "train", *TRAIN, "--run", str(tmp_path / "run"), config=config)
     assert status(tmp_path / "run")["state"] == "done"
     plan = json.loads((tmp_path / "run/plan.json").read_text())

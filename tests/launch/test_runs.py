@@ -168,7 +168,9 @@ def test_a_crashed_group_is_started_again(tmp_path, deaths, progress, code, star
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory):
-    return tmp_path_factory.mktemp("launch")
+    folder = tmp_path_factory.mktemp("launch")
+    assert finish(relaunch(folder, "prep", "digits"))[0] == 0  # what is refused may be refused for its size
+    return folder
 
 
 def relaunch(here, *argv: str, **kwargs) -> subprocess.Popen:

@@ -5,7 +5,6 @@
 Trainings are slowed down to a known pace, so that a scheduler has the time to interrupt them on any machine.
 """
 
-import hashlib
 import json
 import re
 import subprocess
@@ -16,7 +15,10 @@ from pathlib import Path
 import pytest
 
 from relaunch.launch import PROGRAM, platforms
+from relaunch.trainers import records
+from relaunch.trainers.rundir import RunDir
 from rigs import slurm
+from rigs.runs import sha256
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
@@ -51,18 +53,9 @@ class Cluster:
             "lines: ['echo devices=$CUDA_VISIBLE_DEVICES']\n"
             + (f"directives: [--nodelist={on}]\n" if on else "")
         )
-        said = self.relaunch(
-            "submit",
-            "slurm",
-            *small,
-            *words,
-            "--time",
-            time,
-            "--submit",
-            "--site",
-            site,
-            *(["--env", f"RELAUNCH_FAULT=step=*,do=sleep:{pace}"] if pace else []),
-        )
+        slow = ["--env", f"RELAUNCH_FAULT=step=*,do=sleep:{pace}"] if pace else []
+        job = ["submit", "slurm", *small, *words, "--time", time, "--submit", "--site", site, *slow]
+        said = self.relaunch(*job)
         return re.match(r"job (\d+)", said).group(1)
 
     def state(self, job: str) -> str:
@@ -73,18 +66,15 @@ class Cluster:
 
     def end(self, job: str, seconds: float = 240) -> str:
         """The job's last state. One that waits after a requeue is told to wait no longer."""
-        waiting = (
-            None  # since when; a start in the second of the last one's end is refused ("credential revoked")
-        )
+        waiting = None  # since when: a start in the second of the last one's end is refused
 
         def look():
             nonlocal waiting
             state = self.state(job)
             waiting = waiting or time.monotonic() if state == "PENDING" and self.restarts(job) else None
             if waiting and time.monotonic() > waiting + 3:
-                self.rig.run(
-                    "scontrol", "update", f"jobid={job}", "StartTime=now", "TimeLimit=10", check=False
-                )
+                now = f"update jobid={job} StartTime=now TimeLimit=10"
+                self.rig.run("scontrol", *now.split(), check=False)
             return state if state in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL") else None
 
         try:
@@ -108,23 +98,11 @@ class Cluster:
 
     def reach(self, name: str, step: int):
         """Wait until the run has logged this step."""
-        metrics = self.run_of(name) / "metrics.jsonl"
-        self.rig.wait(
-            lambda: (
-                metrics.exists()
-                and any(
-                    json.loads(line)["step"] >= step
-                    for line in metrics.read_text().splitlines()
-                    if line.endswith("}")
-                )
-            ),
-            120,
-        )
+        run = RunDir(self.run_of(name))
+        self.rig.wait(lambda: any(record["step"] >= step for record in records.metrics(run)), 120)
 
     def weights(self, name: str, step: int) -> str:
-        return hashlib.sha256(
-            (self.run_of(name) / f"checkpoints/step-{step:09d}/model.safetensors").read_bytes()
-        ).hexdigest()
+        return sha256(RunDir(self.run_of(name)).checkpoint(step) / "model.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -139,21 +117,8 @@ def cluster(tmp_path_factory):
 @pytest.fixture(scope="module")
 def limited(cluster):
     """A job whose time limit falls into its training. It waits for it while other tests run."""
-    return cluster.submit(
-        "--config",
-        "cpu",
-        "--epochs",
-        "30",
-        "--max-steps",
-        "900",
-        "--save-every",
-        "200",
-        "--run",
-        "limited",
-        time="2",
-        pace=0.1,
-        on="n1",
-    )
+    words = "--config cpu --epochs 30 --max-steps 900 --save-every 200 --run limited"
+    return cluster.submit(*words.split(), time="2", pace=0.1, on="n1")
 
 
 def test_refusals_are_the_schedulers_own_words_in_one_line(cluster, limited):

@@ -11,6 +11,7 @@ import pytest
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, STORAGE, Failure
 from relaunch.trainers.compare import predictions
+from rigs import REPOSITORY
 from rigs.predicted import CLASSES, N, scored, write
 
 
@@ -147,3 +148,16 @@ def test_a_place_that_cannot_be_written_to_is_one_line(tmp_path, monkeypatch):
         with pytest.raises(Failure) as failure:
             write(tmp_path / "out", scored())
         assert (failure.value.code, failure.value.fix) == (STORAGE, fix)
+
+
+def test_a_file_of_the_first_version_is_read(tmp_path):
+    """The fixture holds what 0.1.0 put into one; the Parquet around it is not made by our writer."""
+    recorded = json.loads((REPOSITORY / "tests/fixtures/v0.1/predictions.json").read_text())
+    rows, facts = recorded["rows"], recorded["facts"]
+    top5 = pa.FixedSizeListArray.from_arrays(pa.array(np.ravel(rows.pop("top5")), pa.int32()), 3)
+    columns = {name: pa.array(values, recorded["types"][name]) for name, values in rows.items()}
+    table = pa.table(columns | {"top5": top5}).replace_schema_metadata({"relaunch": json.dumps(facts)})
+    pq.write_table(table, tmp_path / "test-000000040.parquet")
+    read = predictions.read(tmp_path / "test-000000040.parquet")
+    assert read.pred.tolist() == rows["pred"] and read.nll.tolist() == rows["nll"]
+    assert read.top5.shape == (6, 3) and read.facts == {k: v for k, v in facts.items() if k != "sha256"}
