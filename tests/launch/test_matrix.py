@@ -13,7 +13,8 @@ import time
 
 import pytest
 
-from relaunch.launch import processes, restart
+from relaunch.launch import processes
+from relaunch.trainers import records
 from relaunch.trainers.rundir import RunDir
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -63,7 +64,7 @@ def begin(here, run: str, world: int) -> subprocess.Popen:
 
 
 def weights(run: RunDir) -> list[str]:
-    newest = run.checkpoint(restart.newest(run))
+    newest = run.checkpoint(records.newest(run))
     return [
         hashlib.sha256((newest / name).read_bytes()).hexdigest()
         for name in ("model.safetensors", "optimizer.safetensors")
@@ -91,7 +92,7 @@ def reached(run: RunDir, launcher: subprocess.Popen, phase: str) -> bool:
     if phase == "step":
         return len(rows) >= 7
     if phase == "checkpoint":  # a folder that is being written, or one that has just been
-        return any(run.checkpoints.glob("*")) and restart.newest(run) < 10
+        return any(run.checkpoints.glob("*")) and (records.newest(run) or 0) < 10
     return any('"epoch_loss"' in row for row in rows) and not any('"split": "val"' in row for row in rows)
 
 
@@ -138,7 +139,7 @@ def test_stop(here, undisturbed, how, world, phase):
     assert code == {"STOP": 78, "SIGKILL": -9}.get(how, 75), text
     if phase != "start":
         assert (status["state"], status["code"]) == (("stopped", 78) if how == "STOP" else ("preempted", 75))
-        assert restart.newest(run) == status["step"] > 0
-    print(f"{how} {world} {phase}: code {code}, saved at step {restart.newest(run)}")
+        assert records.newest(run) == status["step"] > 0
+    print(f"{how} {world} {phase}: code {code}, saved at step {records.newest(run)}")
     assert begin(here, name, world).wait(timeout=200) == 0, (here / f"{name}.log").read_text()
     assert weights(run) == expected
