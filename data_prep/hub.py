@@ -99,9 +99,8 @@ class Hub:
                     if split in self.splits
                 },
             )
-        names = getattr(
-            self.splits["train"].features[self.columns["label"]], "names", None
-        )  # of a ClassLabel
+        label = self.splits["train"].features[self.columns["label"]]
+        names = getattr(label, "names", None)  # of a ClassLabel
         labels = {split: list(rows[self.columns["label"]]) for split, rows in self.splits.items()}
         if not all(isinstance(label, (int, str)) for values in labels.values() for label in values):
             raise Failure(

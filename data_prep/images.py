@@ -16,12 +16,9 @@ from relaunch.data_prep.progress import Progress
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 BATCH = (
-    256  # images in flight; as 256 photographs of 12 megapixels are 9 GB decoded, each worker crops its own
+    256  # images in flight: 256 photographs of 12 megapixels are 9 GB decoded, so each worker crops its own
 )
-MAX_PIXELS, MAX_ASPECT = (
-    100_000_000,
-    100,
-)  # a small file can claim to be a huge image, or become one when resized
+MAX_PIXELS, MAX_ASPECT = 100_000_000, 100  # a small file can claim, or become when resized, a huge image
 
 
 def is_image(name: str) -> bool:

@@ -21,9 +21,8 @@ def pack(writer) -> dict:
 
     splits: dict[str, list[list[str]]] = {"train": [], "val": [], "test": []}
     share = {"train": 8, "val": 1, "test": 1}
-    for topic in sorted(
-        topics, key=lambda topic: (-len(topics[topic]), topic)
-    ):  # large ones first: even shares
+    # large ones first: even shares
+    for topic in sorted(topics, key=lambda topic: (-len(topics[topic]), topic)):
         # the split that is furthest behind its share
         split = min(splits, key=lambda split: sum(map(len, splits[split])) / share[split])
         # a word, or a run of one sign: the rows of * and - under headings are one token

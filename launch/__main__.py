@@ -82,9 +82,8 @@ def run(argv: list[str]) -> int:
 
         return queue.main(verb, rest)
     sys.stdout.flush()
-    os.execv(
-        sys.executable, [sys.executable, PROGRAM, verb, *rest]
-    )  # these need torch: hand the process over
+    # the others need torch: hand the process over
+    os.execv(sys.executable, [sys.executable, PROGRAM, verb, *rest])
 
 
 def main() -> int:

@@ -86,9 +86,8 @@ def has_address(name: str) -> bool:
 def is_free(port: int) -> bool:
     """Whether nobody here listens on a port."""
     with socket.socket() as s:
-        s.setsockopt(
-            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-        )  # connections of an ended run linger for a minute
+        # connections of an ended run linger for a minute
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             s.bind(("", port))
         except OSError:

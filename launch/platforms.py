@@ -31,9 +31,8 @@ class Nodes:
 def find(env: Mapping[str, str]) -> Nodes | None:
     """The platform's facts; None on a machine of its own. Failure 64 for what no platform writes."""
     for platform, marks, count, rank, address, port, gpus in TABLE:
-        if all(mark in env for mark in marks.split()) and not (
-            "LOCAL_RANK" in env and platform == "Kubernetes"
-        ):  # there a process's
+        a_process_s = "LOCAL_RANK" in env and platform == "Kubernetes"  # there the names are not a machine's
+        if all(mark in env for mark in marks.split()) and not a_process_s:
             tasks = number(env, "SLURM_STEP_NUM_TASKS", 0)
             if platform == "SLURM" and tasks > number(env, count, 1):
                 raise Failure(

@@ -98,10 +98,7 @@ def start(command, environment: dict[str, str], output: IO | None = None) -> sub
     parent = os.getpid()
 
     def in_child():
-        for s in (
-            signal.SIGUSR1,
-            signal.SIGUSR2,
-        ):  # a scheduler signals everybody: accelerate would die of it
+        for s in (signal.SIGUSR1, signal.SIGUSR2):  # a scheduler signals all: accelerate would die of it
             signal.signal(s, signal.SIG_IGN)
         processes.die_with_parent(parent)
 

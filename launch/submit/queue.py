@@ -100,15 +100,8 @@ KNOW = (  # who may still know a job, and what in their lines is its number, sta
 )
 
 
-LEFT = (
-    "PENDING",
-    "RUNNING",
-    "SUSPENDED",
-    "CONFIGURING",
-    "COMPLETING",
-    "REQUEUE",
-    "STOPPED",
-)  # to be cancelled
+# states in which there is something to cancel
+LEFT = tuple("PENDING RUNNING SUSPENDED CONFIGURING COMPLETING REQUEUE STOPPED".split())
 
 
 def standing(job: str) -> list[tuple[str, str]]:
