@@ -73,13 +73,17 @@ def ways(place: Place, verb: str, *rest: str) -> dict[str, tuple[Path | None, li
     }
 
 
-def every(*names: str):
-    """The parameters (place, way) of a test, for these ways or all."""
+def every(*names: str) -> list[tuple[str, str]]:
+    """(place, way) of a test, for these ways or all."""
     trees = {"wheel": "relaunch", "copy": "code", "beside": "code"}
     of = {name: ways(Place(Path(tree), Path()), "train") for name, tree in trees.items()}
-    found = [(name, way) for name in of for way in of[name] if not names or way in names]
-    ids = [f"{name}-{way.replace(' ', '-')}" for name, way in found]
-    return pytest.mark.parametrize("name, way", found, ids=ids)
+    return [(name, way) for name in of for way in of[name] if not names or way in names]
+
+
+# two processes: not for python alone, and a copy is as one beside another
+TRAININGS = [(name, way, "cpu") for name, way in every()] + [
+    (name, way, "cpu2") for name, way in every() if name != "copy" and not way.startswith("python")
+]
 
 
 def run(words: list, where: Path, code: int = 0, **variables: str) -> str:
@@ -116,8 +120,8 @@ def environment(folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def tracked() -> list[str]:
-    listed = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    return [name for name in listed.stdout.split() if (REPOSITORY / name).is_file()]
+    listed = subprocess.check_output(["git", "ls-files"], cwd=REPOSITORY, text=True).split()
+    return [name for name in listed if (REPOSITORY / name).is_file()]
 
 
 @pytest.fixture(scope="session")
@@ -149,11 +153,8 @@ def places(home, copy, wheel) -> dict[str, Place]:
     words = ("install", "--no-deps", "--no-index", "--quiet", wheel)
     run([sys.executable, "-m", "pip", "--python", full / "python", *words], home)
     [packages] = (home / "full").glob("lib/python*/site-packages")
-    return {
-        "wheel": Place(packages / "relaunch", full),
-        "copy": Place(copy, bare),
-        "beside": Place(copy, full),
-    }
+    installed = Place(packages / "relaunch", full)
+    return {"wheel": installed, "copy": Place(copy, bare), "beside": Place(copy, full)}
 
 
 @pytest.fixture(scope="session")
@@ -213,14 +214,15 @@ def test_the_wheel_holds_what_the_tree_holds(wheel, tracked):
 
 def test_relaunch_is_installed_only_where_it_is_said_to_be(places):
     program = "from importlib.util import find_spec as f; print(bool(f('relaunch')), bool(f('torch')))"
-    for name, installed in (("copy", False), ("beside", True), ("wheel", True)):
-        assert run([places[name].bin / "python", "-c", program], Path("/")) == f"{installed} True\n"
+    for name in places:
+        said = run([places[name].bin / "python", "-c", program], Path("/"))
+        assert said == f"{name != 'copy'} True\n"
 
 
 # which tree, and what of the current folder -----------------------------------------------------------------
 
 
-@every("relaunch", "launch", "launch by path")
+@pytest.mark.parametrize("name, way", every("relaunch", "launch", "launch by path"))
 def test_the_command_line_uses_its_own_tree(name, way, use):
     assert "cd /code" in use(name, way, "submit", "sheet", "mnist", "--user", "anna")
 
@@ -257,11 +259,8 @@ def test_a_tree_is_itself_behind_a_link(program, places, use, tmp_path, elsewher
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("config", ["cpu", "cpu2"])
-@every()
+@pytest.mark.parametrize("name, way, config", TRAININGS)
 def test_a_training_uses_its_own_tree(name, way, config, use, tmp_path):
-    if config == "cpu2" and (name == "copy" or way.startswith("python")):
-        pytest.skip("python alone starts one process; a copy is as one beside another")
     use(name, way, "train", *TRAIN, "--run", str(tmp_path / "run"), config=config)
     assert status(tmp_path / "run")["state"] == "done"
     plan = json.loads((tmp_path / "run/plan.json").read_text())
@@ -270,7 +269,7 @@ def test_a_training_uses_its_own_tree(name, way, config, use, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@every("relaunch", "launch by path")
+@pytest.mark.parametrize("name, way", every("relaunch", "launch by path"))
 def test_what_follows_a_training_uses_its_own_tree(name, way, use, places, elsewhere, tmp_path):
     """Each of these starts others: diff an evaluation, that one a process or two."""
     program = ways(places[name], "train", *TRAIN)[way][1]
