@@ -44,17 +44,18 @@ class Host:
 
     def start(self, *command, environment: dict[str, str]) -> subprocess.Popen:
         """Start a program here; its output goes into NAME.out and NAME.err beside the host's folder."""
-        logs = [open(self.folder.with_name(f"{self.name}.{kind}"), "a") for kind in ("out", "err")]
+        logs = [self.folder.with_name(f"{self.name}.{kind}") for kind in ("out", "err")]
         shell = ["unshare", "--uts", "sh", "-c", f'hostname {self.name}; cd "$0"; exec "$@"']
         inside = [*shell, str(self.folder), *map(str, command)]
-        return subprocess.Popen(
-            ["ip", "netns", "exec", self.space, *inside],
-            stdin=subprocess.DEVNULL,
-            stdout=logs[0],
-            stderr=logs[1],
-            env=environment,
-            start_new_session=True,
-        )
+        with open(logs[0], "a") as out, open(logs[1], "a") as err:
+            return subprocess.Popen(
+                ["ip", "netns", "exec", self.space, *inside],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                env=environment,
+                start_new_session=True,
+            )
 
     def said(self, kind: str = "err") -> str:
         path = self.folder.with_name(f"{self.name}.{kind}")
