@@ -239,6 +239,7 @@ def test_a_port_that_is_taken_is_one_line(pair):
     )
     assert not (pair.hosts[0].folder / "runs").exists()
     holder.terminate()
+    holder.wait(10)
 
 
 # without hosts ------------------------------------------------------------------------------------
