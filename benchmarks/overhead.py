@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from relaunch.data_prep.packed import open_packed
 from relaunch.data_prep.writer import Writer
-from relaunch.trainers.build import make_model, make_optimizer, make_task
+from relaunch.trainers.build import make_batches, make_model, make_optimizer
 from relaunch.trainers.config import parse
 from relaunch.trainers.group.runtime import Runtime
 from relaunch.trainers.loop import Training
@@ -43,16 +43,16 @@ def pack(folder: Path) -> None:
 
 
 def ours(config, packed, runtime, folder: Path) -> Training:
-    task = make_task(config, packed, runtime.device)
-    model = make_model(config, packed)
+    batches = make_batches(config, packed, runtime.device)
+    model = make_model(config, packed.sizes)
     return Training(
-        config, {}, runtime, task, model, make_optimizer(config, model), RunDir(folder), None, None
+        config, {}, runtime, packed, batches, model, make_optimizer(config, model), RunDir(folder), None
     )
 
 
 def bare(config, packed):
     """A function that does n steps."""
-    model = make_model(config, packed)
+    model = make_model(config, packed.sizes)
     optimizer = make_optimizer(config, model)
     pixels = torch.from_numpy(packed.images("train")).permute(0, 3, 1, 2)
     x = pixels.float().div(255).sub(0.5).div(0.25).contiguous()  # [N,C,H,W]

@@ -20,6 +20,7 @@ import numpy as np
 
 from relaunch.data_prep.errors import DATA, USAGE, Failure
 from relaunch.data_prep.files import sha256
+from relaunch.data_prep.sizes import sizes
 
 SCHEMA = 1
 FLAG = "--data-root ROOT"  # names another place to whatever packs; prep calls it --out as well
@@ -47,6 +48,7 @@ class Packed:
         self.mean: list[float] = meta["mean"]  # per channel of the train images, 0..1
         self.std: list[float] = meta["std"]
         self.splits: dict[str, int] = {split: facts["count"] for split, facts in meta["splits"].items()}
+        self.sizes = sizes(meta)
 
     def check_split(self, split: str) -> None:
         """Failure 64 if the set has no such split."""
@@ -81,6 +83,10 @@ class Packed:
     def vocab(self) -> list[str]:
         """The words, by token id."""
         return (self.path / "vocab.txt").read_text("utf-8").split("\n")[:-1]
+
+    def names(self) -> list[str]:
+        """What its labels are called: classes, or words."""
+        return self.vocab() if self.kind == "text" else self.classes
 
     def _array(self, split: str, filename: str) -> np.ndarray:
         self.check_split(split)

@@ -48,7 +48,7 @@ def data(settings: config.RunConfig, root: str | None) -> str:
     from relaunch.data_prep import packed
 
     known = draft.data_of(settings, root)
-    if known.train is None:
+    if known.sizes is None:
         return f"{known.name} will be packed at the start"
     try:
         packed.verify(packed.open_packed(settings.data, packed.data_root(root)))
@@ -58,7 +58,7 @@ def data(settings: config.RunConfig, root: str | None) -> str:
             f"{error.filename} belongs to somebody else and cannot be read",
             "ask its owner for read access",
         ) from error
-    return f"{known.where}: {known.train:,} in train, hash verified"
+    return f"{known.where}: {known.sizes.counts['train']:,} in train, hash verified"
 
 
 def port(accelerate: accelerate_config.AccelerateConfig) -> str:

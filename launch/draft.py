@@ -13,9 +13,10 @@ import time
 
 from relaunch.data_prep.errors import Failure
 from relaunch.launch import accelerate_config, command, estimate, facts, plan, platforms, preflight
-from relaunch.trainers import PROGRAM, config, records, rundir
+from relaunch.trainers import PROGRAM, config, records, rundir, workloads
 from relaunch.trainers.begin import AUTO, Beginning, begin
 from relaunch.trainers.rundir import RunDir
+from relaunch.trainers.tasks.task import check_data
 
 
 def beginning(job: config.Job, machine_rank: int) -> Beginning:
@@ -47,10 +48,9 @@ def data_of(settings: config.RunConfig, root: str | None) -> plan.Data:
         return plan.Data(name=settings.data, where=str(folder))
     found = packed.open_packed(settings.data, folder)
     found.check_split("train")
-    rest = tuple((split, n) for split, n in found.splits.items() if split != "train")
-    return plan.Data(
-        name=found.name, where=str(found.path), hash=found.hash, train=found.splits["train"], rest=rest
-    )
+    work = workloads.load(settings.workload)
+    check_data(work.name, work.task, found.sizes)
+    return plan.Data(name=found.name, where=str(found.path), hash=found.hash, sizes=found.sizes)
 
 
 def size_of(todo: plan.Plan, root: str | None) -> estimate.Size | None:
@@ -58,7 +58,7 @@ def size_of(todo: plan.Plan, root: str | None) -> estimate.Size | None:
 
     A model that cannot be built for this data is the Failure that training would end with.
     """
-    if todo.data is None or todo.data.train is None:
+    if todo.data is None or todo.data.sizes is None:
         return None
     words = ["summary", "--json", "--settings", json.dumps(todo.config.to_json())]
     words += ["--data-root", root] if root else []

@@ -11,9 +11,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from relaunch.data_prep.sizes import Sizes
 from relaunch.launch.accelerate_config import AccelerateConfig
 from relaunch.launch.facts import Facts
-from relaunch.trainers import PROGRAM
+from relaunch.trainers import PROGRAM, workloads
 from relaunch.trainers.config import RunConfig
 
 # Left over from whatever started us, these make a single process look for companions that nobody started.
@@ -34,13 +35,12 @@ GROUP_VARIABLES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """The packed set to train on. Sizes are images or words; `train` is None before it is packed."""
+    """The packed set to train on; its sizes are None before it is packed."""
 
     name: str
     where: str
     hash: str = ""
-    train: int | None = None
-    rest: tuple[tuple[str, int], ...] = ()  # the other splits
+    sizes: Sizes | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,12 +82,10 @@ class Plan:
 
     @property
     def epoch_steps(self) -> int | None:
-        """Steps of an epoch; None before the data is packed."""
-        if self.config is None or self.data is None or self.data.train is None:
+        """Steps of an epoch; None before the data is packed. Failure 64 where it does not fill one."""
+        if self.config is None or self.data is None or self.data.sizes is None:
             return None
-        if not hasattr(self.config.options, "bptt"):
-            return self.data.train // self.config.batch_size
-        return -(-(self.data.train // self.config.batch_size - 1) // self.config.options.bptt)
+        return workloads.load(self.config.workload).task.steps_per_epoch(self.config, self.data.sizes)
 
     @property
     def total_steps(self) -> int | None:

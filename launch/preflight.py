@@ -140,14 +140,12 @@ def batch(plan: Plan) -> Failure | None:
 
 
 def steps(plan: Plan) -> Failure | None:
-    if plan.config is None or plan.data is None or plan.data.train is None or plan.epoch_steps:
-        return None
-    return Failure(
-        USAGE,
-        f"--batch-size {plan.config.batch_size} is more than {plan.data.name} can fill "
-        f"({plan.data.train:,} in train)",
-        "use a smaller one",
-    )
+    try:
+        if plan.epoch_steps is None:
+            return None  # the data is not packed yet
+    except Failure as failure:  # the task says what its data does not fill
+        return failure
+    return None
 
 
 def disk(plan: Plan) -> Failure | None:

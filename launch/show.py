@@ -66,9 +66,8 @@ def table(plan: Plan, size: Size | None) -> str:
     if config := plan.config:
         rows.append(("workload", f"{config.workload} {config.arch}"))
         if data := plan.data:
-            sizes = ", ".join(
-                f"{n:,} {split}" for split, n in ((("train", data.train), *data.rest) if data.train else ())
-            )
+            counts = data.sizes.counts if data.sizes else {}
+            sizes = ", ".join(f"{n:,} {split}" for split, n in counts.items())
             rows.append(
                 (
                     "data",

@@ -50,7 +50,7 @@ def sets(tmp_path_factory) -> Path:
     """A data root that holds a tiny set for every workload, under the name of the workload's own."""
     root = tmp_path_factory.mktemp("data")
     for work in map(workloads.load, workloads.names()):
-        if work.kind == "text":
+        if work.task.kind == "text":
             pack_text(root / work.data)
         else:
             pack_images(root / work.data, SHAPES.get(work.data, (32, 32, 3)))

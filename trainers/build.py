@@ -1,4 +1,4 @@
-"""A task, a model and its optimizer from a config."""
+"""Batches, a model and its optimizer from a config."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from torch import nn
 
 from relaunch.data_prep.errors import USAGE, Failure
 from relaunch.data_prep.packed import Packed
+from relaunch.data_prep.sizes import Sizes
 from relaunch.trainers import workloads
 from relaunch.trainers.config import RunConfig
 from relaunch.trainers.group.process import fits
 from relaunch.trainers.tasks import order
-from relaunch.trainers.tasks.images import Images
-from relaunch.trainers.tasks.text import Text
-
-TASKS = {"images": Images, "text": Text}
+from relaunch.trainers.tasks.task import Batches, check_data
 
 
-def make_task(config: RunConfig, packed: Packed, device: torch.device, rank: int = 0, world: int = 1):
-    """The workload's batches, loss and scores on this data. Failure 64 where they do not fit each other."""
-    kind = check_kind(config, packed)
+def make_batches(
+    config: RunConfig, packed: Packed, device: torch.device, rank: int = 0, world: int = 1
+) -> Batches:
+    """The training split as a rank sees it. Failure 64 where workload, data and ranks do not fit."""
+    task = workloads.load(config.workload).task
+    check_data(config.workload, task, packed.sizes)
     if config.batch_size % (world * config.grad_accum_steps):
         raise Failure(
             USAGE,
@@ -29,57 +30,52 @@ def make_task(config: RunConfig, packed: Packed, device: torch.device, rank: int
             f"{config.grad_accum_steps} accumulation steps",
             "choose a multiple",
         )
-    return TASKS[kind](config, packed, device, rank, world)
+    return task.batches(config, packed, device, rank, world)
 
 
-def check_kind(config: RunConfig, packed: Packed) -> str:
-    """The kind of data that the workload and the set share. Failure 64 if they do not."""
-    kind = workloads.load(config.workload).kind
-    if packed.kind != kind:
-        raise Failure(
-            USAGE,
-            f"{config.workload} trains on {kind}, and {packed.name} holds {packed.kind}",
-            "choose another --data",
-        )
-    return kind
+def make_model(config: RunConfig, sizes: Sizes) -> nn.Module:
+    """The workload's model on the CPU, its initial weights drawn from the config's seed.
 
-
-def make_model(config: RunConfig, packed: Packed) -> nn.Module:
-    """The workload's model on the CPU, its initial weights drawn from the config's seed."""
-    check_kind(config, packed)
+    Failure 64 if it does not take this data's inputs, or makes something else of them than the task scores.
+    """
+    work = workloads.load(config.workload)
+    check_data(config.workload, work.task, sizes)
     torch.manual_seed(order.key("init", config.seed))
+    with fits("choose a smaller model"):
+        model = work.model(config, sizes)
+    example = work.task.example(config, sizes)
+    shape = "x".join(map(str, example.shape[1:]))
+    model.eval()
     try:
-        with fits("choose a smaller model"):
-            model = workloads.load(config.workload).model(config, packed)
-        if packed.kind == "images":  # sizes that it cannot take show here, not in the first step
-            model.eval()
-            with torch.no_grad():
-                model(torch.zeros(1, len(packed.mean), *packed.images("train").shape[1:3]))
-            model.train()
+        with fits("choose a smaller model"), torch.no_grad():
+            outputs = model(example)
     except RuntimeError as error:
-        if packed.kind != "images":
-            raise
-        shape = "x".join(map(str, packed.images("train").shape[1:]))
         raise Failure(
             USAGE,
-            f"{config.arch} does not take the {shape} images of {packed.name} ({error})",
+            f"{config.arch} does not take the {shape} {work.task.facts.rows} of {sizes.data} ({error})",
             "choose another --arch, or pack the data with another --size",
         ) from error
+    model.train()
+    wanted = work.task.output_shape(config, sizes)
+    found = getattr(outputs, "shape", None)
+    if wanted and found != wanted:
+        is_, should = (list(s) if s is not None else type(outputs).__name__ for s in (found, wanted))
+        raise Failure(
+            USAGE, f"{config.arch} makes {is_} of one input of {sizes.data}, and should make {should}"
+        )
     return model
 
 
-def check_micro_batch(config: RunConfig, model: nn.Module, packed: Packed, world: int = 1) -> None:
+def check_micro_batch(config: RunConfig, model: nn.Module, sizes: Sizes, world: int = 1) -> None:
     """Failure 64 where BatchNorm would have one number to normalise, which it refuses in training."""
-    if packed.kind == "images" and config.batch_size == world * config.grad_accum_steps:
+    if config.batch_size == world * config.grad_accum_steps:
         try:
             with torch.no_grad():
-                copy.deepcopy(model).train()(
-                    torch.zeros(1, len(packed.mean), *packed.images("train").shape[1:3])
-                )
+                copy.deepcopy(model).train()(workloads.load(config.workload).task.example(config, sizes))
         except ValueError as error:
             raise Failure(
                 USAGE,
-                f"{config.arch} cannot train on one image at a time ({error})",
+                f"{config.arch} cannot train on one sample at a time ({error})",
                 "choose a larger --batch-size",
             ) from error
 

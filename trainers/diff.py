@@ -99,7 +99,11 @@ def run(argv: list[str]) -> tuple[int, str | None]:
             if code:
                 return code, None
     a, b = (side.predictions for side in sides)
-    if not np.array_equal(a.label, b.label):
+    if a.roles != b.roles:
+        raise Failure(
+            USAGE, f"{a.path} and {b.path} do not predict the same thing", "compare two of one workload"
+        )
+    if a.truth is not None and not np.array_equal(a.truth, b.truth):
         raise Failure(
             DATA, f"{a.path} and {b.path} do not have the same labels", "write them again: relaunch evaluate"
         )
@@ -250,9 +254,11 @@ def find_packed(a: Predictions, b: Predictions, root: str | None) -> Packed | No
 
 def names_of(packed: Packed | None, a: Predictions, b: Predictions) -> list[str]:
     """What classes (text: words) are called; numbers where that is not known."""
-    names = [] if packed is None else packed.classes if packed.kind == "images" else packed.vocab()
+    if not a.roles.classes:
+        return []
+    names = packed.names() if packed else []
     return names + [
-        str(i) for i in range(len(names), 1 + max(int(c.max()) for c in (a.label, a.pred, b.pred)))
+        str(i) for i in range(len(names), 1 + max(int(c.max()) for c in (a.truth, a.guess, b.guess)))
     ]
 
 

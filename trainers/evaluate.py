@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from relaunch.data_prep.errors import DATA, PREEMPTED, USAGE, Failure
+from relaunch.trainers import workloads
 from relaunch.trainers.config import Launch, RunConfig
 from relaunch.trainers.flags import Parser
 from relaunch.trainers.group import process
@@ -23,10 +24,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from relaunch.data_prep.packed import Packed
+    from relaunch.trainers.tasks.task import Scorer
 
 
 def score_split(
-    runtime, task, module, split: str, outputs: bool = False, stop: Callable[[], int] = lambda: 0
+    runtime, scorer: Scorer, module, outputs: bool = False, stop: Callable[[], int] = lambda: 0
 ) -> dict | None:
     """The split's rows, ordered by id: columns [N] on rank 0, {} on others; None if `stop` ended it early.
 
@@ -39,15 +41,15 @@ def score_split(
 
     runtime.share_buffers(module)
     module.eval()
-    batches, parts = task.open_split(split), []
+    parts = []
     with torch.no_grad(), runtime.accelerator.autocast(), process.fits("lower --eval-batch-size"):
-        for first in range(0, batches, runtime.world):
+        for first in range(0, scorer.batches, runtime.world):
             if stop():
                 module.train()
                 return None
-            if first + runtime.rank < batches:
+            if first + runtime.rank < scorer.batches:
                 fault("evaluate", first + runtime.rank)
-                rows = task.score(module, first + runtime.rank)
+                rows = scorer.score(module, first + runtime.rank)
                 if not outputs:
                     rows.pop("outputs", None)
                 parts.append(rows)
@@ -59,7 +61,7 @@ def score_split(
     rows = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
     sorting = np.argsort(rows["id"], kind="stable")
     rows = {name: column[sorting] for name, column in rows.items()}
-    assert np.array_equal(rows["id"], np.arange(task.expected_rows(split))), "every sample exactly once"
+    assert np.array_equal(rows["id"], np.arange(scorer.rows)), "every sample exactly once"
     return rows
 
 
@@ -120,7 +122,7 @@ def evaluate(launch: Launch, config: RunConfig | None, changes: dict) -> tuple[i
     """
     from relaunch.data_prep.packed import data_root, open_packed
     from relaunch.data_prep.recipes import ensure
-    from relaunch.trainers.build import make_model, make_task
+    from relaunch.trainers.build import make_model
     from relaunch.trainers.group.runtime import Runtime
     from relaunch.trainers.weights.state import load_weights
 
@@ -131,26 +133,23 @@ def evaluate(launch: Launch, config: RunConfig | None, changes: dict) -> tuple[i
         root = data_root(launch.data_root)
         runtime.on_every_rank(lambda: runtime.first_here and ensure(config.data, root))
         packed = runtime.on_every_rank(lambda: open_packed(config.data, root))
-        split, out = runtime.on_rank_0(lambda: check(launch, source, packed, moved="data" in changes))
-        model = runtime.on_every_rank(lambda: make_model(config, packed))
-        whole = dataclasses.replace(config, batch_size=runtime.world, grad_accum_steps=1)
-        task = runtime.on_every_rank(
-            lambda: make_task(whole, packed, runtime.device, runtime.rank, runtime.world)
-        )
+        split, out = runtime.on_rank_0(lambda: check(launch, source, config, packed, "data" in changes))
+        task = workloads.load(config.workload).task
+        model = runtime.on_every_rank(lambda: make_model(config, packed.sizes))
+        scorer = runtime.on_every_rank(lambda: task.scorer(config, packed, split, runtime.device))
         runtime.on_every_rank(lambda: load_weights(model, weights, str(source.path)))
         rows = score_split(
             runtime,
-            task,
+            scorer,
             model.to(runtime.device),
-            split,
             launch.outputs,
-            lambda: runtime.agree(int(process.asked_to_stop() is not None)),
+            stop=lambda: runtime.agree(int(process.asked_to_stop() is not None)),
         )
         if rows is None:
             raise Failure(
                 PREEMPTED, "stopped before the evaluation ended; nothing was written", "run it again"
             )
-        runtime.on_rank_0(lambda: report(source, config, packed, split, rows, task, out, runtime))
+        runtime.on_rank_0(lambda: report(source, config, task, packed, split, rows, out, runtime))
     runtime.close()
     return 0, None
 
@@ -167,7 +166,7 @@ def read(name: str, config: RunConfig | None, changes: dict) -> tuple[Source, Ru
     return source, dataclasses.replace(config_for(source, config), **changes), source.weights()
 
 
-def check(launch: Launch, source: Source, packed: Packed, moved: bool) -> tuple[str, Path]:
+def check(launch: Launch, source: Source, config: RunConfig, packed: Packed, moved: bool) -> tuple[str, Path]:
     """The split to score and the folder for its predictions.
 
     Failure 64 or 65 where something does not fit.
@@ -180,10 +179,8 @@ def check(launch: Launch, source: Source, packed: Packed, moved: bool) -> tuple[
         )
     split = launch.split or packed.eval_split
     packed.check_split(split)
-    if launch.outputs and packed.kind != "images":
-        raise Failure(
-            USAGE, "--outputs is for images: a language model's would be words x vocabulary", "leave it out"
-        )
+    if launch.outputs and (why := workloads.load(config.workload).task.no_outputs):
+        raise Failure(USAGE, f"--outputs is not for {config.workload}: {why}", "leave it out")
     out = Path(launch.out) if launch.out else source.run and source.run.predictions
     if out is None:
         raise Failure(
@@ -194,7 +191,7 @@ def check(launch: Launch, source: Source, packed: Packed, moved: bool) -> tuple[
     return split, out
 
 
-def report(source, config, packed, split, rows, task, out: Path, runtime) -> None:
+def report(source, config, task, packed, split, rows, out: Path, runtime) -> None:
     from relaunch.trainers.compare import predictions
 
     outputs = rows.pop("outputs", None)
@@ -205,6 +202,7 @@ def report(source, config, packed, split, rows, task, out: Path, runtime) -> Non
         outputs,
         source=source,
         config=config,
+        roles=task.facts,
         packed=packed,
         split=split,
         metrics=metrics,

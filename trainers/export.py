@@ -11,11 +11,11 @@ from __future__ import annotations
 import io
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import USAGE, Failure
+from relaunch.data_prep.sizes import Sizes
 from relaunch.trainers import workloads
 from relaunch.trainers.config import RunConfig
 from relaunch.trainers.flags import Parser
@@ -25,12 +25,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def tied(config: RunConfig) -> dict[str, str]:
+def tied(config: RunConfig, sizes: Sizes) -> dict[str, str]:
     """Of each tensor with two names in the model: second -> first, the only one in a checkpoint."""
     import torch
 
-    # what is tied depends on no size, so that the data need not be here
-    sizes = SimpleNamespace(classes=range(2), mean=[0.5] * 3, vocab=lambda: range(2))
     with torch.device("meta"):
         model = workloads.load(config.workload).model(config, sizes)
     first: dict[Tensor, str] = {}
@@ -71,7 +69,7 @@ def run(argv: list[str]) -> tuple[int, str | None]:
     out = Path(args.out) if args.out else source.run.path / "export"
     weights = {name: tensor.contiguous() for name, tensor in source.weights().items()}
     if source.config:
-        weights |= {name: weights[origin] for name, origin in tied(source.config).items()}
+        weights |= {name: weights[origin] for name, origin in tied(source.config, source.sizes).items()}
         stem = f"{source.config.workload}-{source.config.arch}-{source.step:09d}"
     else:
         stem = source.path.name.split(".")[0]

@@ -6,51 +6,11 @@ python -m trainers.generate runs/first --words 200 --temperature 0.8 --seed 1
 from __future__ import annotations
 
 import math
-import re
 import sys
-from typing import TYPE_CHECKING
 
 from relaunch.data_prep.errors import DATA, USAGE, Failure
-from relaunch.data_prep.packed import Packed
 from relaunch.trainers.flags import Parser
 from relaunch.trainers.group import process
-from relaunch.trainers.tasks import order
-
-if TYPE_CHECKING:
-    from torch import nn
-
-
-def sample_text(
-    module: nn.Module,
-    packed: Packed,
-    words: int,
-    temperature: float,
-    seed: int,
-    prompt: str = "",
-    bptt: int = 35,
-) -> str:
-    """The prompt, and `words` words drawn from softmax(logits / temperature) of the last `bptt` before each.
-
-    Equal arguments give an equal text, and other random numbers stay as they were. What the vocabulary lacks
-    of the prompt becomes <unk>. The text begins as a new line does.
-    """
-    import torch
-
-    vocab = packed.vocab()
-    index = {word: i for i, word in enumerate(vocab)}
-    ids = [index[word if word in index else "<unk>"] for word in ("<eos> " + prompt).split()]
-    device, training = next(module.parameters()).device, module.training
-    generator = torch.Generator().manual_seed(order.key("generate", seed))
-    module.eval()
-    with torch.no_grad():
-        for _ in range(words):
-            logits = (
-                module(torch.tensor(ids[-bptt:], device=device)[:, None], last=True)[-1, 0].double().cpu()
-            )
-            p = ((logits - logits.max()) / temperature).softmax(0)
-            ids.append(int(torch.multinomial(p, 1, generator=generator)))
-    module.train(training)
-    return re.sub(" ?<eos> ?", "\n", " ".join(vocab[i] for i in ids[1:]))
 
 
 def parser() -> Parser:
@@ -95,6 +55,7 @@ def run(argv: list[str]) -> tuple[int, str | None]:
     from relaunch.data_prep.recipes import ensure
     from relaunch.trainers import workloads
     from relaunch.trainers.build import make_model
+    from relaunch.trainers.tasks.text_batches import sample_text
     from relaunch.trainers.weights.source import open_source
     from relaunch.trainers.weights.state import load_weights
 
@@ -103,7 +64,7 @@ def run(argv: list[str]) -> tuple[int, str | None]:
         raise Failure(
             USAGE, f"{source.path} says nothing of its model and words", "name a run or a checkpoint"
         )
-    if workloads.load(source.config.workload).kind != "text":
+    if workloads.load(source.config.workload).task.facts.view != "text":
         raise Failure(
             USAGE,
             f"{args.source} trains {source.config.workload}, and only language models write",
@@ -124,7 +85,7 @@ def run(argv: list[str]) -> tuple[int, str | None]:
             raise Failure(USAGE, what, "leave it out of --prompt")
         process.tell(f"relaunch: {what}; read as <unk>", sys.stderr)
     torch.set_num_threads(1)  # a word is little work, and the text must not depend on the machine's cores
-    model = make_model(source.config, packed)
+    model = make_model(source.config, packed.sizes)
     load_weights(model, source.weights(), str(source.path))
     process.tell(
         sample_text(

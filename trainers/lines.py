@@ -25,7 +25,7 @@ def headline(training, packed, state) -> str:
         f"{training.run.path}: {c.workload} {c.arch} on {packed.name}, "
         f"{processes(r.world, r.precision)} on {r.device.type}, {threads}",
         f"batch {c.batch_size} = {r.world} x {c.grad_accum_steps} x {micro_batch}, "
-        f"{training.task.steps_per_epoch} steps an epoch, {training.total} in all",
+        f"{training.epoch_steps} steps an epoch, {training.total} in all",
     ]
     if r.world > 1:
         lines[1] += f"; a process that is missing ends the others after {r.timeout} s"

@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from relaunch.data_prep.errors import DIVERGED, PREEMPTED, STOPPED, STORAGE, Failure
-from relaunch.trainers import lines, snapshot
+from relaunch.trainers import lines, snapshot, workloads
 from relaunch.trainers.evaluate import score_split
 from relaunch.trainers.group import process
 from relaunch.trainers.group.faults import fault
@@ -20,17 +20,30 @@ from relaunch.trainers.tasks import order
 from relaunch.trainers.weights import checkpoint
 
 NO_STOP, BY_SIGNAL, BY_REQUEST = 0, 1, 2
-PENDING = 128  # micro-batches whose metrics wait on the device, at most
+PENDING, PENDING_BYTES = 128, 32e6  # of micro-batches whose metrics wait on the device, at most
 
 
 class Training:
     """One run in this process: the model, its optimizer, its position, and what is done at each step."""
 
     def __init__(
-        self, config, identity: dict, runtime, task, model, optimizer, run, metrics, stop_after: int | None
+        self,
+        config,
+        identity: dict,
+        runtime,
+        packed,
+        batches,
+        model,
+        optimizer,
+        run,
+        metrics,
+        stop_after=None,
     ):
         """`identity` goes into each state.json as it is; `metrics` is None on all ranks but 0."""
-        self.config, self.identity, self.runtime, self.task = config, identity, runtime, task
+        self.config, self.identity, self.runtime = config, identity, runtime
+        self.task, self.packed, self.batches = workloads.load(config.workload).task, packed, batches
+        self.epoch_steps = self.task.steps_per_epoch(config, packed.sizes)
+        self.scorer = None  # of the evaluation split, from the first evaluation on
         self.run, self.metrics = run, metrics
         self.module = model
         self.model = runtime.wrap(model)
@@ -39,12 +52,13 @@ class Training:
             optimizer._step_supports_amp_scaling = False  # a fused one would skip in its kernel, unseen
             self.optimizer = runtime.accelerator.prepare(optimizer)
         self.stop_after = stop_after or math.inf
-        self.total = total_steps(config, task.steps_per_epoch)
+        self.total = total_steps(config, self.epoch_steps)
         self.step = self.skipped = self.evaluated = 0
         self.best: dict | None = None
         self.protected: set[int] = set()  # steps whose checkpoints stay
         self.window, self.epoch_sums = self.zeros(), self.zeros()  # of this rank
         self.pending_metrics: list = []  # not yet in the window: adding them up waits for the device
+        self.pending_bytes = 0
         self.stop = NO_STOP
         self.polled = 0.0
         on_cpu = runtime.device.type == "cpu"
@@ -70,13 +84,13 @@ class Training:
 
     def iterate(self):
         """One step, and what falls due after it."""
-        c, epoch = self.config, self.task.steps_per_epoch
+        c, epoch = self.config, self.epoch_steps
         self.advance()
         self.bar.update()
         self.agree_to_stop()
         if due(self.step, c.log_interval, self.total):
             self.log()
-        elif len(self.pending_metrics) >= PENDING:
+        elif len(self.pending_metrics) >= PENDING or self.pending_bytes > PENDING_BYTES:
             self.sum_pending()
         if self.step % epoch == 0:
             self.log_epoch()
@@ -88,19 +102,20 @@ class Training:
     def advance(self):
         """One optimizer step over one global batch."""
         c, step, accelerator = self.config, self.step, self.runtime.accelerator
-        rate = learning_rate(c, step, self.task.steps_per_epoch, self.total)
+        rate = learning_rate(c, step, self.epoch_steps, self.total)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         for micro in range(c.grad_accum_steps):
             started = time.perf_counter()
-            batch = self.task.batch(step, micro)
+            batch = self.batches.batch(step, micro)
             self.waited += time.perf_counter() - started
             self.generator.manual_seed(order.key("dropout", c.seed, step, micro, self.runtime.rank))
             last = micro == c.grad_accum_steps - 1
             with contextlib.nullcontext() if last else accelerator.no_sync(self.model):
-                loss, metrics = self.task.loss(self.model, batch)
+                loss, metrics = self.batches.loss(self.model, batch)
                 accelerator.backward(loss / c.grad_accum_steps if c.grad_accum_steps > 1 else loss)
             self.pending_metrics.append(metrics)
+            self.pending_bytes += sum(getattr(t, "nbytes", 0) for t in metrics)
         if c.clip:
             accelerator.clip_grad_norm_(self.model.parameters(), c.clip)
         self.optimizer.step()
@@ -153,21 +168,27 @@ class Training:
 
     @property
     def epoch(self) -> float:
-        return self.step / self.task.steps_per_epoch
+        return self.step / self.epoch_steps
+
+    @property
+    def samples(self) -> int:
+        """Trained on so far, by all ranks."""
+        return self.task.samples_done(self.config, self.packed.sizes, self.step)
 
     def zeros(self) -> list[float]:
-        return [0.0] * self.task.sums
+        return [0.0] * self.batches.sums
 
     def restart_clock(self):
-        self.clock, self.waited, self.clocked_from = time.perf_counter(), 0.0, self.step
+        self.clock, self.waited, self.clocked_from = time.perf_counter(), 0.0, self.samples
         if self.runtime.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
 
     def sum_pending(self):
         """Add the pending metrics to the window. Waits for the device."""
         if self.pending_metrics:
-            self.task.add(self.window, self.pending_metrics)
+            self.batches.add(self.window, self.pending_metrics)
             self.pending_metrics.clear()
+            self.pending_bytes = 0
 
     def log(self):
         """Record the window of steps since the last record. Failure 70 if its loss is not finite."""
@@ -177,13 +198,12 @@ class Training:
         self.window = self.zeros()
         self.refuse_unless_finite(sums)
         elapsed = time.perf_counter() - self.clock
-        done = self.task.samples_done(self.step) - self.task.samples_done(self.clocked_from)
-        values = self.task.metrics(sums)
+        values = self.batches.metrics(sums)
         if self.runtime.accelerator.scaler:
             values["skipped"] = self.skipped
         values |= {
-            "lr": learning_rate(self.config, self.step - 1, self.task.steps_per_epoch, self.total),
-            "samples_per_s": done / elapsed,
+            "lr": learning_rate(self.config, self.step - 1, self.epoch_steps, self.total),
+            "samples_per_s": (self.samples - self.clocked_from) / elapsed,
             "data_wait_share": self.waited / elapsed,
             "peak_memory_mb": lines.peak_memory_mb(self.runtime.device),
         }
@@ -196,12 +216,11 @@ class Training:
         sums = self.runtime.sum([a + b for a, b in zip(self.epoch_sums, self.window)])
         # the window goes on into the next epoch and is added there whole
         self.epoch_sums = [-a for a in self.window]
-        self.record("train", {f"epoch_{name}": value for name, value in self.task.metrics(sums).items()})
+        self.record("train", {f"epoch_{name}": value for name, value in self.batches.metrics(sums).items()})
 
     def record(self, split: str, values: dict):
         if self.metrics:
-            samples = self.task.samples_done(self.step)
-            position = {"step": self.step, "samples": samples, "epoch": self.epoch, "split": split}
+            position = {"step": self.step, "samples": self.samples, "epoch": self.epoch, "split": split}
             self.metrics.log(position | values)
             self.say(lines.record_line(self, split, values))
 
@@ -217,28 +236,27 @@ class Training:
     # evaluating and saving ----------------------------------------------------------------------------------
 
     def owes_evaluation(self) -> bool:
-        at = due(self.step, self.task.steps_per_epoch * self.config.eval_every, self.total)
+        at = due(self.step, self.epoch_steps * self.config.eval_every, self.total)
         return self.step > 0 and at and self.evaluated != self.step
 
     def evaluate(self):
         """Score the evaluation split and remember the best. A stop in between leaves it owed."""
-        split = self.task.packed.eval_split
-        rows = score_split(self.runtime, self.task, self.module, split, stop=self.agree_to_stop)
+        split, facts = self.packed.eval_split, self.task.facts
+        if self.scorer is None:
+            self.scorer = self.task.scorer(self.config, self.packed, split, self.runtime.device)
+        rows = score_split(self.runtime, self.scorer, self.module, stop=self.agree_to_stop)
         if rows is None:
             return
         values = self.runtime.broadcast(self.task.summarise(rows) if self.runtime.main else None)
         self.refuse_unless_finite(values.values(), f" on {split}")
         self.evaluated = self.step
-        metric = self.task.best
-        value, sign = values[metric], 1 if metric == "top1" else -1
+        metric, better = facts.best
+        value, sign = values[metric], 1 if better == "max" else -1
         if self.best is None or sign * value > sign * self.best["value"]:
             self.best = {"step": self.step, "metric": metric, "value": value}
         self.record("val", values)
-        if self.metrics and self.task.packed.kind == "text":
-            from relaunch.trainers.generate import sample_text
-
-            text = sample_text(self.module, self.task.packed, 60, 0.8, self.config.seed, bptt=self.task.bptt)
-            self.metrics.text("generated", self.step, text)
+        if self.metrics:
+            self.metrics.show(self.step, self.task.show(self.config, self.module, self.packed))
         self.restart_clock()
 
     def save(self):

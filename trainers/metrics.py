@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.utils.tensorboard import SummaryWriter
 
+    from relaunch.trainers.tasks.task import Batches, Task
+
 COORDINATES = ("step", "samples", "epoch", "split")  # of a record; everything else is a curve
 
 
@@ -70,8 +72,10 @@ class Metrics:
                 process.tell(f"relaunch: cannot write {what} ({error}); training goes on", sys.stderr)
             self.complained.add(what)
 
-    def describe(self, config: RunConfig, task, model: nn.Module, packed: Packed) -> None:
-        """Once, when a run begins: its settings, layers, graph and first images.
+    def describe(
+        self, config: RunConfig, task: Task, batches: Batches, model: nn.Module, packed: Packed
+    ) -> None:
+        """Once, when a run begins: its settings, layers, graph and first batch.
 
         Model and generators stay as they are.
         """
@@ -84,19 +88,16 @@ class Metrics:
         self.text("config", 0, "\n".join(f"{name} {value}" for name, value in settings.items()))
         twin = copy.deepcopy(model).cpu().eval()
         twin.__dict__.pop("forward", None)  # accelerate's, which casts
-        example = summary.example(config, packed)
-
-        def first_images(writer: SummaryWriter):
-            x = task.batch(0, 0)[0][:32].cpu()
-            mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (packed.mean, packed.std))
-            writer.add_images("training images", (x * std + mean).clamp(0, 1), 0)
+        example = task.example(config, packed.sizes)
 
         def layers(writer: SummaryWriter):
             self.text("layers", 0, summary.table(summary.layers(twin, example), example.shape))
 
-        parts = {"layers": layers, "graph": lambda writer: writer.add_graph(twin, example)}
-        if packed.kind == "images":
-            parts["images"] = first_images
+        parts = {
+            "layers": layers,
+            "graph": lambda writer: writer.add_graph(twin, example),
+            "first batch": lambda writer: self.show(0, batches.look()),
+        }
         fast = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)  # tracing does not follow it
         # what tracing warns of is not for users
@@ -115,6 +116,14 @@ class Metrics:
         """Show `text` as it is, in fixed width."""
         block = "".join(f"    {line}\n" for line in text.splitlines())  # Markdown's code block
         self.attempt("TensorBoard", lambda: self.writers["train"].add_text(tag, block, step))
+
+    def show(self, step: int, found: dict) -> None:
+        """What a task shows: tag -> text, or images float32 [N,C,H,W] in 0..1."""
+        for tag, what in found.items():
+            if isinstance(what, str):
+                self.text(tag, step, what)
+            else:
+                self.attempt("TensorBoard", lambda: self.writers["train"].add_images(tag, what, step))
 
     def close(self) -> None:
         self.attempt("metrics.jsonl", self.file.close)

@@ -20,7 +20,7 @@ def take(training, open_sums: list) -> State:
     scaler = runtime.accelerator.scaler
     meta = {
         "step": training.step,
-        "samples": training.task.samples_done(training.step),
+        "samples": training.samples,
         "skipped": training.skipped,
         "evaluated": training.evaluated,
         "best": training.best,
@@ -32,6 +32,7 @@ def take(training, open_sums: list) -> State:
         "global_batch": config.batch_size,
         "config": config.to_json(),
         "numerics": NUMERICS,
+        "sizes": training.packed.sizes.to_json(),
         **training.identity,
     }
     module = training.module
@@ -67,6 +68,6 @@ def warm_up(training) -> None:
     """
     if training.runtime.world > 2:
         for _ in range(2):
-            loss, _ = training.task.loss(training.model, training.task.batch(0, 0))
+            loss, _ = training.batches.loss(training.model, training.batches.batch(0, 0))
             training.runtime.accelerator.backward(loss)
         training.optimizer.zero_grad()

@@ -9,11 +9,12 @@ from __future__ import annotations
 import copy
 import json
 import sys
-from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from relaunch.data_prep.errors import USAGE, Failure
-from relaunch.data_prep.packed import Packed, data_root, open_packed
+from relaunch.data_prep.packed import data_root, open_packed
+from relaunch.data_prep.sizes import PUBLISHED, published
+from relaunch.trainers import workloads
 from relaunch.trainers.config import RunConfig, parse
 from relaunch.trainers.flags import Parser
 from relaunch.trainers.group import process
@@ -21,40 +22,10 @@ from relaunch.trainers.group import process
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-OFFICIAL = {
-    "mnist": ((28, 28, 1), 10),
-    "digits": ((28, 28, 1), 10),
-    "cifar10": ((32, 32, 3), 10),
-    "tiny_imagenet": ((64, 64, 3), 200),
-    "wikitext2": (None, 33278),
-}
 NOTE = (
     "FLOP = 2 x MAC, of matrix products, convolutions and attention (all T x T of it); "
     "other operations are not counted."
 )
-
-
-def official(data: str) -> SimpleNamespace:
-    """What a model asks of a packed set, for a set of ours that is not packed here: its published sizes."""
-    shape, classes = OFFICIAL[data]
-    if shape is None:
-        return SimpleNamespace(kind="text", name=data, vocab=lambda: range(classes))
-    return SimpleNamespace(
-        kind="images",
-        name=data,
-        classes=range(classes),
-        mean=[0.5] * shape[2],
-        images=lambda split: SimpleNamespace(shape=(1, *shape)),
-    )
-
-
-def example(config: RunConfig, packed: Packed) -> Tensor:
-    """One input of the model: zeros, float32 [1,C,H,W] or int64 [bptt,1]."""
-    import torch
-
-    if packed.kind == "text":
-        return torch.zeros(config.options.bptt, 1, dtype=torch.long)
-    return torch.zeros(1, len(packed.mean), *packed.images("train").shape[1:3])
 
 
 def layers(model: nn.Module, example: Tensor) -> dict:
@@ -156,19 +127,19 @@ def settings(given: str | None, rest: list[str]) -> RunConfig:
 def summarise(config: RunConfig, root: str | None, as_json: bool) -> str:
     """The layers of the model that a config asks for, as a table or as one line of JSON."""
     try:
-        packed, shown = open_packed(config.data, data_root(root)), ""
+        sizes, shown = open_packed(config.data, data_root(root)).sizes, ""
     except Failure:
-        if config.data not in OFFICIAL:
+        if config.data not in PUBLISHED:
             raise
-        packed, shown = official(config.data), " (not packed here: its published sizes)"
+        sizes, shown = published(config.data), " (not packed here: its published sizes)"
     from relaunch.trainers.build import make_model
 
-    model = make_model(config, packed)
-    one = example(config, packed)
+    model = make_model(config, sizes)
+    one = workloads.load(config.workload).task.example(config, sizes)
     found = layers(model, one)
     if as_json:
         return json.dumps(found)
-    return f"{config.workload} {config.arch} on {packed.name}{shown}\n\n{table(found, one.shape)}"
+    return f"{config.workload} {config.arch} on {sizes.data}{shown}\n\n{table(found, one.shape)}"
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, LOCKED, PREEMPTED, STOPPED, USAGE, Failure
-from relaunch.trainers import rundir
+from relaunch.trainers import rundir, workloads
 from relaunch.trainers.begin import Beginning, begin, command_to_go_on
 from relaunch.trainers.config import (
     CHANGEABLE_ON_RESUME,
@@ -65,7 +65,7 @@ def train(job: Job, beginning: Beginning) -> tuple[int, str | None]:
 def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | None]:
     from relaunch.data_prep.packed import data_root, open_packed
     from relaunch.data_prep.recipes import ensure
-    from relaunch.trainers.build import check_micro_batch, make_model, make_optimizer, make_task
+    from relaunch.trainers.build import check_micro_batch, make_batches, make_model, make_optimizer
     from relaunch.trainers.lines import headline
     from relaunch.trainers.loop import Training, total_steps
     from relaunch.trainers.metrics import Metrics
@@ -78,10 +78,10 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
     root = data_root(job.launch.data_root)
     runtime.on_every_rank(lambda: runtime.first_here and ensure(config.data, root))
     packed = runtime.on_every_rank(lambda: open_packed(config.data, root))
-    task = runtime.on_every_rank(lambda: make_task(config, packed, runtime.device, rank, world))
+    batches = runtime.on_every_rank(lambda: make_batches(config, packed, runtime.device, rank, world))
     runtime.on_every_rank(lambda: packed.check_split(packed.eval_split))
-    model = runtime.on_every_rank(lambda: make_model(config, packed))
-    runtime.on_every_rank(lambda: check_micro_batch(config, model, packed, world))
+    model = runtime.on_every_rank(lambda: make_model(config, packed.sizes))
+    runtime.on_every_rank(lambda: check_micro_batch(config, model, packed.sizes, world))
     if beginning.weights:
 
         def read():
@@ -103,7 +103,9 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
     if state:
         runtime.set_threads(state.meta["threads"])
     step, evaluated = (state.meta["step"], state.meta["evaluated"]) if state else (0, 0)
-    total = total_steps(config, task.steps_per_epoch)
+    task = workloads.load(config.workload).task
+    epoch_steps = task.steps_per_epoch(config, packed.sizes)
+    total = total_steps(config, epoch_steps)
     if state and (step, evaluated) >= (total, total):
         if runtime.main:
             run.write_status("done", 0, step, "trained to the end")  # a kill may have come between the two
@@ -115,7 +117,7 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
     def write_down():
         with files.storage(run.path, "--run PATH"):
             files.write_atomic(run.config, files.dump_json(config.to_json()))
-            files.write_atomic(run.plan, files.dump_json(plan(job, runtime, packed, task, total)))
+            files.write_atomic(run.plan, files.dump_json(plan(job, runtime, packed, epoch_steps, total)))
             run.cut_metrics(step, evaluated)
             run.write_status("running", step=step)
 
@@ -125,7 +127,7 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
         with files.storage(run.path, "--run PATH"):
             opened.append(Metrics(run, step))
             if not state:
-                opened[0].describe(config, task, model, packed)
+                opened[0].describe(config, task, batches, model, packed)
 
     runtime.on_rank_0(write_down)
     training = None
@@ -136,7 +138,8 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
                 config,
                 {"config_hash": config_hash(config), "data_hash": packed.hash},
                 runtime,
-                task,
+                packed,
+                batches,
                 model,
                 make_optimizer(config, model),
                 run,
@@ -197,7 +200,7 @@ def claim(beginning: Beginning, job: Job, packed) -> tuple[RunDir, State | None]
     return run, state
 
 
-def plan(job: Job, runtime, packed, task, total: int) -> dict:
+def plan(job: Job, runtime, packed, epoch_steps: int, total: int) -> dict:
     """What was launched, for plan.json."""
     import accelerate
     import torch
@@ -218,7 +221,7 @@ def plan(job: Job, runtime, packed, task, total: int) -> dict:
         "host": platform.node(),
         "data": str(packed.path),
         "data_hash": packed.hash,
-        "steps_per_epoch": task.steps_per_epoch,
+        "steps_per_epoch": epoch_steps,
         "total_steps": total,
         "versions": {
             "python": platform.python_version(),

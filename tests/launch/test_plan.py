@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from relaunch.data_prep.errors import Failure
+from relaunch.data_prep.sizes import Sizes, published
 from relaunch.launch import (
     accelerate_config,
     command,
@@ -29,10 +30,9 @@ EIGHT = Facts(
     host="n1",
 )
 LAPTOP = Facts(cores=2, memory=8 * 10**9, shared_memory=None, host="lap")
-DIGITS = plan.Data(
-    name="digits", where="data/digits", hash="c7ee25dc49d286c8", train=1437, rest=(("test", 360),)
-)
-PYDOC = plan.Data(name="pydoc", where="data/pydoc", hash="ab", train=10001)
+DIGITS = plan.Data(name="digits", where="data/digits", hash="c7ee25dc49d286c8", sizes=published("digits"))
+WORDS = Sizes(data="pydoc", kind="text", counts={"train": 10001}, shape=(), outputs=50)
+PYDOC = plan.Data(name="pydoc", where="data/pydoc", hash="ab", sizes=WORDS)
 VERSIONS = {"python": "3.11.7", "torch": "2.15.0", "accelerate": "1.15.0"}
 LAYERS = {
     "layers": [

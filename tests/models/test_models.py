@@ -5,7 +5,7 @@ import torchvision
 from relaunch.models.resnet import resnet18
 from relaunch.models.transformer import TransformerLM
 from relaunch.trainers import workloads
-from relaunch.trainers.build import make_model, make_optimizer, make_task
+from relaunch.trainers.build import make_batches, make_model, make_optimizer
 from relaunch.trainers.config import parse
 from rigs.stand_in import small_set
 
@@ -27,7 +27,7 @@ CASES = [(name, arch) for name in workloads.names() for arch in workloads.load(n
 @pytest.mark.parametrize("name,arch", CASES)
 def test_a_step_changes_every_weight(sets, name, arch):
     config = parse([name, "--arch", arch, "--batch-size", "10"]).config
-    task, model = make_task(config, sets[name], torch.device("cpu")), make_model(config, sets[name])
+    task, model = make_batches(config, sets[name], torch.device("cpu")), make_model(config, sets[name].sizes)
     optimizer = make_optimizer(config, model)
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     loss, _ = task.loss(model, task.batch(0, 0))
@@ -43,7 +43,7 @@ def test_the_seed_decides_the_initial_weights(sets, name, arch):
             [
                 p.flatten()
                 for p in make_model(
-                    parse([name, "--arch", arch, "--seed", seed]).config, sets[name]
+                    parse([name, "--arch", arch, "--seed", seed]).config, sets[name].sizes
                 ).parameters()
             ]
         )

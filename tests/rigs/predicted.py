@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from relaunch.trainers import workloads
 from relaunch.trainers.compare import predictions
 from relaunch.trainers.config import parse
 
@@ -43,14 +44,16 @@ def write(
     data_path="nowhere",
     **launch,
 ) -> Path:
+    workload = "mnist" if kind == "images" else "wikitext2"
     return predictions.write(
         out,
         rows,
         outputs,
         source=SimpleNamespace(name="first", step=step, sha256=sha),
         split=split,
-        config=parse(["mnist" if kind == "images" else "wikitext2"]).config,
-        metrics=metrics or {"top1": 61.0},
+        config=parse([workload]).config,
+        roles=workloads.load(workload).task.facts,
+        metrics=metrics or workloads.load(workload).task.summarise(rows),
         launch={"world": 1, **launch},
         packed=SimpleNamespace(kind=kind, name=data, hash=data_hash, path=Path(data_path)),
     )

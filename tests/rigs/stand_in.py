@@ -4,11 +4,11 @@ import numpy as np
 
 from relaunch.data_prep.files import dump_json, write_atomic
 from relaunch.data_prep.packed import Packed, open_packed
+from relaunch.data_prep.sizes import published
 from relaunch.data_prep.writer import Writer, new_folder
 from relaunch.trainers.build import make_model, make_optimizer
 from relaunch.trainers.config import RunConfig, parse
 from relaunch.trainers.rundir import RunDir
-from relaunch.trainers.summary import OFFICIAL
 from relaunch.trainers.weights import checkpoint
 from relaunch.trainers.weights.checkpoint import State
 from relaunch.trainers.weights.state import optimizer_state, weights_of
@@ -18,19 +18,20 @@ WORDS = ["<eos>", "<unk>", *"the a cat dog sat ran on under mat log . ,".split()
 
 def small_set(root, workload: str) -> Packed:
     """20 random training images of the workload's own size, or 3,000 random words."""
-    random, shape = np.random.default_rng(0), OFFICIAL[workload][0]
+    random, shape = np.random.default_rng(0), published(workload).shape
     with new_folder(root / workload) as folder:
         writer = Writer(folder)
-        if shape is None:
+        if not shape:
             writer.text(WORDS, {split: random.integers(0, len(WORDS), 3000) for split in ("train", "val")})
         else:
+            pixels = (*shape[1:], shape[0])
             writer.classes = [f"class {i}" for i in range(10)]
             for split in ("train", "val"):
                 writer.images(
                     split,
                     np.arange(20) % 10,
-                    shape,
-                    [(range(20), random.integers(0, 256, (20, *shape), np.uint8))],
+                    pixels,
+                    [(range(20), random.integers(0, 256, (20, *pixels), np.uint8))],
                 )
         writer.finish(workload, "stand-in", {}, {})
     return open_packed(workload, root)
@@ -39,7 +40,7 @@ def small_set(root, workload: str) -> Packed:
 def commit(path, command: str, packed: Packed, step: int = 12) -> tuple[RunDir, RunConfig, object]:
     """A run with one checkpoint of the model as it is initialised; returns (run, config, model)."""
     config, run = parse(command.split()).config, RunDir(path)
-    model = make_model(config, packed)
+    model = make_model(config, packed.sizes)
     run.path.mkdir()
     write_atomic(run.config, dump_json(config.to_json()))
     meta = {

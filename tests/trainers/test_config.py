@@ -8,6 +8,7 @@ import pytest
 from relaunch.data_prep.errors import Failure
 from relaunch.trainers import workloads
 from relaunch.trainers.config import RunConfig, completed, differences, merge_resumed, parse, workload_parser
+from relaunch.trainers.tasks.images import ImageOptions
 
 NAMES = workloads.names()
 
@@ -182,7 +183,7 @@ def test_what_an_old_config_lacks_is_as_it_was_then():
     """A field's `before`, else its plain default: the workload's own may be a later idea."""
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
-    class Later(workloads.ImageOptions):
+    class Later(ImageOptions):
         mixup: float = workloads.setting(0.2, "later", before=0.0)
         colour: bool = workloads.setting(False, "later, without a `before`")
 

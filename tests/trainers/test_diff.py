@@ -112,7 +112,7 @@ def test_a_loss_that_is_not_finite_still_makes_strict_json(pair):
     rows["nll"][3], rows["confidence"][4] = np.nan, np.nan
     diff.run([pair[0], str(write(Path("q"), rows)), "--out", "out"])
     result = json.loads(Path("out/diff.json").read_text(), parse_constant=pytest.fail)
-    assert result["b"]["loss"] is None and result["largest_nll_change"] is None
+    assert result["b"]["loss"] is None and result["largest_loss_change"] is None
 
 
 def test_fail_under_is_a_gate(pair, capsys):

@@ -39,7 +39,7 @@ def trained(run):
     """(model in eval mode, packed set) of a run's newest checkpoint, put together by hand."""
     config = RunConfig.from_json(json.loads((run / "config.json").read_text()))
     packed = open_packed(config.data, data_root())
-    model = make_model(config, packed)
+    model = make_model(config, packed.sizes)
     load_weights(model, load(run / f"checkpoints/step-{steps(run)[-1]:09d}").model, "it")
     return model.eval(), packed
 
@@ -232,7 +232,7 @@ def test_mistakes_are_one_line(train, sets, relaunch_env, capsys):
         (
             ["cifar10", "--resume", "./run", "--evaluate", "--data", str(sets / "mnist")],
             64,
-            "net_bn does not take the 28x28x1 images",
+            "net_bn does not take the 1x28x28 images",
         ),
         (
             ["cifar10", "--resume", "./run", "--evaluate", "--data", str(sets / "wikitext2")],
@@ -282,12 +282,12 @@ def test_a_damaged_checkpoint(train, relaunch_env, capsys):
 
 def test_a_stop_during_an_evaluation_writes_nothing(train, relaunch_env, monkeypatch, capsys):
     from relaunch.trainers.group import process
-    from relaunch.trainers.tasks.images import Images
+    from relaunch.trainers.tasks.sample_batches import SampleScorer
 
     assert train(*IMAGES) == 0
-    score = Images.score
+    score = SampleScorer.score
     monkeypatch.setattr(
-        Images, "score", lambda task, model, k: (process._on_signal(15, None), score(task, model, k))[1]
+        SampleScorer, "score", lambda task, model, k: (process._on_signal(15, None), score(task, model, k))[1]
     )
     assert evaluate(train, "cifar10") == 75
     assert "relaunch: 75 stopped before the evaluation ended; nothing was written" in capsys.readouterr().err

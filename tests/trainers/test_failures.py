@@ -37,11 +37,11 @@ def odd_sets(relaunch_env):
         ("cifar10 --data odd/halved", 65, "odd/halved/train/images.npy has 5,000 bytes instead of"),
         ("mnist --data wikitext2", 64, "mnist trains on images, and wikitext2 holds text"),
         ("wikitext2 --data mnist", 64, "wikitext2 trains on text, and mnist holds images"),
-        ("mnist --data odd/tiny", 64, "cnn does not take the 8x8x3 images of tiny"),
+        ("mnist --data odd/tiny", 64, "cnn does not take the 3x8x8 images of tiny"),
         (
             "cifar10 --arch net --batch-size 8 --data odd/tiny",
             64,
-            "net does not take the 8x8x3 images of tiny",
+            "net does not take the 3x8x8 images of tiny",
         ),
         (
             f"mnist --batch-size {TRAIN + 1}",
@@ -58,11 +58,11 @@ def odd_sets(relaunch_env):
             64,
             "--batch-size 8 does not divide by --grad-accum-steps 3",
         ),
-        ("cifar10 --arch net_bn --batch-size 1", 64, "net_bn cannot train on one image at a time"),
+        ("cifar10 --arch net_bn --batch-size 1", 64, "net_bn cannot train on one sample at a time"),
         (
             "cifar10 --arch net_bn --batch-size 4 --grad-accum-steps 4",
             64,
-            "net_bn cannot train on one image at a time",
+            "net_bn cannot train on one sample at a time",
         ),
         ("mnist --split test", 64, "--split goes with --evaluate"),
         (
@@ -103,7 +103,7 @@ def test_a_mistake_of_two_processes_is_said_once(launch, relaunch_env):
 
 def test_no_memory_for_a_step_or_an_evaluation(train, at, relaunch_env, capsys, monkeypatch):
     """Advice for each, and no restart: the same would happen again. The real allocator refuses."""
-    from relaunch.trainers.tasks.images import Images
+    from relaunch.trainers.tasks.sample_batches import SampleScorer
 
     def greedy(*_):
         return torch.empty(1 << 50)
@@ -115,7 +115,7 @@ def test_no_memory_for_a_step_or_an_evaluation(train, at, relaunch_env, capsys, 
     assert capsys.readouterr().err.startswith(expected)
     assert (status(relaunch_env / "run")["state"], status(relaunch_env / "run")["code"]) == ("failed", 69)
     with monkeypatch.context() as patch:
-        patch.setattr(Images, "score", greedy)
+        patch.setattr(SampleScorer, "score", greedy)
         assert train("cifar10", "--run", "./run", "--resume", "auto") == 69
     assert "; lower --eval-batch-size" in capsys.readouterr().err
     assert train("cifar10", "--run", "./run", "--resume", "auto") == 0

@@ -6,7 +6,7 @@ from relaunch.data_prep.packed import open_packed
 from relaunch.trainers import generate
 from relaunch.trainers.build import make_model
 from relaunch.trainers.config import parse
-from relaunch.trainers.generate import sample_text
+from relaunch.trainers.tasks.text_batches import sample_text
 from rigs import stand_in
 from rigs.stand_in import WORDS, commit, small_set
 
@@ -23,7 +23,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(root):
-    return make_model(parse(COMMAND.split()).config, small_text(root))
+    return make_model(parse(COMMAND.split()).config, small_text(root).sizes)
 
 
 def small_text(root):

@@ -9,11 +9,13 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from relaunch.trainers import workloads
-from relaunch.trainers.build import make_model, make_task
+from relaunch.trainers.build import make_batches, make_model
 from relaunch.trainers.config import parse
 from relaunch.trainers.metrics import Metrics
 from relaunch.trainers.rundir import RunDir
 from rigs.stand_in import small_set
+
+CPU = torch.device("cpu")
 
 
 def events(run, split):
@@ -22,6 +24,10 @@ def events(run, split):
 
 def curve(run, split, tag):
     return [(e.step, round(e.value, 4)) for e in events(run, split).Scalars(tag)]
+
+
+def task_of(name):
+    return workloads.load(name).task
 
 
 def record(step, split="train", **values):
@@ -80,13 +86,16 @@ def test_a_number_that_is_none_is_strict_json(tmp_path):
 def test_a_run_describes_itself_and_is_left_alone(name, tmp_path, capsys):
     torch.set_num_threads(1)
     packed, config = small_set(tmp_path, name), parse([name, "--batch-size", "4"]).config
-    task, model = make_task(config, packed, torch.device("cpu")), make_model(config, packed).train()
+    batches, model = (
+        make_batches(config, packed, CPU),
+        make_model(config, packed.sizes).train(),
+    )
     before, random = [t.clone() for t in model.state_dict().values()], torch.get_rng_state()
     fast = torch.backends.mha.get_fastpath_enabled()
     run = RunDir(tmp_path / "run")
     run.path.mkdir()
     metrics = Metrics(run, 0)
-    metrics.describe(config, task, model, packed)
+    metrics.describe(config, task_of(name), batches, model, packed)
     metrics.close()
     assert (
         all(map(torch.equal, before, model.state_dict().values()))
@@ -112,13 +121,13 @@ def test_a_run_describes_itself_and_is_left_alone(name, tmp_path, capsys):
 
 def test_images_are_shown_as_the_model_gets_them(tmp_path):
     packed, config = small_set(tmp_path, "mnist"), parse("mnist --batch-size 1".split()).config
-    task = make_task(config, packed, torch.device("cpu"))
+    batches = make_batches(config, packed, CPU)
     metrics = Metrics(RunDir(tmp_path / "mnist"), 0)
-    metrics.describe(config, task, make_model(config, packed), packed)
+    metrics.describe(config, task_of("mnist"), batches, make_model(config, packed.sizes), packed)
     metrics.close()
     png = events(RunDir(tmp_path / "mnist"), "train").Images("training images")[0].encoded_image_string
     shown = np.asarray(Image.open(io.BytesIO(png)))[..., 0]
-    first = packed.images("train")[int(task.ids[0])][..., 0]
+    first = packed.images("train")[int(batches.ids[0])][..., 0]
     assert any(
         np.abs(window.astype(int) - first).max() <= 1
         for window in (shown[y : y + 28, x : x + 28] for y in range(5) for x in range(5))
@@ -134,7 +143,8 @@ class Undrawable(torch.nn.Module):
 def test_what_cannot_be_drawn_is_a_line_and_no_more(tmp_path, capsys):
     packed, config = small_set(tmp_path, "mnist"), parse("mnist --batch-size 4".split()).config
     metrics = Metrics(RunDir(tmp_path / "mnist"), 0)
-    metrics.describe(config, make_task(config, packed, torch.device("cpu")), Undrawable(), packed)
+    batches = make_batches(config, packed, CPU)
+    metrics.describe(config, task_of("mnist"), batches, Undrawable(), packed)
     err = capsys.readouterr().err.splitlines()
     assert err == [f"relaunch: no {part} in TensorBoard (cannot be traced)" for part in ("layers", "graph")]
     metrics.log(record(1, loss=1.0))

@@ -83,7 +83,7 @@ def test_accumulated_text_with_tied_weights(train, relaunch_env):
 def test_skipped_steps_are_counted_and_the_loss_scale_goes_on(train, relaunch_env, monkeypatch, optimizer):
     """A real scaler, which a CPU has too; the gradients of four steps are too large for it."""
     from relaunch.trainers.group import runtime
-    from relaunch.trainers.tasks.images import Images
+    from relaunch.trainers.tasks.sample_batches import SampleBatches
 
     class Scaled(runtime.Runtime):
         def __init__(self, *args):
@@ -96,10 +96,10 @@ def test_skipped_steps_are_counted_and_the_loss_scale_goes_on(train, relaunch_en
     def too_large(training):
         with monkeypatch.context() as patch:
             if training.step in (3, 9, 10, 20):
-                patch.setattr(Images, "loss", lambda *args: (loss(*args)[0] * 1e30, loss(*args)[1]))
+                patch.setattr(SampleBatches, "loss", lambda *args: (loss(*args)[0] * 1e30, loss(*args)[1]))
             advance(training)
 
-    loss, advance = Images.loss, Training.advance
+    loss, advance = SampleBatches.loss, Training.advance
     monkeypatch.setattr(runtime, "Runtime", Scaled)
     monkeypatch.setattr(Training, "advance", too_large)
     command = [*NET, "--optimizer", optimizer, "--lr", 0.01]

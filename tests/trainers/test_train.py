@@ -24,7 +24,7 @@ def test_one_step(train, sets, relaunch_env, workload, arch):
     assert train(*command, "--run", "./one") == 0
     state = load(relaunch_env / "one/checkpoints/step-000000001")
     config = parse([*map(str, command)]).config
-    initial = make_model(config, open_packed(config.data, sets)).state_dict()
+    initial = make_model(config, open_packed(config.data, sets).sizes).state_dict()
     assert any(not state.model[name].equal(initial[name]) for name in state.model)
     assert {r["split"] for r in records(relaunch_env / "one")} == {"train", "val"}
     assert (state.meta["step"], state.meta["evaluated"], state.meta["best"]["step"]) == (1, 1, 1)
@@ -38,7 +38,7 @@ def test_the_loss_goes_down(train, relaunch_env, workload):
         train(workload, *gentle, "--batch-size", 16, "--max-steps", 15, "--log-interval", 5, "--run", "./run")
         == 0
     )
-    name = {"images": "loss", "text": "nll"}[workloads.load(workload).kind]
+    name = {"images": "loss", "text": "nll"}[workloads.load(workload).task.kind]
     losses = [r[name] for r in records(relaunch_env / "run") if r["split"] == "train" and name in r]
     assert len(losses) == 3 and losses[-1] < losses[0]
 

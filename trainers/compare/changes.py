@@ -10,16 +10,31 @@ import math
 
 import numpy as np
 
-from relaunch.trainers.compare.predictions import Predictions
+from relaunch.trainers.compare.predictions import OLD_TASKS, Predictions
 
 
 def compare(a: Predictions, b: Predictions, names: list[str]) -> tuple[dict, np.ndarray]:
-    """(what goes into diff.json, ids whose prediction changed, the most confident first).
+    """(what goes into diff.json, ids of the samples to look at, the first one first).
 
-    A changed sample's confidence is the mean of both: how sure the two were of verdicts of which one is
-    wrong. Percentages are 0..100, losses in nats; `names` are those of the classes (text: of the words).
+    Of classes these are the samples whose prediction changed, the most confident first: a changed sample's
+    confidence is the mean of both, how sure the two were of verdicts of which one is wrong. Of numbers, the
+    samples whose loss moved, the furthest first. Percentages are 0..100; `names` are those of the classes.
     """
-    right_a, right_b, differ = a.pred == a.label, b.pred == b.label, a.pred != b.pred
+    change = b.loss.astype(np.float64) - a.loss
+    about = {
+        "n": len(a),
+        "identical": all(np.array_equal(a.columns[c], b.columns[c], equal_nan=True) for c in a.columns),
+        "largest_loss_change": strict(np.abs(change).max()),
+    }
+    if a.roles.classes:
+        numbers, changed = of_classes(a, b, names)
+    else:
+        numbers, changed = of_numbers(change)
+    return {**about, **numbers, "changed": changed.tolist()}, changed
+
+
+def of_classes(a: Predictions, b: Predictions, names: list[str]) -> tuple[dict, np.ndarray]:
+    right_a, right_b, differ = a.guess == a.truth, b.guess == b.truth, a.guess != b.guess
     flips = {
         "right_to_wrong": right_a & ~right_b,
         "wrong_to_right": ~right_a & right_b,
@@ -28,7 +43,7 @@ def compare(a: Predictions, b: Predictions, names: list[str]) -> tuple[dict, np.
     changed = np.flatnonzero(differ)
     changed = changed[np.argsort(-confidence(a, b)[changed], kind="stable")]
     masks = {"n": np.ones(len(a), bool), "right_a": right_a, "right_b": right_b, **flips}
-    of_class = {key: np.bincount(a.label[mask], minlength=len(names)) for key, mask in masks.items()}
+    of_class = {key: np.bincount(a.truth[mask], minlength=len(names)) for key, mask in masks.items()}
     flipped = sum(of_class[key] for key in flips)
     classes = [
         {"class": int(c), "name": names[c], **{key: int(counts[c]) for key, counts in of_class.items()}}
@@ -38,24 +53,33 @@ def compare(a: Predictions, b: Predictions, names: list[str]) -> tuple[dict, np.
     counts = {key: int(mask.sum()) for key, mask in flips.items()}
     same = len(a) - len(changed)
     return {
-        "n": len(a),
-        "identical": all(
-            np.array_equal(getattr(a, c), getattr(b, c), equal_nan=True)
-            for c in ("pred", "confidence", "nll")
-        ),
         "agree": same,
         "agreement": percent(same, len(a)),
         "both_right": int((right_a & right_b).sum()),
         **counts,
-        "mcnemar_p": mcnemar(counts["right_to_wrong"], counts["wrong_to_right"]),
-        "largest_nll_change": strict(np.abs(b.nll.astype(np.float64) - a.nll).max()),
+        "mcnemar_p": fair_coins(counts["right_to_wrong"], counts["wrong_to_right"]),
         "classes": classes,
-        "changed": changed.tolist(),
     }, changed
 
 
-def mcnemar(lost: int, gained: int) -> float:
-    """Exact two-sided p of McNemar's test (1947): the chance that as many fair coins fall as unevenly."""
+def of_numbers(change: np.ndarray) -> tuple[dict, np.ndarray]:
+    """`change` [N] of each sample's loss; to agree is to have the very same one."""
+    moved = np.flatnonzero(change != 0)  # NaN: moved
+    counts = {"worse": int((change > 0).sum()), "better": int((change < 0).sum())}
+    same = len(change) - len(moved)
+    return {
+        "agree": same,
+        "agreement": percent(same, len(change)),
+        **counts,
+        "sign_p": fair_coins(counts["worse"], counts["better"]),
+        "mean_loss_change": strict(change.mean()),
+    }, moved[np.argsort(-np.abs(change[moved]), kind="stable")]
+
+
+def fair_coins(lost: int, gained: int) -> float:
+    """The chance that as many fair coins fall as unevenly: the exact two-sided p of McNemar's test (1947) on
+    right and wrong, and of the sign test on losses that rose and fell.
+    """
     n, k = lost + gained, min(lost, gained)
     term = total = math.comb(n, k)
     for i in range(k, 0, -1):  # C(n, i - 1) from C(n, i), the largest first
@@ -67,19 +91,19 @@ def mcnemar(lost: int, gained: int) -> float:
 
 
 def quality(p: Predictions) -> dict[str, float | None]:
-    """Right predictions in percent and the mean loss in nats."""
-    nll = float(p.nll.mean(dtype=np.float64))
-    right = {"top1": percent((p.pred == p.label).sum(), len(p))}
-    if p.top5 is not None:
-        return right | {
-            "top5": percent((p.top5 == p.label[:, None]).any(1).sum(), len(p)),
-            "loss": strict(nll),
-        }
-    return right | {"nll": strict(nll), "ppl": strict(math.exp(min(nll, 700.0)))}
+    """Right predictions in percent where there are classes, and the metrics of the evaluation."""
+    right = {"top1": percent((p.guess == p.truth).sum(), len(p))} if p.roles.classes else {}
+    if "metrics" in p.facts:
+        return right | p.facts["metrics"]
+    rows = p.columns  # of schema 1
+    return right | {name: strict(v) for name, v in OLD_TASKS[p.facts["kind"]].summarise(rows).items()}
 
 
 def confidence(a: Predictions, b: Predictions) -> np.ndarray:
-    return (a.confidence.astype(np.float64) + b.confidence) / 2
+    """float64 [N]: the mean of both; 0 where the predictions do not say."""
+    if a.sure is None or b.sure is None:
+        return np.zeros(len(a))
+    return (a.sure.astype(np.float64) + b.sure) / 2
 
 
 def percent(part: int, whole: int) -> float:
@@ -94,6 +118,8 @@ def strict(value: float) -> float | None:
 # for the terminal ---------------------------------------------------------------------------------
 
 LABELS = {"top1": "top-1 %", "top5": "top-5 %", "loss": "loss, nats", "nll": "nll, nats", "ppl": "perplexity"}
+PERCENT_OR_LARGE = ("top1", "top5", "ppl")
+MOVES = {"worse": "loss rose", "better": "loss fell"}
 FLIPS = {
     "right_to_wrong": "right -> wrong",
     "wrong_to_right": "wrong -> right",
@@ -108,35 +134,39 @@ def report(
 
     `result` is `compare`'s, and under "a" and "b" what is known of each; `changed` are `compare`'s ids.
     """
-    text, n = a.facts["kind"] == "text", result["n"]
+    n, of_words = result["n"], a.roles.view == "text"
     lines = []
     for letter in "ab":
         side = result[letter]
         step = "foreign weights" if side["step"] is None else f"step {side['step']}"
         lines.append(f"{letter.upper()}  {side['name']}  ({step}, {side['predictions']})")
-    lines += [f"on {a.facts['data']}/{a.facts['split']}, {n:,} {'words' if text else 'images'}", ""]
+    lines += [f"on {a.facts['data']}/{a.facts['split']}, {n:,} {a.roles.rows}", ""]
     rows = [["", "A", "B", "B - A"]]
     for (key, x), y in zip(quality(a).items(), quality(b).values()):
         x, y = (math.nan if v is None else v for v in (x, y))
-        digits = 4 if key in ("loss", "nll") else 2
-        label = "next word right %" if text and key == "top1" else LABELS[key]
+        digits = 2 if key in PERCENT_OR_LARGE else 4
+        label = "next word right %" if of_words and key == "top1" else LABELS.get(key, key)
         rows.append([label, f"{x:,.{digits}f}", f"{y:,.{digits}f}", f"{y - x:+,.{digits}f}"])
     lines += [*table(rows), ""]
     if result["identical"]:
-        return [
-            *lines,
-            f"no differences: all {n:,} predictions are the same, to the bit of their confidence and loss",
-        ]
+        return [*lines, f"no differences: all {n:,} predictions are the same, to the bit of every column"]
+    labels, p, test = (
+        (FLIPS, result["mcnemar_p"], "McNemar's exact p")
+        if a.roles.classes
+        else (MOVES, result["sign_p"], "exact p of the sign test")
+    )
     rows = [["agree", f"{result['agree']:,} of {n:,}", f"{result['agreement']:.2f} %"]]
-    rows += [[label, f"{result[key]:,}", f"{percent(result[key], n):.2f} %"] for key, label in FLIPS.items()]
-    p = result["mcnemar_p"]
-    lines += [*table(rows), f"McNemar's exact p {f'= {p:.3g}' if p else 'below 1e-300'}: {verdict(result)}"]
-    if result["largest_nll_change"] is not None:
-        lines.append(f"no sample's loss moved by more than {result['largest_nll_change']:.3g} nats")
+    rows += [[label, f"{result[key]:,}", f"{percent(result[key], n):.2f} %"] for key, label in labels.items()]
+    lines += [*table(rows), f"{test} {f'= {p:.3g}' if p else 'below 1e-300'}: {verdict(result)}"]
+    if result["largest_loss_change"] is not None:
+        unit = " nats" if a.roles.classes else ""
+        lines.append(f"no sample's loss moved by more than {result['largest_loss_change']:.3g}{unit}")
     if not len(changed):
         return lines
+    if not a.roles.classes:
+        return [*lines, "", *table(numbers_that_moved(a, b, changed[:top]))]
     shown = result["classes"][:top]
-    rows = [["word" if text else "class", "n", "right in A", "right in B", *FLIPS.values()]]
+    rows = [["word" if of_words else "class", "n", "right in A", "right in B", *FLIPS.values()]]
     rows += [
         [short(c["name"]), *(f"{c[key]:,}" for key in ("n", "right_a", "right_b", *FLIPS))] for c in shown
     ]
@@ -146,23 +176,43 @@ def report(
     for i in changed[:top]:
         verdicts = [
             (
-                short(names[p.pred[i]]),
-                f"{100 * p.confidence[i]:.1f} %",
-                "right" if p.pred[i] == p.label[i] else "wrong",
+                short(names[p.guess[i]]),
+                "" if p.sure is None else f"{100 * p.sure[i]:.1f} %",
+                "right" if p.guess[i] == p.truth[i] else "wrong",
             )
             for p in (a, b)
         ]
-        rows.append([f"#{i}", short(names[a.label[i]]), *verdicts[0], *verdicts[1]])
+        rows.append([f"#{i}", short(names[a.truth[i]]), *verdicts[0], *verdicts[1]])
     return [*lines, "", *table(rows)]
 
 
+def numbers_that_moved(a: Predictions, b: Predictions, ids: np.ndarray) -> list[list[str]]:
+    """Rows: the truth, where there is one, both guesses and both losses."""
+    told = a.truth is not None and a.guess is not None
+    rows = [["moved most", *["truth", "A", "B"] * told, "loss of A", "loss of B", "B - A"]]
+    for i in ids:
+        told_row = [number(x) for x in (a.truth[i], a.guess[i], b.guess[i])] if told else []
+        change = float(b.loss[i]) - float(a.loss[i])
+        rows.append([f"#{i}", *told_row, f"{a.loss[i]:.4g}", f"{b.loss[i]:.4g}", f"{change:+.4g}"])
+    return rows
+
+
+def number(value) -> str:
+    """A number, or several of one sample."""
+    return short(" ".join(f"{v:.4g}" for v in np.atleast_1d(value)))
+
+
 def verdict(result: dict) -> str:
-    lost, gained = result["right_to_wrong"], result["wrong_to_right"]
+    if "sign_p" in result:
+        lost, gained, p, more = result["worse"], result["better"], result["sign_p"], "has the lower loss"
+    else:
+        lost, gained, p = result["right_to_wrong"], result["wrong_to_right"], result["mcnemar_p"]
+        more = "is right"
     if lost + gained == 0:
-        return "both are right on the same samples"
-    if result["mcnemar_p"] >= 0.05:  # the customary level
+        return "both are right on the same samples" if "mcnemar_p" in result else "no loss rose or fell"
+    if p >= 0.05:  # the customary level
         return "fair coins would often differ as much"
-    return f"{'B' if gained > lost else 'A'} is right more often, beyond chance"
+    return f"{'B' if gained > lost else 'A'} {more} more often, beyond chance"
 
 
 def short(name: str) -> str:

@@ -30,10 +30,8 @@ def sheet(images: np.ndarray, ids: np.ndarray, a, b, names: list[str], heading: 
         )
     for k, (image, i) in enumerate(zip(images, ids)):
         x, y = k % columns * width + 2 * MARGIN, top + k // columns * height
-        number = f"#{i}"
-        draw.text(
-            (x, y), shorten(names[a.label[i]], SIDE - draw.textlength(number, font) - 6, font), INK, font
-        )
+        number, above = f"#{i}", "" if a.truth is None else name_of(a, a.truth[i], names)
+        draw.text((x, y), shorten(above, SIDE - draw.textlength(number, font) - 6, font), INK, font)
         draw.text((x + SIDE, y), number, GREY, font, anchor="ra")
         tile = enlarged(image)
         corner = x + (SIDE - tile.width) // 2, y + LINE + (SIDE - tile.height) // 2
@@ -42,29 +40,41 @@ def sheet(images: np.ndarray, ids: np.ndarray, a, b, names: list[str], heading: 
             (corner[0] - 1, corner[1] - 1, corner[0] + tile.width, corner[1] + tile.height), outline=EDGE
         )
         for letter, p, line in (("A", a, 1), ("B", b, 2)):
-            verdict(
-                draw,
-                x,
-                y + SIDE + line * LINE + 4,
-                letter,
-                names[p.pred[i]],
-                p.confidence[i],
-                p.pred[i] == p.label[i],
-                font,
-            )
+            at = (x, y + SIDE + line * LINE + 4)
+            if p.roles.classes:
+                sure = None if p.sure is None else p.sure[i]
+                verdict(draw, at, letter, names[p.guess[i]], sure, p.guess[i] == p.truth[i], font)
+            else:
+                guess = "" if p.guess is None else f"{name_of(p, p.guess[i], names)}, "
+                draw.text(at, letter, GREY, font)
+                draw.text(
+                    (x + 32, at[1]), shorten(f"{guess}loss {p.loss[i]:.4g}", SIDE - 32, font), INK, font
+                )
     return picture
 
 
+def name_of(p, value, names: list[str]) -> str:
+    """A class by its name, numbers as they are."""
+    return names[value] if p.roles.classes else " ".join(f"{v:.4g}" for v in np.atleast_1d(value))
+
+
 def verdict(
-    draw: ImageDraw.ImageDraw, x: int, y: int, letter: str, name: str, confidence: float, right: bool, font
+    draw: ImageDraw.ImageDraw,
+    at: tuple[int, int],
+    letter: str,
+    name: str,
+    sure: float | None,
+    right: bool,
+    font,
 ) -> None:
     """`A ✓ cat 87 %`, in green, or with a cross in red: not by the colour alone."""
+    x, y = at
     colour = GREEN if right else RED
     draw.text((x, y), letter, GREY, font)
     strokes = [((0, 5), (4, 9), (10, 0))] if right else [((0, 0), (9, 9)), ((0, 9), (9, 0))]
     for stroke in strokes:
         draw.line([(x + 16 + dx, y + 3 + dy) for dx, dy in stroke], colour, 2)
-    percent = f"{100 * confidence:.0f} %"
+    percent = "" if sure is None else f"{100 * sure:.0f} %"
     draw.text((x + SIDE, y), percent, colour, font, anchor="ra")
     draw.text((x + 32, y), shorten(name, SIDE - 38 - draw.textlength(percent, font), font), colour, font)
 

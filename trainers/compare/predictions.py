@@ -15,7 +15,7 @@ import json
 import math
 import platform
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,35 +25,54 @@ import pyarrow.parquet as pq
 
 from relaunch.data_prep import VERSION, files
 from relaunch.data_prep.errors import DATA, Failure
+from relaunch.trainers.tasks.images import ImageTask
+from relaunch.trainers.tasks.task import Facts
+from relaunch.trainers.tasks.text import TextTask
 
-SCHEMA = 1
-COLUMNS = {
-    "id": pa.int64(),
-    "label": pa.int32(),
-    "pred": pa.int32(),
-    "confidence": pa.float32(),
-    "nll": pa.float32(),
-}
+SCHEMA = 2  # 1 did not say the roles of its columns, nor the metrics
 FACTS = "relaunch"  # the only key of the schema's metadata: the order of several would not be ours
+OLD_TASKS = {task.kind: task for task in (ImageTask(), TextTask())}  # whose predictions had schema 1
+ARROW = {"int32": pa.int32(), "float32": pa.float32()}
 
 
 @dataclass
 class Predictions:
-    """One row per sample, whose id is the row's number.
+    """One row per sample, whose id is the row's number. Its columns are attributes: p.label, p.nll.
 
-    Of images, label and pred are classes; of text, ids of the words at position id + 1.
+    Of classes, label and pred are their numbers; of text, ids of the words at position id + 1.
     """
 
-    label: np.ndarray  # int32 [N]
-    pred: np.ndarray  # int32 [N]
-    confidence: np.ndarray  # float32 [N], probability of pred
-    nll: np.ndarray  # float32 [N], nats, of label
-    top5: np.ndarray | None  # int32 [N,k], k = min(5, classes), best first; images only
+    columns: dict[str, np.ndarray]  # [N], or [N,k]
+    roles: Facts
     facts: dict  # workload, kind, split, step, model_sha256, data, data_hash, n
     path: Path
 
+    def __getattr__(self, name: str) -> np.ndarray:
+        try:
+            return self.__dict__["columns"][name]
+        except KeyError:
+            raise AttributeError(f"no column {name}") from None
+
+    @property
+    def loss(self) -> np.ndarray:
+        """float32 [N], lower is better."""
+        return self.columns[self.roles.loss]
+
+    @property
+    def truth(self) -> np.ndarray | None:
+        return self.columns.get(self.roles.truth or "")
+
+    @property
+    def guess(self) -> np.ndarray | None:
+        return self.columns.get(self.roles.guess or "")
+
+    @property
+    def sure(self) -> np.ndarray | None:
+        """float32 [N] in 0..1: how sure the guess was."""
+        return self.columns.get(self.roles.sure or "")
+
     def __len__(self) -> int:
-        return len(self.label)
+        return self.facts["n"]
 
     def data_path(self) -> Path | None:
         """Where the packed set lay when they were made; None where the .json was not copied along."""
@@ -75,6 +94,7 @@ def write(
     *,
     source,
     config,
+    roles: Facts,
     packed,
     split: str,
     metrics: dict[str, float],
@@ -95,6 +115,8 @@ def write(
         "data": packed.name,
         "data_hash": packed.hash,
         "n": len(rows["id"]),
+        "roles": asdict(roles),
+        "metrics": {name: value if math.isfinite(value) else None for name, value in metrics.items()},
     }
     beside = {
         **facts,
@@ -102,7 +124,6 @@ def write(
         "config": config.to_json(),
         "data_path": str(packed.path.resolve()),
         **launch,
-        "metrics": {name: value if math.isfinite(value) else None for name, value in metrics.items()},
         "host": platform.node(),
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "versions": {
@@ -126,11 +147,11 @@ def write(
 
 def encode(rows: dict[str, np.ndarray], facts: dict) -> pa.Buffer:
     """A Parquet file's bytes: a function of rows and facts alone."""
-    columns = {name: pa.array(rows[name], kind) for name, kind in COLUMNS.items()}
-    if "top5" in rows:
-        columns["top5"] = pa.FixedSizeListArray.from_arrays(
-            pa.array(rows["top5"].ravel(), pa.int32()), rows["top5"].shape[1]
-        )
+    columns = {"id": pa.array(rows["id"], pa.int64())}
+    for name, dtype in facts["roles"]["columns"].items():
+        values = pa.array(rows[name].ravel(), ARROW[dtype.removesuffix("[]")])
+        wide = dtype.endswith("[]")
+        columns[name] = pa.FixedSizeListArray.from_arrays(values, rows[name].shape[1]) if wide else values
     table = pa.table(columns)
     signed = json.dumps({**facts, "sha256": digest(table, facts)}, sort_keys=True)
     sink = pa.BufferOutputStream()
@@ -156,7 +177,7 @@ def read(path: str | Path) -> Predictions:
         # not pq.read_table: it takes a folder for one table, and `key=value` in a path for a column
         with pq.ParquetFile(path) as file:
             facts = json.loads(file.schema_arrow.metadata[FACTS.encode()])
-            if facts["schema"] != SCHEMA:
+            if facts["schema"] not in (1, SCHEMA):
                 raise Failure(
                     DATA,
                     f"{path} has schema {facts['schema']}, this version reads {SCHEMA}",
@@ -165,12 +186,16 @@ def read(path: str | Path) -> Predictions:
             table = file.read()
         if facts.pop("sha256") != digest(table, facts):
             raise ValueError("its SHA-256 differs from the one in it")
-        columns = {name: table[name].combine_chunks() for name in table.column_names}
-        top5 = columns.pop("top5").flatten().to_numpy().reshape(len(table), -1) if "top5" in columns else None
-        columns = {name: column.to_numpy() for name, column in columns.items()}
+        columns = {}
+        for name in table.column_names:
+            values = table[name].combine_chunks()
+            wide = pa.types.is_fixed_size_list(values.type)
+            columns[name] = values.flatten().to_numpy().reshape(len(table), -1) if wide else values.to_numpy()
         if not np.array_equal(columns.pop("id"), np.arange(facts["n"])):
             raise ValueError("its ids are not 0, 1, 2, …")
-        return Predictions(**columns, top5=top5, facts=facts, path=path)
+        told = facts.get("roles")
+        roles = Facts(**told | {"best": tuple(told["best"])}) if told else OLD_TASKS[facts["kind"]].facts
+        return Predictions(columns, roles, facts, path)
     except FileNotFoundError:
         raise Failure(DATA, f"there is no {path}") from None
     except (OSError, pa.ArrowException, ValueError, KeyError, TypeError) as error:

@@ -18,6 +18,7 @@ from relaunch.trainers.compare import changes, passages, pictures
 from relaunch.trainers.compare.predictions import Predictions
 from relaunch.trainers.group import process
 
+LOOK = {"images": "changed.png", "text": "passages.md"}  # what there is to look at, by Facts.view
 SHOWN_IMAGES = 40  # tiles of the picture: what one looks through in a minute
 
 
@@ -36,29 +37,31 @@ def write(
     `result` and the ids `changed` are `changes.compare`'s. Without the data (`packed` is None) there is
     nothing to look at, and a line says so. `top`: passages to show of a text. Raises OSError.
     """
-    columns = {"id": changed, "label": a.label[changed], "confidence": changes.confidence(a, b)[changed]}
+    columns = {"id": changed}
+    if a.roles.classes:
+        columns |= {"label": a.truth[changed], "confidence": changes.confidence(a, b)[changed]}
+    same = (a.roles.truth, "top5")  # the truth is one, and the others are in the predictions
     for letter, p in (("a", a), ("b", b)):
-        columns |= {f"{name}_{letter}": getattr(p, name)[changed] for name in ("pred", "confidence", "nll")}
+        narrow = {name: column[changed] for name, column in p.columns.items() if column.ndim == 1}
+        columns |= {f"{name}_{letter}": column for name, column in narrow.items() if name not in same}
     table = io.BytesIO()
     pq.write_table(pa.table(columns), table)
     contents = {"diff.json": files.dump_json(result), "changed.parquet": table.getvalue()}
-    kind, split = a.facts["kind"], a.facts["split"]
-    look = "changed.png" if kind == "images" else "passages.md"
-    if result["identical"] or (kind == "images" and not len(changed)):
+    split, look = a.facts["split"], LOOK.get(a.roles.view, "")
+    if not look or result["identical"] or (look == "changed.png" and not len(changed)):
         pass
     elif not packed:
         data = f"{a.facts['data']} (hash {a.facts['data_hash'][:12]})"
         process.tell(f"no {look}: the data set {data} is not here; add --data-root FOLDER")
     else:
         title = f"A: {result['a']['name']}   B: {result['b']['name']}   on {a.facts['data']}/{split}"
-        if kind == "images":
+        if look == "changed.png":
             contents[look] = picture(result, a, b, changed[:SHOWN_IMAGES], packed.images(split), names, title)
         else:
-            contents[look] = passages.markdown(
-                [names[i] for i in packed.tokens(split)], a.nll, b.nll, top, title
-            )
-    if look not in contents:
-        (out / look).unlink(missing_ok=True)  # an earlier comparison's
+            words = [names[i] for i in packed.tokens(split)]
+            contents[look] = passages.markdown(words, a.loss, b.loss, top, title)
+    for other in set(LOOK.values()) - set(contents):
+        (out / other).unlink(missing_ok=True)  # an earlier comparison's
     for name, content in contents.items():
         files.write_atomic(out / name, content)
     return list(contents)
@@ -75,13 +78,14 @@ def picture(
 ) -> bytes:
     """The PNG of the samples `shown`, ids [n], of a split's `images`, uint8 [N,H,W,C]."""
     total = len(result["changed"])
-    flips = ", ".join(f"{result[key]:,} {label}" for key, label in changes.FLIPS.items())
-    which = "most confident first" if len(shown) == total else f"the most confident {len(shown)}"
-    heading = [
-        title,
-        f"{total:,} of {result['n']:,} changed: {flips}",
-        f"{which}; above each image the truth, below it both verdicts",
-    ]
+    if a.roles.classes:
+        flips = ", ".join(f"{result[key]:,} {label}" for key, label in changes.FLIPS.items())
+        first, beside = "most confident", "above each image the truth, below it both verdicts"
+    else:
+        flips = ", ".join(f"{result[key]:,} {label}" for key, label in changes.MOVES.items())
+        first, beside = "furthest", "below each image both losses"
+    which = f"{first} first" if len(shown) == total else f"the {first} {len(shown)}"
+    heading = [title, f"{total:,} of {result['n']:,} changed: {flips}", f"{which}; {beside}"]
     content = io.BytesIO()
     pictures.sheet(images[shown], shown, a, b, names, heading).save(content, "PNG")
     return content.getvalue()

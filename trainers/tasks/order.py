@@ -10,7 +10,7 @@ import numpy as np
 
 MASK = (1 << 64) - 1
 GOLDEN = 0x9E3779B97F4A7C15
-SALTS = {"order": 1, "augment": 2, "cutmix": 3, "dropout": 4, "init": 5, "generate": 6}
+SALTS = {"order": 1, "augment": 2, "cutmix": 3, "dropout": 4, "init": 5, "generate": 6, "prepare": 7}
 
 
 def key(purpose: str, *numbers: int) -> int:

@@ -1,117 +1,107 @@
-"""Word-level text: batches as columns of one long stream, the loss, and one scored row per word.
-
-task = Text(config, packed, device, rank=0, world=1)
-words, targets = task.batch(step=0, micro=0)    # [bptt, B/world]
-"""
+"""Word-level text, read in columns of one long stream. Its batches are in text_batches.py."""
 
 from __future__ import annotations
 
 import math
-
-import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from relaunch.data_prep.errors import USAGE, Failure
-from relaunch.data_prep.packed import Packed
-from relaunch.trainers.config import RunConfig
-from relaunch.trainers.tasks import order
-from relaunch.trainers.tasks.images import scored_rows
+from relaunch.trainers.tasks.task import Facts
+from relaunch.trainers.workloads import setting
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
-class Text:
-    """What the loop and the evaluation ask of a workload, for text (see tasks.images.Images)."""
+@dataclass(frozen=True, kw_only=True)
+class TextOptions:
+    emsize: int = setting(200, "size of the word embeddings", least=1)
+    nhid: int = setting(200, "hidden units of each feed-forward layer", least=1)
+    nlayers: int = setting(2, "Transformer layers", least=1)
+    nhead: int = setting(2, "attention heads of each layer", least=1)
+    bptt: int = setting(35, "words that the model sees at a time", least=1)
+    dropout: float = setting(0.2, "share of units dropped in training")
+    tied: bool = setting(False, "share the weights of the embedding and the output layer")
 
-    sums = 2
-    best = "nll"
+    def __post_init__(self):
+        if self.emsize % self.nhead:
+            what = f"--emsize {self.emsize} does not divide by --nhead {self.nhead}"
+            raise Failure(USAGE, what, "choose a multiple")
+        if not 0 <= self.dropout < 1:
+            raise Failure(USAGE, f"--dropout {self.dropout} is not between 0 and 1")
+        if self.bptt > 5000:
+            raise Failure(USAGE, f"--bptt {self.bptt} is beyond the 5000 positions that the model knows")
 
-    def __init__(self, config: RunConfig, packed: Packed, device: torch.device, rank: int, world: int):
-        self.config, self.packed, self.device, self.rank, self.world = config, packed, device, rank, world
-        self.bptt = config.options.bptt
-        tokens = packed.tokens("train")
-        length = len(tokens) // config.batch_size
+
+class TextTask:
+    """Predicting each next word. The options of a workload that uses it have `bptt`."""
+
+    kind = "text"
+    facts = Facts(
+        columns={"label": "int32", "pred": "int32", "confidence": "float32", "nll": "float32"},
+        loss="nll",
+        truth="label",
+        guess="pred",
+        sure="confidence",
+        best=("nll", "min"),
+        view="text",
+        rows="words",
+    )
+    no_outputs = "a language model's would be words x vocabulary"
+
+    def length(self, config, sizes) -> int:
+        """Words of each column. Failure 64 where there is none to predict."""
+        length = sizes.counts["train"] // config.batch_size
         if length < 2:
-            raise Failure(
-                USAGE,
-                f"--batch-size {config.batch_size} is too many columns for {len(tokens)} training words",
-                "choose a smaller one",
-            )
-        columns = tokens[: length * config.batch_size].reshape(config.batch_size, length).astype(np.int64)
-        self.stream = torch.from_numpy(np.ascontiguousarray(columns.T)).to(device)  # [length, columns]
-        self.steps_per_epoch = -(-(length - 1) // self.bptt)
+            what = f"--batch-size {config.batch_size} is too many columns for {sizes.counts['train']:,} "
+            raise Failure(USAGE, f"{what}training words", "use a smaller one")
+        return length
 
-    def samples_done(self, step: int) -> int:
+    def steps_per_epoch(self, config, sizes) -> int:
+        return -(-(self.length(config, sizes) - 1) // config.options.bptt)
+
+    def samples_done(self, config, sizes, step: int) -> int:
         """Words predicted in the first `step` steps, over all ranks."""
-        epoch, i = divmod(step, self.steps_per_epoch)
-        return (epoch * (len(self.stream) - 1) + i * self.bptt) * self.config.batch_size
+        epoch, i = divmod(step, self.steps_per_epoch(config, sizes))
+        per_column = epoch * (self.length(config, sizes) - 1) + i * config.options.bptt
+        return per_column * config.batch_size
 
-    def batch(self, step: int, micro: int) -> tuple[Tensor, Tensor]:
-        """Words and next words, int64 [bptt, B]: this rank's consecutive columns, never shuffled."""
-        i = step % self.steps_per_epoch * self.bptt
-        part = order.share(self.config.batch_size, self.world, self.config.grad_accum_steps, self.rank, micro)
-        end = min(i + self.bptt, len(self.stream) - 1)
-        return self.stream[i:end, part], self.stream[i + 1 : end + 1, part]
+    def example(self, config, sizes) -> Tensor:
+        """int64 [bptt,1]."""
+        import torch
 
-    def loss(self, model, batch) -> tuple[Tensor, tuple]:
-        """The mean nll of a micro-batch, and what `add` needs of it later: (nll, words)."""
-        words, targets = batch
-        loss = F.cross_entropy(model(words).flatten(0, 1), targets.flatten())
-        return loss, (loss.detach(), targets.numel())
+        return torch.zeros(config.options.bptt, 1, dtype=torch.long)
 
-    @staticmethod
-    def add(sums: list[float], seen: list[tuple]) -> None:
-        """Add micro-batches to the sums [nll, words]; how many at a time changes no bit."""
-        losses, words = zip(*seen)
-        for loss, n in zip(torch.stack(losses).tolist(), words):
-            sums[0] += loss * n
-            sums[1] += n
+    def output_shape(self, config, sizes) -> tuple[int, ...] | None:
+        return (config.options.bptt, 1, sizes.outputs)
 
-    @staticmethod
-    def metrics(sums: list[float]) -> dict[str, float]:
-        """nll (nats a word) and perplexity from sums."""
-        return perplexity(sums[0] / sums[1])
+    def batches(self, config, packed, device, rank, world):
+        from relaunch.trainers.tasks.text_batches import TextBatches
 
-    # evaluation -----------------------------------------------------------------------------------
+        return TextBatches(self, config, packed, device, rank, world)
 
-    def open_split(self, split: str) -> int:
-        """Make `score` read this split, in windows of bptt words; returns its number of batches."""
-        if self.packed.splits[split] < 2:
-            raise Failure(
-                USAGE,
-                f"split {split} of {self.packed.name} has one word, so there is none to predict",
-                "choose another split",
-            )
-        self.scored = torch.from_numpy(self.packed.tokens(split).astype(np.int64))
-        self.windows = (len(self.scored) - 1) // self.bptt  # whole ones
-        rest = (len(self.scored) - 1) % self.bptt
-        return -(-self.windows // self.config.eval_batch_size) + (rest > 0)
+    def scorer(self, config, packed, split, device):
+        from relaunch.trainers.tasks.text_batches import TextScorer
 
-    def score(self, model, k: int) -> dict[str, np.ndarray]:
-        """Batch k of the open split, a row for each word but the first: id (its position - 1), label, pred,
-        confidence, nll. Windows do not see each other; the shorter last one is a batch of its own.
-        """
-        first = k * self.config.eval_batch_size
-        last = min(first + self.config.eval_batch_size, self.windows)
-        if first < self.windows:
-            start, end, width = first * self.bptt, last * self.bptt, self.bptt
-        else:
-            start, end = self.windows * self.bptt, len(self.scored) - 1
-            width = end - start
-        words, targets = (self.scored[start + d : end + d].view(-1, width).T.to(self.device) for d in (0, 1))
-        logits = model(words).float().transpose(0, 1).flatten(0, 1)
-        rows = scored_rows(logits, targets.T.flatten())
-        rows["id"] = np.arange(start, end)
-        return rows
+        return TextScorer(config, packed, split, device)
 
-    def expected_rows(self, split: str) -> int:
-        return self.packed.splits[split] - 1
+    def loss(self, config, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The mean loss of outputs [bptt,B,words] and next words [bptt,B]."""
+        from torch.nn.functional import cross_entropy
 
-    @staticmethod
-    def summarise(rows: dict[str, np.ndarray]) -> dict[str, float]:
+        return cross_entropy(outputs.flatten(0, 1), targets.flatten())
+
+    def summarise(self, rows) -> dict[str, float]:
         """Exact mean over a split's rows in the order of their ids."""
-        return perplexity(float(rows["nll"].astype(np.float64).mean()))
+        return perplexity(float(rows["nll"].astype("float64").mean()))
+
+    def show(self, config, model, packed) -> dict[str, str]:
+        from relaunch.trainers.tasks.text_batches import sample_text
+
+        return {"generated": sample_text(model, packed, 60, 0.8, config.seed, bptt=config.options.bptt)}
 
 
 def perplexity(nll: float) -> dict[str, float]:
+    """nll (nats a word) and its exponential."""
     return {"nll": nll, "ppl": math.exp(min(nll, 700.0))}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, USAGE, Failure
+from relaunch.data_prep.sizes import Sizes
 from relaunch.trainers import rundir, workloads
 from relaunch.trainers.config import RunConfig, parse
 from relaunch.trainers.flags import Parser, add_fields, flag
@@ -37,6 +38,15 @@ class Source:
     step: int | None = None
     meta: dict = dataclasses.field(default_factory=dict)  # state.json
     run: RunDir | None = None
+
+    @property
+    def sizes(self) -> Sizes:
+        """Of the data it was trained on. A checkpoint of 0.1 does not say them: any will do for its layers'
+        names, which is all that they are asked for.
+        """
+        if "sizes" in self.meta:
+            return Sizes.from_json(self.meta["sizes"])
+        return Sizes(data="", kind="", counts={}, shape=(3, 32, 32), outputs=2)
 
     def weights(self) -> dict[str, Tensor]:
         """By name, on the CPU. Failure 65 if a foreign file holds none."""

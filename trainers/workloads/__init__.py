@@ -12,8 +12,12 @@ import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
+from typing import TYPE_CHECKING
 
 from relaunch.data_prep.errors import USAGE, Failure
+
+if TYPE_CHECKING:
+    from relaunch.trainers.tasks.task import Task
 
 
 def setting(default, help: str, short: str | None = None, **facts):
@@ -26,53 +30,16 @@ def setting(default, help: str, short: str | None = None, **facts):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageOptions:
-    crop: int = setting(0, "train on images shifted by up to this many pixels (zeros come in)", least=0)
-    flip: bool = setting(False, "train on images mirrored half of the time")
-    label_smoothing: float = setting(
-        0.0, "share of the target spread over all classes (Szegedy et al., 2016)"
-    )
-    cutmix: float = setting(
-        0.0, "share of training images that get a patch of another (CutMix, Yun et al., 2019)"
-    )
-
-    def __post_init__(self):
-        for name, flag in (("label_smoothing", "--label-smoothing"), ("cutmix", "--cutmix")):
-            if not 0 <= getattr(self, name) <= 1:
-                raise Failure(USAGE, f"{flag} {getattr(self, name)} is not between 0 and 1")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextOptions:
-    emsize: int = setting(200, "size of the word embeddings", least=1)
-    nhid: int = setting(200, "hidden units of each feed-forward layer", least=1)
-    nlayers: int = setting(2, "Transformer layers", least=1)
-    nhead: int = setting(2, "attention heads of each layer", least=1)
-    bptt: int = setting(35, "words that the model sees at a time", least=1)
-    dropout: float = setting(0.2, "share of units dropped in training")
-    tied: bool = setting(False, "share the weights of the embedding and the output layer")
-
-    def __post_init__(self):
-        if self.emsize % self.nhead:
-            what = f"--emsize {self.emsize} does not divide by --nhead {self.nhead}"
-            raise Failure(USAGE, what, "choose a multiple")
-        if not 0 <= self.dropout < 1:
-            raise Failure(USAGE, f"--dropout {self.dropout} is not between 0 and 1")
-        if self.bptt > 5000:
-            raise Failure(USAGE, f"--bptt {self.bptt} is beyond the 5000 positions that the model knows")
-
-
-@dataclass(frozen=True, kw_only=True)
 class Workload:
     """Dataset + model + loss + scored rows + defaults."""
 
     name: str
     about: str  # first line: one sentence for the list of workloads
-    kind: str  # of data: "images" or "text", which tasks/images.py or tasks/text.py batches and scores
+    task: Task  # how batches, loss, metrics and scored rows come from data
     data: str  # name of its packed data set
     archs: tuple[str, ...]  # the first is the default
     options: type  # frozen dataclass of the workload's own settings
-    model: Callable  # (RunConfig, Packed) -> nn.Module
+    model: Callable  # (RunConfig, Sizes) -> nn.Module
     defaults: dict = field(default_factory=dict)  # over RunConfig's and options' own
     presets: dict[str, dict] = field(default_factory=dict)
 

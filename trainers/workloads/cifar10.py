@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from relaunch.trainers.workloads import ImageOptions, Workload
+from relaunch.trainers.tasks.images import ImageOptions, ImageTask
+from relaunch.trainers.workloads import Workload
 
 
-def model(config, packed):
+def model(config, sizes):
     from relaunch.models.cnn import Net, NetBN, SimpleCNN
     from relaunch.models.resnet import resnet18
 
-    classes, channels = len(packed.classes), len(packed.mean)
+    classes, channels = sizes.outputs, sizes.shape[0]
     if config.arch == "resnet18":
         return resnet18(classes, channels, stem="small")
     return {"net": Net, "net_bn": NetBN, "simple_cnn": SimpleCNN}[config.arch](channels, classes)
@@ -18,7 +19,7 @@ def model(config, packed):
 WORKLOAD = Workload(
     name="cifar10",
     about="a CNN on CIFAR-10's small photographs: the tutorial's net, or better ones",
-    kind="images",
+    task=ImageTask(),
     data="cifar10",
     archs=("net_bn", "net", "simple_cnn", "resnet18"),
     options=ImageOptions,

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from relaunch.trainers.workloads import ImageOptions, Workload
+from relaunch.trainers.tasks.images import ImageOptions, ImageTask
+from relaunch.trainers.workloads import Workload
 
 
-def model(config, packed):
+def model(config, sizes):
     from relaunch.models.cnn import MnistNet
 
-    return MnistNet(channels=len(packed.mean), classes=len(packed.classes))
+    return MnistNet(channels=sizes.shape[0], classes=sizes.outputs)
 
 
 WORKLOAD = Workload(
     name="mnist",
     about="a small CNN on MNIST's handwritten digits (pytorch/examples)",
-    kind="images",
+    task=ImageTask(),
     data="mnist",
     archs=("cnn",),
     options=ImageOptions,

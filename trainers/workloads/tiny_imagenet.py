@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from relaunch.trainers.workloads import ImageOptions, Workload, setting
+from relaunch.trainers.tasks.images import ImageOptions, ImageTask
+from relaunch.trainers.workloads import Workload, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,16 +16,16 @@ class Options(ImageOptions):
     )
 
 
-def model(config, packed):
+def model(config, sizes):
     from relaunch.models.resnet import resnet18
 
-    return resnet18(len(packed.classes), len(packed.mean), config.options.stem)
+    return resnet18(sizes.outputs, sizes.shape[0], config.options.stem)
 
 
 WORKLOAD = Workload(
     name="tiny_imagenet",
     about="ResNet-18 on Tiny-ImageNet's 64x64 photographs of 200 classes",
-    kind="images",
+    task=ImageTask(),
     data="tiny_imagenet",
     archs=("resnet18",),
     options=Options,

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from relaunch.trainers.workloads import TextOptions, Workload
+from relaunch.trainers.tasks.text import TextOptions, TextTask
+from relaunch.trainers.workloads import Workload
 
 
-def model(config, packed):
+def model(config, sizes):
     from relaunch.models.transformer import TransformerLM
 
     o = config.options
-    return TransformerLM(len(packed.vocab()), o.emsize, o.nhead, o.nhid, o.nlayers, o.dropout, o.tied)
+    return TransformerLM(sizes.outputs, o.emsize, o.nhead, o.nhid, o.nlayers, o.dropout, o.tied)
 
 
 WORKLOAD = Workload(
     name="wikitext2",
     about="a word-level Transformer language model on WikiText-2 (pytorch/examples)",
-    kind="text",
+    task=TextTask(),
     data="wikitext2",
     archs=("transformer",),
     options=TextOptions,

@@ -9,6 +9,7 @@ from PIL import Image
 from relaunch.data_prep.packed import open_packed
 from relaunch.trainers import diff
 from relaunch.trainers.compare import pictures, predictions
+from relaunch.trainers.tasks.images import ImageTask
 from rigs.predicted import scored, write
 from rigs.sets import TEST, pack_images
 
@@ -53,9 +54,7 @@ def place(pixels: np.ndarray, tile: np.ndarray) -> tuple[int, int]:
 
 def test_long_names_are_cut_and_a_sheet_of_one_has_a_readable_heading():
     rows = scored(n=1)
-    p = predictions.Predictions(
-        rows["label"], rows["pred"], rows["confidence"], rows["nll"], rows["top5"], {}, Path()
-    )
+    p = predictions.Predictions(rows, ImageTask.facts, {}, Path())
     sheet = pictures.sheet(
         np.zeros((1, 32, 32, 3), np.uint8),
         np.array([0]),

@@ -2,6 +2,7 @@
 
 import errno
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +12,7 @@ import pytest
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, STORAGE, Failure
 from relaunch.trainers.compare import predictions
+from relaunch.trainers.tasks.images import ImageTask
 from rigs import REPOSITORY
 from rigs.predicted import CLASSES, N, scored, write
 
@@ -32,7 +34,7 @@ def test_what_is_written_is_read(tmp_path):
             np.array_equal(getattr(read, name), rows[name]) and getattr(read, name).dtype == rows[name].dtype
         )
     assert read.facts == {
-        "schema": 1,
+        "schema": 2,
         "workload": "mnist",
         "kind": "images",
         "split": "test",
@@ -41,6 +43,8 @@ def test_what_is_written_is_read(tmp_path):
         "data": "mnist",
         "data_hash": "d" * 64,
         "n": N,
+        "roles": json.loads(json.dumps(asdict(ImageTask.facts))),
+        "metrics": ImageTask().summarise(rows),
     }
     assert np.array_equal(np.load(path.with_suffix(".outputs.npy")), outputs)
     assert {"world", "host", "time", "metrics", "versions", "data_path"} <= json.loads(
@@ -60,7 +64,7 @@ def test_what_is_written_is_read(tmp_path):
 def test_text_has_no_top5_and_foreign_weights_go_by_their_hash(tmp_path):
     path = write(tmp_path, scored(top5=False), kind="text", step=None, sha="0123456789abcdef" * 4)
     assert path.name == "test-0123456789ab.parquet"
-    assert predictions.read(path).top5 is None and predictions.read(path).facts["step"] is None
+    assert "top5" not in predictions.read(path).columns and predictions.read(path).facts["step"] is None
 
 
 def test_equal_predictions_are_equal_bytes(tmp_path):
@@ -72,7 +76,6 @@ def test_equal_predictions_are_equal_bytes(tmp_path):
         np.zeros((N, CLASSES), np.float32),
         world=3,
         device="cuda",
-        metrics={"top1": 1.0},
         data_path="x",
     )
     assert first.read_bytes() == again.read_bytes()

@@ -148,11 +148,13 @@ def test_the_stop_file_before_the_first_step(train, relaunch_env):
 
 
 def test_the_stop_file_during_an_evaluation(train, relaunch_env, monkeypatch, at):
-    from relaunch.trainers.tasks.images import Images
+    from relaunch.trainers.tasks.sample_batches import SampleScorer
 
-    trainings, score = [], Images.score
+    trainings, score = [], SampleScorer.score
     at(12, trainings.append)  # an epoch's end
-    monkeypatch.setattr(Images, "score", lambda task, model, k: (ask(trainings[0]), score(task, model, k))[1])
+    monkeypatch.setattr(
+        SampleScorer, "score", lambda task, model, k: (ask(trainings[0]), score(task, model, k))[1]
+    )
     assert train(*NET, "--eval-batch-size", 5) == 78
     assert status(relaunch_env / "run")["reason"] == "stopped by the STOP file, and saved"
     assert not (relaunch_env / "run/STOP").exists()

@@ -1,11 +1,13 @@
 """Which samples a rank trains on, and with which randomness: pure functions, whatever the number of ranks."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 
 from relaunch.data_prep.packed import open_packed
-from relaunch.trainers.build import make_task
+from relaunch.trainers.build import make_batches
 from relaunch.trainers.config import parse
 from relaunch.trainers.tasks import order
 from rigs.sets import TRAIN
@@ -15,7 +17,7 @@ CPU = torch.device("cpu")
 
 def make(sets, command: str, rank: int = 0, world: int = 1):
     config = parse(command.split()).config
-    return make_task(config, open_packed(config.data, sets), CPU, rank, world)
+    return make_batches(config, open_packed(config.data, sets), CPU, rank, world)
 
 
 # the functions themselves -------------------------------------------------------------------------
@@ -123,7 +125,7 @@ def test_augmentation_shifts_and_mirrors(sets):
     """Against numpy, image by image."""
     task = make(sets, "cifar10 --batch-size 8 --crop 3 --flip")
     task.start_epoch(0)
-    originals = task.images.numpy()
+    originals = task.data.inputs.numpy()
     mirrored = 0
     for row in range(TRAIN):
         (dy, dx), flip = task.offsets[row].tolist(), bool(task.flips[row])
@@ -151,7 +153,7 @@ def test_cutmix_labels_are_shared_by_area(sets):
     task = make(sets, "cifar10 --batch-size 24 --crop 0 --no-flip --cutmix 0.7")
     x, labels, others, share = task.batch(0, 0)
     partners, mask = task.patches(0, np.arange(24), (32, 32))
-    plain = task.normalise(task.augmented(slice(0, 24)))
+    plain = task.data.normalise(task.augmented(slice(0, 24)))
     for i in range(24):
         patch = torch.from_numpy(mask[i])
         assert torch.equal(x[i], torch.where(patch, plain[partners[i]], plain[i]))
@@ -172,8 +174,7 @@ def test_text_is_read_in_columns_without_shuffling(sets):
             words[:, column].tolist() == stream[:-1].tolist()
             and targets[:, column].tolist() == stream[1:].tolist()
         )
-    assert task.samples_done(task.steps_per_epoch) == words.numel()
-    assert (
-        task.samples_done(2) == 2 * 7 * 6
-        and task.samples_done(task.steps_per_epoch + 1) == words.numel() + 7 * 6
-    )
+    sizes, epoch = open_packed("wikitext2", sets).sizes, task.steps_per_epoch
+    done = partial(task.task.samples_done, task.config, sizes)
+    assert done(epoch) == words.numel()
+    assert done(2) == 2 * 7 * 6 and done(epoch + 1) == words.numel() + 7 * 6

@@ -1,0 +1,97 @@
+"""Batches of images: shifted, mirrored and mixed as tensors on the device, then normalised."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from relaunch.data_prep.packed import Packed
+from relaunch.trainers.tasks import order
+from relaunch.trainers.tasks.sample_batches import SampleBatches, Samples
+
+
+class Images(Samples):
+    """Images uint8 [N,H,W,C] and their labels int64 [N]."""
+
+    def __init__(self, packed: Packed, split: str, device: torch.device):
+        super().__init__(packed.images(split), packed.labels(split), device)
+        shape = (1, len(packed.mean), 1, 1)
+        self.scale = 1 / (255 * torch.tensor(packed.std, device=device).view(shape))
+        self.shift = -torch.tensor(packed.mean, device=device).view(shape) * 255 * self.scale
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """uint8 [B,H,W,C] to float32 [B,C,H,W] with the training set's mean 0 and deviation 1."""
+        x = x.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+        return x.to(torch.float32, memory_format=torch.contiguous_format).mul_(self.scale).add_(self.shift)
+
+    def pixels(self, x: Tensor) -> Tensor:
+        """What `normalise` gave, back in 0..1."""
+        return ((x - self.shift) / self.scale / 255).clamp(0, 1)
+
+
+class ImageBatches(SampleBatches):
+    """The training split, augmented."""
+
+    data: Images
+
+    def __init__(self, task, config, packed, device, rank, world):
+        super().__init__(task, config, packed, device, rank, world)
+        o = config.options  # of one's own, it may lack any of these
+        self.crop, self.flip, self.cutmix = (getattr(o, name, 0) for name in ("crop", "flip", "cutmix"))
+
+    def start_epoch(self, epoch: int) -> None:
+        """Draw the order and every sample's augmentation: functions of (seed, epoch, id) alone."""
+        super().start_epoch(epoch)
+        if self.crop or self.flip:
+            key, at = order.key("augment", self.config.seed, epoch), self.ids.device
+            u = order.uniforms(key, self.ids.cpu().numpy(), 3)
+            offset = np.floor(u[:, :2] * (2 * self.crop + 1)) - self.crop
+            self.offsets = torch.from_numpy(offset.astype(np.int64)).to(at)
+            self.flips = torch.from_numpy((u[:, 2] < 0.5) & self.flip).to(at)
+
+    def picked(self, step: int, rows: slice, part: slice) -> tuple[Tensor, ...]:
+        """uint8 [B,H,W,C] and labels [B]; with CutMix also other labels [B] and the first one's share [B]."""
+        x, labels = self.augmented(rows), self.data.targets[self.ids[rows]]
+        if not self.cutmix:
+            return x, labels
+        positions = np.arange(part.start, part.stop)
+        partners, mask = (
+            torch.from_numpy(a).to(x.device) for a in self.patches(step, positions, x.shape[1:3])
+        )
+        partners += rows.start - part.start  # the batch's first row
+        x = torch.where(mask[..., None], self.augmented(partners), x)
+        share = 1 - mask.flatten(1).float().mean(1)
+        return x, labels, self.data.targets[self.ids[partners]], share
+
+    def augmented(self, rows) -> Tensor:
+        """uint8 [B,H,W,C] of these rows of the epoch's order, shifted and mirrored."""
+        images, ids = self.data.inputs, self.ids[rows]
+        if not (self.crop or self.flip):
+            return images.index_select(0, ids)
+        height, width = images.shape[1:3]
+        y = torch.arange(height, device=ids.device) + self.offsets[rows, 0, None]
+        x = torch.arange(width, device=ids.device) + self.offsets[rows, 1, None]
+        x = torch.where(self.flips[rows, None], width - 1 - x, x)
+        inside = ((y >= 0) & (y < height))[:, :, None] & ((x >= 0) & (x < width))[:, None, :]
+        picked = images[
+            ids[:, None, None], y.clamp(0, height - 1)[:, :, None], x.clamp(0, width - 1)[:, None, :]
+        ]
+        return picked * inside[..., None] if self.crop else picked
+
+    def patches(self, step: int, positions: np.ndarray, size) -> tuple[np.ndarray, np.ndarray]:
+        """CutMix (Yun et al., 2019, alpha 1): each image's partner [B], mask [B,H,W] of pixels from it.
+
+        A function of (seed, step, position in the global batch); partners are positions, too.
+        """
+        seed, batch = self.config.seed, self.config.batch_size
+        distance = 1 + order.key("cutmix", seed, step, 0) % (batch - 1) if batch > 1 else 0
+        mixed, lam, cy, cx = order.uniforms(order.key("cutmix", seed, step, 1), positions, 4).T
+        half = np.where(mixed < self.cutmix, np.sqrt(1 - lam), 0) / 2
+        rows, columns = (
+            np.abs((np.arange(n) + 0.5) / n - c[:, None]) < half[:, None] for n, c in zip(size, (cy, cx))
+        )
+        return (positions + distance) % batch, rows[:, :, None] & columns[:, None, :]
+
+    def look(self) -> dict[str, Tensor]:
+        return {"training images": self.data.pixels(self.batch(0, 0)[0][:32]).cpu()}
