@@ -18,7 +18,7 @@ from relaunch.data_prep.errors import USAGE, Failure
 
 if TYPE_CHECKING:
     from relaunch.trainers.tasks.task import Task
-    from relaunch.trainers.workloads.own import Code
+    from relaunch.trainers.workloads.own.code import Code
 
 
 def setting(default, help: str, short: str | None = None, **facts):
@@ -65,7 +65,7 @@ def registered() -> Iterable[Workload]:
 
 def names() -> list[str]:
     """Of ours."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in ("own", "check"))
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.ispkg)
 
 
 def nearest(word: str, known: list[str]) -> str | None:
