@@ -94,6 +94,12 @@ def load(name: str) -> Workload:
     )
 
 
+def word(name: str) -> str:
+    """How a command line names a known workload, so that another process finds it."""
+    code = load(name).code
+    return code.word if code else name
+
+
 @cache
 def _ours(name: str) -> Workload:
     return importlib.import_module(f"{__name__}.{name}").WORKLOAD

@@ -32,10 +32,22 @@ from relaunch.trainers.workloads.own.code import (
     in_run,
     installed,
     is_code,
+    is_own,
     of_run,
 )
 
-__all__ = ["blame", "blamed", "difference", "in_run", "installed", "is_code", "load", "place", "take"]
+__all__ = [
+    "blame",
+    "blamed",
+    "difference",
+    "in_run",
+    "installed",
+    "is_code",
+    "is_own",
+    "load",
+    "place",
+    "take",
+]
 
 
 def load(word: str) -> workloads.Workload:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, USAGE, Failure
+from relaunch.trainers import workloads
 
 FOLDER = "code"  # of a run, where it keeps them
 GROUP = "relaunch.workloads"  # of entry points
@@ -40,6 +41,21 @@ class Code:
         hashes = {name: hashlib.sha256(content).hexdigest() for name, content in self.contents.items()}
         return {"entry": self.entry, "files": hashes}
 
+    @property
+    def word(self) -> str:
+        """How a command line names it."""
+        return self.entry if ":" in self.entry else str(self.main)
+
+    @staticmethod
+    def read_again(folder: Path, entry: str, hashes: dict[str, str]) -> Code:
+        """The code of a record. Failure 64 if a file has changed since that was made."""
+        contents = {}
+        for name, expected in hashes.items():
+            contents[name] = (folder / name).read_bytes()
+            if hashlib.sha256(contents[name]).hexdigest() != expected:
+                raise Failure(USAGE, f"{folder / name} changes while it is read", "try again")
+        return Code(entry, folder, contents)
+
     def write(self, folder: Path) -> None:
         """Into a run's folder for code, where it is not there yet. OSError."""
         for name, content in self.contents.items():
@@ -52,6 +68,11 @@ class Code:
 def is_code(word: str) -> bool:
     """Whether a word names a file, or a name of a module."""
     return word.endswith(".py") or os.sep in word or ":" in word
+
+
+def is_own(word: str) -> bool:
+    """Whether it names no workload of ours and one of somebody's."""
+    return word not in workloads.names() and (is_code(word) or word in installed())
 
 
 def installed() -> dict[str, str]:
