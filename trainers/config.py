@@ -132,7 +132,7 @@ class Launch:
     )
     data_root: str | None = setting(None, "where packed data is kept (default: $RELAUNCH_DATA, else data)")
     resume: str | None = setting(
-        None, "'auto' continues --run, or starts it if it is empty; a PATH is that of --init"
+        None, "'auto' continues --run, or starts it if it is empty; a PATH means --init PATH"
     )
     init: str | None = setting(
         None, "begin a new run with these weights: RUN, RUN@best, RUN@STEP, a checkpoint's folder or a file"
@@ -167,7 +167,7 @@ class Launch:
             raise Failure(USAGE, what, "leave one of them out")
         if self.evaluate and begins and not path:
             raise Failure(USAGE, f"{begins[0]} goes with training", "name what to evaluate with --resume")
-        if self.init_head and not self.weights:
+        if self.init_head and (self.evaluate or not self.weights):
             raise Failure(USAGE, "--init-head goes with --init", "add --init FILE|RUN, or leave it out")
 
     @property
