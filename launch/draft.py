@@ -13,8 +13,8 @@ import time
 
 from relaunch.data_prep.errors import Failure
 from relaunch.launch import accelerate_config, command, estimate, facts, plan, platforms, preflight
-from relaunch.trainers import PROGRAM, config, records, rundir, workloads
-from relaunch.trainers.begin import AUTO, Beginning, begin
+from relaunch.trainers import PROGRAM, config, origin, records, rundir, workloads
+from relaunch.trainers.begin import AUTO, Beginning, begin, check_source
 from relaunch.trainers.rundir import RunDir
 from relaunch.trainers.tasks.task import check_data
 
@@ -26,17 +26,22 @@ def beginning(job: config.Job, machine_rank: int) -> Beginning:
     """
     if machine_rank and job.launch.resume != AUTO:
         run = RunDir(rundir.locate(job.launch.run)) if job.launch.run else None
-        return Beginning(run, job.config, weights=job.launch.resume)
-    return begin(job)
+        config = origin.fork(job.launch.fork, job)[0] if job.launch.fork else job.config
+        return Beginning(run, config, weights=job.launch.weights)
+    start = begin(job)
+    check_source(start)
+    return start
 
 
 def place_of(start: Beginning) -> plan.Place:
     """The run's folder as it stands; that of a new run without a name has only its pattern yet."""
+    known = start.origin or ({"init": {"source": start.weights}} if start.weights else {})
+    begun = origin.said(known) if start.weights or start.fork else ""
     if start.run is None:
         name = rundir.ROOT / f"{start.config.workload}-{time.strftime('%Y%m%d-%H%M%S')}"
-        return plan.Place(run=str(name), weights=start.weights or "")
+        return plan.Place(run=str(name), begun=begun)
     step = records.newest(start.run) if start.resumes else None
-    return plan.Place(run=str(start.run.path), step=step, weights=start.weights or "")
+    return plan.Place(run=str(start.run.path), step=step, begun=begun)
 
 
 def data_of(settings: config.RunConfig, root: str | None) -> plan.Data:

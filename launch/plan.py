@@ -49,7 +49,7 @@ class Place:
 
     run: str
     step: int | None = None  # its newest checkpoint, which is gone on from
-    weights: str = ""  # of another run, which are begun with
+    begun: str = ""  # with whose weights or state, unless it goes on from a checkpoint of its own
 
 
 @dataclass(frozen=True, kw_only=True)

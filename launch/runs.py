@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, STORAGE, USAGE, Failure
-from relaunch.trainers import records, rundir
+from relaunch.trainers import origin, records, rundir
 from relaunch.trainers.flags import Parser
 from relaunch.trainers.rundir import RunDir
 
@@ -115,6 +115,8 @@ def show(run: RunDir) -> str:
         ("predictions", ", ".join(p.name for p in records.predictions(run)) or "none"),
         ("curves", f"tensorboard --logdir {run.tensorboard}"),
     ]
+    if begun := origin.said(origin.of(run)):
+        rows.insert(1, ("begun", begun.removeprefix("begun ")))
     if damaged := records.damaged(run):
         rows.append(("damaged", f"{', '.join(damaged)} cannot be read"))
     if s.state in ("preempted", "stopped", "crashed", "failed"):

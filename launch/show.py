@@ -51,10 +51,9 @@ def line(plan: Plan) -> str:
     parts = [f"{processes(plan)} ({plan.accelerate.name}), {precision(plan)}"]
     if plan.config:
         parts.append(f"batch {batch(plan)}")
-    if plan.place:
-        parts.append(
-            f"{plan.place.run}{f' from step {plan.place.step}' if plan.place.step is not None else ''}"
-        )
+    if place := plan.place:
+        begins = f" from step {place.step}" if place.step is not None else place.begun and f", {place.begun}"
+        parts.append(place.run + begins)
     if plan.timeout and plan.accelerate.processes > 1:
         parts.append(f"a process that is missing ends the others after {plan.timeout} s")
     return f"relaunch {plan.verb}: " + "; ".join(parts)
@@ -97,9 +96,7 @@ def table(plan: Plan, size: Size | None) -> str:
         begins = (
             f", goes on from its checkpoint of step {place.step:,}"
             if place.step is not None
-            else f", begins with the weights of {place.weights}"
-            if place.weights
-            else ", new"
+            else f", {place.begun or 'new'}"
         )
         rows.append(("run", place.run + begins))
     if plan.timeout and accelerate.processes > 1:

@@ -12,7 +12,7 @@ from rigs import REPOSITORY
 PARTS = ("launch", "trainers", "models", "data_prep")
 FILES = [p.relative_to(REPOSITORY) for part in PARTS for p in sorted((REPOSITORY / part).rglob("*.py"))]
 TORCH_FREE = (
-    *("begin", "config", "flags", "rundir", "records", "workloads", "group.process"),
+    *("begin", "config", "flags", "origin", "rundir", "records", "workloads", "group.process"),
     *("tasks.task", "tasks.samples", "tasks.images", "tasks.text"),
 )
 MAY = {  # what a part may import of ours
@@ -23,6 +23,7 @@ MAY = {  # what a part may import of ours
         "trainers.begin",
         "trainers.config",
         "trainers.flags",
+        "trainers.origin",
         "trainers.records",
         "trainers.rundir",
         "trainers.tasks.task",

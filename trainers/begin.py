@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import os
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from relaunch.data_prep import files
-from relaunch.data_prep.errors import USAGE, Failure
-from relaunch.trainers import records, rundir
-from relaunch.trainers.config import Job, RunConfig, merge_resumed
+from relaunch.data_prep.errors import DATA, USAGE, Failure
+from relaunch.trainers import origin, records, rundir
+from relaunch.trainers.config import AUTO, Job, RunConfig, merge_resumed
 from relaunch.trainers.flags import without
 from relaunch.trainers.rundir import RunDir
 from relaunch.trainers.workloads import own
 
-AUTO = "auto"
-HARMLESS = ("STOP", "logs")  # what may lie in a new run's folder, beside names with a dot
+# what may lie in a new run's folder, beside names with a dot; plan.json: of a start that was killed there
+HARMLESS = ("STOP", "logs", "plan.json")
 
 
 @dataclass(frozen=True)
@@ -31,47 +31,88 @@ class Beginning:
     run: RunDir | None  # None: a new dated folder
     config: RunConfig  # what will be trained: a resumed run's own, with what may change changed
     resumes: bool = False  # goes on with `run`
-    weights: str | None = None  # what --resume names, where a new run begins with its weights
+    weights: str | None = None  # what --init names, where a run without a checkpoint begins with its weights
+    fork: str | None = None  # the checkpoint's folder, where it begins with its whole state
+    fresh_head: bool = False  # with `weights`: a last layer of another shape stays as initialised
+    origin: dict[str, dict] = field(default_factory=dict)  # the record of both, as far as it is known by now
 
 
 def begin(job: Job) -> Beginning:
     """Where the training of `job` begins. Failure 64 for what cannot be, 65 for a source that is missing."""
-    run = RunDir(rundir.locate(job.launch.run)) if job.launch.run else None
-    resume = job.launch.resume
-    if resume not in (None, AUTO) and names_run(resume, run):
-        resume = AUTO
-    weights = None if resume == AUTO else resume
-    if run is None:
-        if resume == AUTO:
-            raise Failure(USAGE, *needs_run(job.config.workload))
-        return Beginning(None, job.config, weights=weights)
-    if run.begun():
-        if resume != AUTO:
+    launch = job.launch
+    run = RunDir(rundir.locate(launch.run)) if launch.run else None
+    auto, kind = launch.resume == AUTO, "fork" if launch.fork else "init"
+    source = launch.fork or launch.weights
+    goes_on = auto and run is not None and run.begun()
+    if source and not goes_on and names_run(source, run, kind):
+        auto, source = True, None
+    if run is None and auto:
+        raise Failure(USAGE, *needs_run(job.config.workload))
+    if run and run.begun():
+        if not auto:
             raise Failure(
                 USAGE,
                 f"{run.path} already holds a run",
                 "add --resume auto to continue it, or choose another --run",
             )
-        values = files.read_json(run.config)
-        own.same_code(values, job.config)
-        stored = RunConfig.from_json(values)
-        return Beginning(run, merge_resumed(stored, job), resumes=True)
-    if taken(run.path):
+        return going_on(run, job, kind, source)
+    if run and taken(run.path):
         raise Failure(USAGE, f"{run.path} exists and is not a run", "choose another --run")
-    return Beginning(run, job.config, weights=weights)
+    if source and kind == "fork":
+        config, record = origin.fork(source, job)
+        return Beginning(run, config, fork=record["fork"]["path"], origin=record)
+    return Beginning(run, job.config, weights=source, fresh_head=launch.init_head == "fresh")
 
 
-def names_run(source: str, run: RunDir | None) -> bool:
-    """Whether what --resume names is the run itself. Failure 64 if it is one of the run's checkpoints."""
+def going_on(run: RunDir, job: Job, kind: str, source: str | None) -> Beginning:
+    """A run that was begun. What it began with is not read again, unless there is no checkpoint of it yet."""
+    record = origin.of(run)
+    if source and source != record.get(kind, {}).get("source"):
+        raise Failure(
+            USAGE,
+            f"--{kind} {source} is not how {run.path} was begun"
+            + (f": it was {origin.said(record)}" if record else ""),
+            "leave it out, or choose another --run",
+        )
+    values = files.read_json(run.config)
+    own.same_code(values, job.config)
+    config = merge_resumed(RunConfig.from_json(values), job)
+    if records.committed(run):
+        return Beginning(run, config, resumes=True, origin=record)
+    weights, fork = (record.get(kind, {}) for kind in origin.KINDS)
+    return Beginning(
+        run,
+        config,
+        resumes=True,
+        weights=weights.get("path"),
+        fork=fork.get("path"),
+        fresh_head=bool(weights.get("fresh")),
+        origin=record,
+    )
+
+
+def check_source(start: Beginning) -> None:
+    """Failure 65 unless what a run is to begin with is there and whole: for who starts others to train."""
+    for kind, path in zip(origin.KINDS, (start.weights, start.fork)):
+        if path:
+            origin.opened(path, start.origin, kind)
+
+
+def names_run(source: str, run: RunDir | None, kind: str) -> bool:
+    """Whether what --init (--resume) names is the run itself. Failure 64 if it is one of its checkpoints."""
     path, selector = rundir.find(source)
     if run is None or not path.resolve().is_relative_to(run.path.resolve()):
         return False
-    if selector or path.resolve() != run.path.resolve():
+    itself = not selector and path.resolve() == run.path.resolve()
+    if kind == "fork" or not itself:
+        which = "" if itself else "a checkpoint of "
         raise Failure(
             USAGE,
-            f"--resume {source} is a checkpoint of {run.path} itself, which goes on from its newest only",
-            "add --resume auto for that, or choose another --run to begin with those weights",
+            f"{source} is {which}{run.path} itself, which goes on from its newest only",
+            "add --resume auto for that, or choose another --run to begin there",
         )
+    if not run.begun():
+        raise Failure(DATA, f"{run.path} is no run yet that could be begun with", "name another one")
     return True
 
 
@@ -101,7 +142,8 @@ def needs_run(workload: str) -> tuple[str, str]:
 
 def command_to_go_on(argv: tuple[str, ...], run: RunDir) -> str:
     """What to type to go on with a run that `WORKLOAD --flag value …` began."""
-    words = [*without(argv, "--run", "--resume", "--stop-after"), *launcher_flags()]
+    begun = ("--init", "--init-head", "--fork")  # the run knows by itself
+    words = [*without(argv, "--run", "--resume", "--stop-after", *begun), *launcher_flags()]
     return f"relaunch train {shlex.join(words)} --run {run.argument} --resume {AUTO}"
 
 

@@ -57,6 +57,9 @@ class RunConfig:
     keep: int = setting(3, "newest checkpoints kept, beside the best", least=1)
     eval_every: int = setting(1, "epochs between evaluations, beside the one at the end", least=1)
     log_interval: int = setting(100, "steps between log lines", least=1)
+    patience: int | None = setting(
+        None, "end after this many evaluations in a row that brought no better metric than the best", least=1
+    )
     options: typing.Any = field(metadata={"help": "the workload's own settings"})
     code: dict | None = field(
         default=None, metadata={"help": "SHA-256 of the files of a workload of one's own"}
@@ -124,8 +127,9 @@ def physical_cores() -> int:
     return len(siblings)
 
 
-# these change nothing that is trained
-CHANGEABLE_ON_RESUME = {"save_every", "keep", "eval_every", "log_interval"}
+AUTO = "auto"  # of --resume
+# these change nothing that is trained; patience, only how long
+CHANGEABLE_ON_RESUME = {"save_every", "keep", "eval_every", "log_interval", "patience"}
 EXTENDABLE = {"epochs", "max_steps"}  # may be extended where the schedule does not depend on the run's length
 
 
@@ -138,7 +142,17 @@ class Launch:
     )
     data_root: str | None = setting(None, "where packed data is kept (default: $RELAUNCH_DATA, else data)")
     resume: str | None = setting(
-        None, "'auto' continues --run, or starts it if it is empty; a PATH starts from those weights"
+        None, "'auto' continues --run, or starts it if it is empty; a PATH means --init PATH"
+    )
+    init: str | None = setting(
+        None, "begin a new run with these weights: RUN, RUN@best, RUN@STEP, a checkpoint's folder or a file"
+    )
+    init_head: Literal["fresh"] | None = setting(
+        None, "with --init: begin the last layer anew where its shape differs, as with other classes"
+    )
+    fork: str | None = setting(
+        None,
+        "begin a new run with the whole state of RUN, RUN@best or RUN@STEP, and other settings from there",
     )
     preset: str | None = setting(None, "a named group of settings of the workload; flags override it")
     evaluate: bool = setting(False, "only evaluate the checkpoint given by --resume")
@@ -155,6 +169,21 @@ class Launch:
 
     def __post_init__(self):
         check_all(type(self), vars(self))
+        path = self.resume not in (None, AUTO)
+        begins = [name for name, typed in (("--init", self.init), ("--fork", self.fork)) if typed]
+        begins += ["--resume PATH"] if path else []
+        if len(begins) > 1:
+            what = f"{begins[0]} and {begins[1]} both say what to begin with"
+            raise Failure(USAGE, what, "leave one of them out")
+        if self.evaluate and begins and not path:
+            raise Failure(USAGE, f"{begins[0]} goes with training", "name what to evaluate with --resume")
+        if self.init_head and (self.evaluate or not self.weights):
+            raise Failure(USAGE, "--init-head goes with --init", "add --init FILE|RUN, or leave it out")
+
+    @property
+    def weights(self) -> str | None:
+        """What a new run is to begin with the weights of: --init, or its synonym --resume PATH."""
+        return self.init or (self.resume if self.resume != AUTO else None)
 
 
 @dataclass(frozen=True)

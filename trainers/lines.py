@@ -12,8 +12,8 @@ from relaunch.trainers import snapshot
 UNITS = {"samples_per_s": " samples/s", "peak_memory_mb": " MB"}
 
 
-def headline(training, packed, state) -> str:
-    """What is trained where, and from which step."""
+def headline(training, packed, state, begun: str = "") -> str:
+    """What is trained where, and from which step. `begun`: with whose weights or state, when it begins."""
     r, c = training.runtime, training.config
 
     def processes(world: int, precision: str) -> str:
@@ -29,8 +29,10 @@ def headline(training, packed, state) -> str:
     ]
     if r.world > 1:
         lines[1] += f"; a process that is missing ends the others after {r.timeout} s"
+    if begun:
+        lines.append(begun)
     if state:
-        lines.append(f"resumed from step {state.meta['step']}")
+        lines += [] if begun else [f"resumed from step {state.meta['step']}"]
         was = state.meta["world"], state.meta["precision"]
         if was != (r.world, r.precision):
             lines.append(
@@ -57,6 +59,14 @@ def shown(name: str, value: float) -> str:
         return f"{value:,.0f}{UNITS[name]}"
     digits = f"{value:.4f}" if name.endswith(("loss", "nll")) else f"{value:.4g}"
     return f"{name} {digits}" + (" %" if "top" in name else "")
+
+
+def why_done(config, step: int, total: int, best: dict | None, since_best: int) -> str:
+    """Why a training is at its end."""
+    if step == total or not best:
+        return "trained to the end"
+    found = f"{since_best} evaluation{'s' * (since_best > 1)} without a better {best['metric']}"
+    return f"ended by --patience {config.patience}: {found} than at step {best['step']}"
 
 
 def last_line(training, why: str) -> str:

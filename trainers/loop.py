@@ -15,7 +15,7 @@ from relaunch.trainers import lines, snapshot, workloads
 from relaunch.trainers.evaluate import score_split
 from relaunch.trainers.group import process
 from relaunch.trainers.group.faults import fault
-from relaunch.trainers.schedule import due, learning_rate
+from relaunch.trainers.schedule import due, learning_rate, patience_spent, total_steps
 from relaunch.trainers.tasks import order
 from relaunch.trainers.weights import checkpoint
 
@@ -55,6 +55,7 @@ class Training:
         self.total = total_steps(config, self.epoch_steps)
         self.step = self.skipped = self.evaluated = 0
         self.best: dict | None = None
+        self.since_best = 0  # evaluations in a row that brought nothing better
         self.protected: set[int] = set()  # steps whose checkpoints stay
         self.window, self.epoch_sums = self.zeros(), self.zeros()  # of this rank
         self.pending_metrics: list = []  # not yet in the window: adding them up waits for the device
@@ -77,7 +78,7 @@ class Training:
             self.save()
         show_bar = self.runtime.main and sys.stderr.isatty()
         self.bar = tqdm(total=self.total, initial=self.step, unit="step", disable=not show_bar)
-        while self.step < self.total and not self.stop:
+        while not self.ends and not self.stop:
             self.iterate()
         self.bar.close()
         return self.finish()
@@ -153,8 +154,8 @@ class Training:
 
     def outcome(self) -> tuple[int, str, str]:
         """(exit code, state of status.json, reason)."""
-        if self.step == self.total and not self.owes_evaluation():
-            return 0, "done", "trained to the end"
+        if self.ends and not self.owes_evaluation():
+            return 0, "done", lines.why_done(self.config, self.step, self.total, self.best, self.since_best)
         saved = "and saved" if self.step else "before the first step: nothing to save"
         if self.stop == BY_REQUEST:
             return STOPPED, "stopped", f"stopped by the STOP file, {saved}"
@@ -235,6 +236,10 @@ class Training:
 
     # evaluating and saving ----------------------------------------------------------------------------------
 
+    @property
+    def ends(self) -> bool:
+        return self.step == self.total or patience_spent(self.config, self.since_best)
+
     def owes_evaluation(self) -> bool:
         at = due(self.step, self.epoch_steps * self.config.eval_every, self.total)
         return self.step > 0 and at and self.evaluated != self.step
@@ -253,7 +258,9 @@ class Training:
         metric, better = facts.best
         value, sign = values[metric], 1 if better == "max" else -1
         if self.best is None or sign * value > sign * self.best["value"]:
-            self.best = {"step": self.step, "metric": metric, "value": value}
+            self.best, self.since_best = {"step": self.step, "metric": metric, "value": value}, 0
+        else:
+            self.since_best += 1
         self.record("val", values)
         if self.metrics:
             self.metrics.show(self.step, self.task.show(self.config, self.module, self.packed))
@@ -263,7 +270,7 @@ class Training:
         """Commit a checkpoint. A full disk costs this one and a line; at the run's end it is Failure 73."""
         self.sum_pending()
         open_sums = self.runtime.gather((self.window, self.epoch_sums))
-        final = self.stop or self.step == self.total
+        final = self.stop or self.ends
 
         def write():
             for window, epoch_sums in open_sums:
@@ -281,7 +288,3 @@ class Training:
                 process.tell(f"relaunch: ALARM: {alarm}", sys.stderr)
 
         self.runtime.on_rank_0(write)
-
-
-def total_steps(config, steps_per_epoch: int) -> int:
-    return min(config.epochs * steps_per_epoch, config.max_steps or sys.maxsize)

@@ -1,8 +1,9 @@
-"""The learning rate as a pure function of the step, and the one predicate for "when"."""
+"""The learning rate as a pure function of the step, the one predicate for "when", and where it ends."""
 
 from __future__ import annotations
 
 import math
+import sys
 
 from relaunch.trainers.config import RunConfig
 
@@ -40,3 +41,12 @@ def one_cycle(
 def due(step: int, every: int, total: int) -> bool:
     """Whether something that happens every `every` steps, and at the end, happens after `step` steps."""
     return step == total or step % every == 0
+
+
+def total_steps(config: RunConfig, steps_per_epoch: int) -> int:
+    return min(config.epochs * steps_per_epoch, config.max_steps or sys.maxsize)
+
+
+def patience_spent(config: RunConfig, since_best: int) -> bool:
+    """Whether a training ends because the last `since_best` evaluations brought nothing better."""
+    return config.patience is not None and since_best >= config.patience

@@ -24,6 +24,7 @@ def take(training, open_sums: list) -> State:
         "skipped": training.skipped,
         "evaluated": training.evaluated,
         "best": training.best,
+        "since_best": training.since_best,
         "open_sums": open_sums,
         "scaler": scaler.state_dict() if scaler else None,
         "world": runtime.world,
@@ -47,6 +48,7 @@ def restore(training, state: State) -> None:
     load_optimizer(training.optimizer, training.module, state.optimizer)
     for name in ("step", "skipped", "evaluated", "best"):
         setattr(training, name, meta[name])
+    training.since_best = meta.get("since_best", 0)  # checkpoints of 0.2 do not say it: counted from here on
     training.protected = {training.step}
     if len(meta["open_sums"]) == runtime.world:
         mine = meta["open_sums"][runtime.rank]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, LOCKED, PREEMPTED, STOPPED, USAGE, Failure
-from relaunch.trainers import rundir, workloads
+from relaunch.trainers import origin, rundir, workloads
 from relaunch.trainers.begin import Beginning, begin, command_to_go_on
 from relaunch.trainers.config import (
     CHANGEABLE_ON_RESUME,
@@ -26,6 +26,7 @@ from relaunch.trainers.config import (
 )
 from relaunch.trainers.group import process
 from relaunch.trainers.rundir import RunDir
+from relaunch.trainers.schedule import patience_spent, total_steps
 from relaunch.trainers.workloads import own
 
 if TYPE_CHECKING:
@@ -67,13 +68,11 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
     from relaunch.data_prep.packed import data_root, open_packed
     from relaunch.data_prep.recipes import ensure
     from relaunch.trainers.build import check_micro_batch, make_batches, make_model, make_optimizer
-    from relaunch.trainers.lines import headline
-    from relaunch.trainers.loop import Training, total_steps
+    from relaunch.trainers.lines import headline, why_done
+    from relaunch.trainers.loop import Training
     from relaunch.trainers.metrics import Metrics
     from relaunch.trainers.snapshot import restore
     from relaunch.trainers.tryout import try_out
-    from relaunch.trainers.weights.source import open_source
-    from relaunch.trainers.weights.state import load_weights
 
     config, rank, world = beginning.config, runtime.rank, runtime.world
     # everything that can be wrong is found here, before the run is written
@@ -86,14 +85,17 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
     runtime.on_every_rank(lambda: check_micro_batch(config, model, packed.sizes, world))
     if config.code:
         runtime.on_every_rank(lambda: try_out(config, packed, batches, model, runtime.device))
+    record, forked = beginning.origin, None
     if beginning.weights:
-
-        def read():
-            source = open_source(beginning.weights)
-            return source.weights(), str(source.path)
-
-        weights, where = runtime.on_rank_0(read)
-        runtime.on_every_rank(lambda: load_weights(model, weights, where))
+        weights, record = runtime.on_rank_0(lambda: origin.read_weights(beginning.weights, record))
+        where = record["init"]["path"]
+        fresh = runtime.on_every_rank(lambda: origin.fill(model, weights, where, beginning.fresh_head))
+        record = {"init": record["init"] | {"fresh": fresh}}
+    if beginning.fork:
+        typed = "data" in job.given
+        forked = runtime.on_rank_0(
+            lambda: origin.read_fork(beginning.fork, record, config, model, packed, typed)
+        )
 
     claimed = []  # on rank 0, with the lock
 
@@ -104,6 +106,10 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
 
     path, state = runtime.on_rank_0(claim_run)
     run = claimed[0] if claimed else RunDir(path)
+    begun = "" if state else origin.said(record)  # and not resumed
+    if state:
+        record = origin.recorded(state.meta)
+    state = state or forked
     work = workloads.load(config.workload)
     if state:
         runtime.set_threads(state.meta["threads"])
@@ -111,20 +117,25 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
     task = work.task
     epoch_steps = task.steps_per_epoch(config, packed.sizes)
     total = total_steps(config, epoch_steps)
-    if state and (step, evaluated) >= (total, total):
+    since_best = state.meta.get("since_best", 0) if state else 0
+    spent = evaluated == step and patience_spent(config, since_best)
+    if state and not begun and (spent or (step, evaluated) >= (total, total)):
+        why = why_done(config, step, total, state.meta["best"], since_best)
         if runtime.main:
-            run.write_status("done", 0, step, "trained to the end")  # a kill may have come between the two
-            process.tell(f"{path}: finished already, at step {step}/{total}")
+            run.write_status("done", 0, step, why)  # a kill may have come between the two
+            said = f"; {why}; a larger --patience goes on" if spent and step < total else ""
+            process.tell(f"{path}: finished already, at step {step}/{total}{said}")
         runtime.close()
         return 0, str(path)
     model.to(runtime.device)
 
     def write_down():
         with files.storage(run.path, "--run PATH"):
+            launched = plan(job, runtime, packed, epoch_steps, total) | record
+            files.write_atomic(run.plan, files.dump_json(launched))  # first: what is begun has its record
             files.write_atomic(run.config, files.dump_json(config.to_json()))
             if work.code:
                 work.code.write(run.code)
-            files.write_atomic(run.plan, files.dump_json(plan(job, runtime, packed, epoch_steps, total)))
             run.cut_metrics(step, evaluated)
             run.write_status("running", step=step)
 
@@ -133,8 +144,10 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
     def open_metrics():
         with files.storage(run.path, "--run PATH"):
             opened.append(Metrics(run, step))
-            if not state:
+            if begun or not state:
                 opened[0].describe(config, task, batches, model, packed)
+            if begun:
+                opened[0].text("begun", step, begun)
 
     runtime.on_rank_0(write_down)
     training = None
@@ -143,7 +156,7 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
             runtime.on_rank_0(open_metrics)
             training = Training(
                 config,
-                {"config_hash": config_hash(config), "data_hash": packed.hash},
+                {"config_hash": config_hash(config), "data_hash": packed.hash, **record},
                 runtime,
                 packed,
                 batches,
@@ -155,7 +168,13 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
             )
             if state:
                 restore(training, state)
-            training.say(headline(training, packed, state))
+            training.say(headline(training, packed, state, begun))
+            for line in origin.notes(record, beginning.fresh_head) if begun else ():
+                training.say(line)
+            if begun and forked:  # from here on its parent is not needed any more
+                training.save()
+                for line in runtime.on_rank_0(lambda: origin.keep_best(run, record, training.best)):
+                    training.say(line)
             code = training.train()
             if code in (PREEMPTED, STOPPED):
                 training.say(f"to go on: {command_to_go_on(job.argv, run)}")

@@ -172,7 +172,7 @@ def parse(kind: str, argv: list[str]) -> Job:
     weights = job.launch.resume if job.launch.resume != AUTO else None
     if job.launch.evaluate or job.launch.stop_after:
         raise Failure(USAGE, "a job trains to the end", "leave --evaluate and --stop-after out")
-    if weights and kind != "slurm":
+    if (job.launch.weights or job.launch.fork) and kind != "slurm":
         raise Failure(
             USAGE,
             "only a SLURM job can begin with other weights",
