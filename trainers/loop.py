@@ -104,7 +104,7 @@ class Training:
         c, step, accelerator = self.config, self.step, self.runtime.accelerator
         rate = learning_rate(c, step, self.epoch_steps, self.total)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["lr_scale"]
         for micro in range(c.grad_accum_steps):
             started = time.perf_counter()
             batch = self.batches.batch(step, micro)

@@ -82,6 +82,7 @@ class Runtime:
         if cpu:
             os.environ["ACCELERATE_USE_CPU"] = "true"
         self.timeout = timeout
+        self.unused: list[str] = []  # parameters that a step may give no gradient, as a trial showed
         self.peers = Peers(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)), timeout)
         # NCCL ends the process when its time is up: it gets all of it, and the flags' group speaks first
         wait = self.peers.patience if cpu else timedelta(seconds=timeout)
@@ -204,6 +205,8 @@ class Runtime:
             for buffer in getattr(module, "constant_buffers", ())
         ]
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, constant)
+        if self.accelerator.ddp_handler and self.unused:  # else DDP waits for their gradients, and gives up
+            self.accelerator.ddp_handler.find_unused_parameters = True
         return self.accelerator.prepare(model)
 
     def share_buffers(self, module: torch.nn.Module) -> None:
