@@ -56,29 +56,29 @@ def hold(module: nn.Module, args) -> None:
 
 def groups(config: RunConfig, model: nn.Module) -> list[dict]:
     """The optimizer's groups, each with its `lr_scale`: one, unless --lr-scale makes more of them."""
-    scale = scales(config, model)
+    said = scales(config, model)
     found: dict[float, list[nn.Parameter]] = {}
     for p in model.parameters():
         if p.requires_grad:
-            found.setdefault(scale.get(p, 1.0), []).append(p)
+            found.setdefault(scaled(said[p][-1])[1] if p in said else 1.0, []).append(p)
     return [{"params": parameters, "lr_scale": factor} for factor, parameters in found.items()]
 
 
-def scales(config: RunConfig, model: nn.Module) -> dict[nn.Parameter, float]:
-    """What --lr-scale says of each parameter that it matches; the last pattern that matches one counts."""
-    taken: dict[nn.Parameter, tuple[str, float]] = {}
+def scales(config: RunConfig, model: nn.Module) -> dict[nn.Parameter, list[str]]:
+    """Every --lr-scale that matches a parameter that is trained, as they were typed: the last one counts."""
+    said: dict[nn.Parameter, list[str]] = {}
     for text in config.lr_scale:
-        pattern, factor = scaled(text)
-        found = [p for p in matched("--lr-scale", pattern, model) if p.requires_grad]
+        found = [p for p in matched("--lr-scale", scaled(text)[0], model) if p.requires_grad]
         if not found:
             what = f"--lr-scale {text} matches frozen parameters only"
             raise Failure(USAGE, what, "leave it out, or freeze less")
-        taken |= {p: (text, factor) for p in found}
+        for p in found:
+            said.setdefault(p, []).append(text)
     for text in config.lr_scale:
-        if text not in {by for by, _ in taken.values()}:
+        if all(texts[-1] != text for texts in said.values()):
             what = f"--lr-scale {text} has no effect: later ones match all that it matches"
             raise Failure(USAGE, what, "leave it out, or put it last")
-    return {p: factor for p, (_, factor) in taken.items()}
+    return said
 
 
 def scaled(text: str) -> tuple[str, float]:
@@ -112,30 +112,18 @@ def matched(flag: str, pattern: str, model: nn.Module) -> list[nn.Parameter]:
 
 def told(config: RunConfig, model: nn.Module) -> list[str]:
     """What both flags do to this model, a line for each."""
-    said = []
+    lines = []
     if config.freeze:
-        still = sum(hold in module._forward_pre_hooks.values() for module in model.modules())
         frozen = [p for p in model.parameters() if not p.requires_grad]
-        said.append(f"frozen: {size(frozen)} of {size(model.parameters())} parameters")
-        if still:
-            said[-1] += (
-                f"; {still} BatchNorm{'s keep their' * (still > 1) or ' keeps its'} running statistics"
-            )
+        lines.append(f"frozen: {size(frozen)} of {size(model.parameters())} parameters")
+        if still := sum(hold in module._forward_pre_hooks.values() for module in model.modules()):
+            lines[-1] += f"; {still} BatchNorm{'s keep their' if still > 1 else ' keeps its'} statistics"
     if config.lr_scale:
         parts = [f"{size(g['params'])} parameters at {g['lr_scale']:g} x" for g in groups(config, model)]
-        said.append(f"learning rate: {', '.join(parts)}")
-        several = [
-            p
-            for p in scales(config, model)
-            if sum(p in matched_set(text, model) for text in config.lr_scale) > 1
-        ]
-        if several:
-            said[-1] += f"; the last --lr-scale counts for {size(several)} that several match"
-    return said
-
-
-def matched_set(text: str, model: nn.Module) -> set[nn.Parameter]:
-    return set(matched("--lr-scale", scaled(text)[0], model))
+        lines.append(f"learning rate: {', '.join(parts)}")
+        if several := [p for p, texts in scales(config, model).items() if len(texts) > 1]:
+            lines[-1] += f"; several --lr-scale match {size(several)} of them, and the last one counts"
+    return lines
 
 
 def size(parameters: Iterable[nn.Parameter]) -> str:
