@@ -113,8 +113,8 @@ def completed(cls, values: dict) -> dict:
     if unknown := set(values) - {f.name for f in fields(cls)}:
         raise TypeError(f"unknown: {', '.join(sorted(unknown))}")
     before = {f.name: f.metadata.get("before", f.default) for f in fields(cls)}
-    given = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    return {name: value for name, value in before.items() if value is not MISSING} | given
+    merged = {name: value for name, value in before.items() if value is not MISSING} | values
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in merged.items()}
 
 
 def architectures(work) -> list[str]:

@@ -144,8 +144,9 @@ def add_fields(parser: argparse.ArgumentParser, cls, defaults: dict, title: str)
         if default not in (None, "", False, ()):
             help += f" [{shown(default)}]"
         names = [n for n in (f.metadata.get("short"), flag(f.name)) if n]
-        several = {"action": Repeated} if typing.get_origin(hints[f.name]) is tuple else {}
-        common = dict(dest=f.name, default=argparse.SUPPRESS, help=help)
+        common: dict[str, typing.Any] = dict(dest=f.name, default=argparse.SUPPRESS, help=help)
+        if typing.get_origin(hints[f.name]) is tuple:
+            common["action"] = Repeated
         if kind is bool:
             group.add_argument(
                 *names, action=argparse.BooleanOptionalAction if default else "store_true", **common
@@ -156,6 +157,5 @@ def add_fields(parser: argparse.ArgumentParser, cls, defaults: dict, title: str)
                 type=kind,
                 choices=choices,
                 metavar=None if choices else f.metadata.get("metavar", kind.__name__.upper()),
-                **several,
                 **common,
             )

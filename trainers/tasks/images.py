@@ -31,7 +31,7 @@ class ImageTask(SampleTask):
 
     kind = "images"
     facts = replace(CLASSES, view="images", rows="images")
-    libraries = ("torchvision", "timm")
+    libraries: tuple[str, ...] = ("torchvision", "timm")
 
     def open(self, packed, split, device):
         from relaunch.trainers.tasks.image_batches import Images

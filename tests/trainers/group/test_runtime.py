@@ -223,3 +223,41 @@ def test_constant_buffers_are_sent_once_and_others_in_every_forward(relaunch_env
     assert (pe_0[1][0][0][0], pe_1[1][0][0][0]) == (7, 8)  # each rank's own, since
     assert mean_0[1] == mean_1[1] and max(mean_0[1]) < 8  # rank 0's again, and one batch of momentum 0.1
     assert pe_0[2] and mean_0[2], "all are in a checkpoint"
+
+
+SPARE = """
+import sys
+import torch
+from torch import nn
+from relaunch.trainers.group import process
+from relaunch.trainers.group.runtime import Runtime
+
+class Spare(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc, self.spare = nn.Linear(2, 1), nn.Linear(2, 1)
+
+    def forward(self, x):
+        return self.fc(x)
+
+def run(argv):
+    r = Runtime(1)
+    r.unused = ["spare.weight", "spare.bias"] if "told" in argv else []
+    module = Spare()
+    model = r.wrap(module)
+    for _ in range(3):
+        module.zero_grad()
+        model(torch.full((1, 2), float(r.rank))).sum().backward()
+    if r.main:
+        print(module.spare.weight.grad, module.fc.weight.grad.tolist())
+    return 0, None
+
+sys.exit(process.main(run))
+"""
+
+
+def test_a_parameter_without_gradient_stays_without_one(relaunch_env, launch):
+    """Told of none, DDP gives up in the second step; with a gradient of zero, weight decay would move it."""
+    (relaunch_env / "spare.py").write_text(SPARE)
+    done = launch("told", module="spare", processes=2, accelerate="accelerate")
+    assert (done.code, done.out) == (0, "None [[0.5, 0.5]]\n"), done.err
