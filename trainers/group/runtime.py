@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch.nn.parallel import DistributedDataParallel
 
-from relaunch.data_prep.errors import HARDWARE, Failure
+from relaunch.data_prep.errors import HARDWARE, USAGE, Failure
 from relaunch.trainers.config import physical_cores
 from relaunch.trainers.group.peers import Peers
 from relaunch.trainers.group.process import fits
@@ -70,6 +70,19 @@ def suited(gpus: int) -> str:
     return "accelerate_configs/1gpu.yaml" if gpus == 1 else f"8gpu.yaml with --num_processes {gpus}"
 
 
+@contextmanager
+def repeatable():
+    """An operation that has no deterministic kernel on this device becomes Failure 64."""
+    try:
+        yield
+    except RuntimeError as error:
+        what, found, _ = str(error).partition(" does not have a deterministic implementation")
+        if not found:
+            raise
+        fix = "add --no-deterministic (a resumed run may then end with other bits), or choose another --arch"
+        raise Failure(USAGE, what + found, fix) from error
+
+
 class Runtime:
     """Device, rank and accelerate of this process, and what all ranks decide together."""
 
@@ -113,9 +126,10 @@ class Runtime:
 
     @contextmanager
     def watched(self):
-        """A collective that fails for want of a rank, and a want of memory, become Failures."""
+        """What fails for want of a rank, of memory or of a deterministic kernel becomes a Failure."""
         with (
             self.peers.watched(),
+            repeatable(),
             fits("raise --grad-accum-steps, which takes the same batch in more parts, or lower --batch-size"),
         ):
             yield

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from relaunch.data_prep.errors import Failure
 from relaunch.trainers.group.runtime import Runtime, check_hardware
@@ -91,6 +92,20 @@ def test_several_cpu_processes_that_turned_out_to_be_one():
     """accelerate's MULTI_CPU: it exports an address to meet at, and starts one process."""
     line = refusal({"ACCELERATE_USE_CPU": "True", "MASTER_ADDR": "127.0.0.1"}, 0)
     assert "several processes were asked for and accelerate started one" in line and "cpu2.yaml" in line
+
+
+def test_an_operation_without_a_deterministic_kernel(alone):
+    """As the backward of AlexNet's pooling on CUDA."""
+    torch.use_deterministic_algorithms(True)
+    try:
+        with pytest.raises(Failure, match="^put_ does not have a deterministic implementation$") as failure:
+            with alone.watched():
+                torch.zeros(3).put_(torch.tensor([0]), torch.tensor([1.0]))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert failure.value.code == 64 and "--no-deterministic" in failure.value.fix
+    with pytest.raises(RuntimeError, match="shape"), alone.watched():
+        torch.zeros(2) @ torch.zeros(3, 2)
 
 
 # one process, and what ranks do together ----------------------------------------------------------
