@@ -12,7 +12,7 @@ from rigs import REPOSITORY
 PARTS = ("launch", "trainers", "models", "data_prep")
 FILES = [p.relative_to(REPOSITORY) for part in PARTS for p in sorted((REPOSITORY / part).rglob("*.py"))]
 TORCH_FREE = (
-    *("begin", "config", "flags", "origin", "rundir", "records", "workloads", "group.process"),
+    *("begin", "config", "finetune", "flags", "origin", "rundir", "records", "workloads", "group.process"),
     *("tasks.task", "tasks.samples", "tasks.images", "tasks.text"),
 )
 MAY = {  # what a part may import of ours
@@ -36,11 +36,21 @@ MAY = {  # what a part may import of ours
 HEAVY = {  # what a part may import of others' (the rest of what is installed is small)
     "launch": set(),
     "trainers": {"torch", "accelerate", "pyarrow", "PIL"},
-    "models": {"torch", "torchvision"},
+    "models": {"torch", "torchvision", "timm"},
     "data_prep": set(),
 }
 LATE = {"data_prep": {"torchvision", "datasets", "PIL", "sklearn", "pyarrow"}}  # only inside functions
-WEIGHTY = {"torch", "torchvision", "accelerate", "datasets", "tensorboard", "pyarrow", "PIL", "sklearn"}
+WEIGHTY = {
+    "torch",
+    "torchvision",
+    "timm",
+    "accelerate",
+    "datasets",
+    "tensorboard",
+    "pyarrow",
+    "PIL",
+    "sklearn",
+}
 KNOW_ACCELERATE = {"trainers/group/runtime.py", "trainers/train.py"}  # train: its version
 
 

@@ -17,7 +17,8 @@ from typing import Literal
 
 from relaunch.data_prep.errors import DATA, USAGE, Failure
 from relaunch.trainers import rundir, workloads
-from relaunch.trainers.flags import Parser, add_fields, check_all, flag
+from relaunch.trainers.finetune import scaled
+from relaunch.trainers.flags import Parser, add_fields, check_all, flag, shown, words
 from relaunch.trainers.workloads import Workload, own, setting
 
 
@@ -47,6 +48,18 @@ class RunConfig:
     weight_decay: float = setting(
         0.0, "weight decay (L2 for sgd, adam and adadelta; decoupled for adamw)", least=0
     )
+    freeze: tuple[str, ...] = setting(
+        (),
+        "parameters that are not trained, by name: 'layer1.*'; BatchNorms among them keep their statistics. "
+        "May be given several times",
+        metavar="PATTERN",
+    )
+    lr_scale: tuple[str, ...] = setting(
+        (),
+        "parameters whose learning rate is the schedule's times a factor: 'layer4.*=0.1'. May be given "
+        "several times; the last one that matches a parameter counts",
+        metavar="PATTERN=FACTOR",
+    )
     clip: float = setting(0.0, "largest norm of the gradient; 0 leaves it alone", least=0)
     seed: int = setting(1, "seed of initial weights, order, augmentation and dropout", least=0)
     threads: int | None = setting(
@@ -68,10 +81,13 @@ class RunConfig:
     def __post_init__(self):
         given = {name: value for name, value in vars(self).items() if name not in ("options", "workload")}
         check_all(type(self), given)
-        archs = workloads.load(self.workload).archs
-        if self.arch not in archs:
+        work = workloads.load(self.workload)
+        library, colon, _ = self.arch.partition(":")
+        if self.arch not in work.archs and not (colon and library in work.task.libraries):
             what = f"{self.workload} has no architecture {self.arch!r}"
-            raise Failure(USAGE, what, f"use --arch {' | '.join(archs)}")
+            raise Failure(USAGE, what, f"use --arch {' | '.join(architectures(work))}")
+        for text in self.lr_scale:
+            scaled(text)
         if self.batch_size % self.grad_accum_steps:
             what = f"--batch-size {self.batch_size} does not divide by --grad-accum-steps "
             raise Failure(USAGE, f"{what}{self.grad_accum_steps}", "choose a multiple")
@@ -110,7 +126,13 @@ def completed(cls, values: dict) -> dict:
     if unknown := set(values) - {f.name for f in fields(cls)}:
         raise TypeError(f"unknown: {', '.join(sorted(unknown))}")
     before = {f.name: f.metadata.get("before", f.default) for f in fields(cls)}
-    return {name: value for name, value in before.items() if value is not MISSING} | values
+    merged = {name: value for name, value in before.items() if value is not MISSING} | values
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in merged.items()}
+
+
+def architectures(work) -> list[str]:
+    """What --arch takes: the workload's own, and those of the libraries whose models fit its task."""
+    return [*work.archs, *(f"{library}:NAME" for library in work.task.libraries)]
 
 
 def physical_cores() -> int:
@@ -208,14 +230,19 @@ def workload_parser(name: str, prog: str = "relaunch train", work: Workload | No
     """The parser of one workload: its own flags, the common ones, and their defaults for it."""
     work = work or workloads.load(name)
     presets = "".join(
-        f"\n  {key}: {' '.join(f'{flag(k)} {v}' for k, v in values.items())}"
+        f"\n  {key}: {' '.join(word for k, v in values.items() for word in words(k, v))}"
         for key, values in work.presets.items()
     )
     parser = Parser(
         prog=f"{prog} {name}", description=work.about + (f"\n\npresets:{presets}" if presets else "")
     )
     defaults = {**work.defaults, "data": work.data, "arch": work.archs[0]}
-    add_fields(parser, work.options, defaults, f"settings of {name} (architectures: {', '.join(work.archs)})")
+    add_fields(
+        parser,
+        work.options,
+        defaults,
+        f"settings of {name} (architectures: {', '.join(architectures(work))})",
+    )
     add_fields(parser, RunConfig, defaults, "training")
     add_fields(parser, Launch, {}, "this start")
     return parser
@@ -291,7 +318,7 @@ def merge_resumed(old: RunConfig, job: Job) -> RunConfig:
         if name not in CHANGEABLE_ON_RESUME | EXTENDABLE:
             raise Failure(
                 USAGE,
-                f"{flag(name)} {now} differs from this run's {was}",
+                f"{flag(name)} {shown(now)} differs from this run's {shown(was)}",
                 "leave it out, or start a new --run",
             )
         changed[name] = now

@@ -2,8 +2,9 @@
 
     python -m trainers.export runs/first@best
 
-The names are torchvision's (ResNet) and pytorch/examples' (mnist, word_language_model), so that
-`Net().load_state_dict(torch.load("NAME.pth"))` works there; with `--stem small`, conv1 differs.
+The names are torchvision's (ResNet, torchvision:NAME), timm's (timm:NAME) and pytorch/examples' (mnist,
+word_language_model), so that `Net().load_state_dict(torch.load("NAME.pth"))` works there; with
+`--stem small`, conv1 differs.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from typing import TYPE_CHECKING
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import USAGE, Failure
 from relaunch.data_prep.sizes import Sizes
-from relaunch.trainers import workloads
 from relaunch.trainers.config import RunConfig
 from relaunch.trainers.flags import Parser
 from relaunch.trainers.group import process
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 def tied(config: RunConfig, sizes: Sizes) -> dict[str, str]:
     """Of each tensor with two names in the model: second -> first, the only one in a checkpoint."""
-    import torch
+    from relaunch.trainers.build import new_model
 
-    with own.blamed(), torch.device("meta"):
-        model = workloads.load(config.workload).model(config, sizes)
+    with own.blamed():
+        model = new_model(config, sizes)
     first: dict[Tensor, str] = {}
     names = {name: first.setdefault(p, name) for name, p in model.named_parameters(remove_duplicate=False)}
     return {name: origin for name, origin in names.items() if name != origin}
@@ -71,7 +71,8 @@ def run(argv: list[str]) -> tuple[int, str | None]:
     weights = {name: tensor.contiguous() for name, tensor in source.weights().items()}
     if source.config:
         weights |= {name: weights[origin] for name, origin in tied(source.config, source.sizes).items()}
-        stem = f"{source.config.workload}-{source.config.arch}-{source.step:09d}"
+        arch = source.config.arch.replace(":", "-")  # no file system has to take it
+        stem = f"{source.config.workload}-{arch}-{source.step:09d}"
     else:
         stem = source.path.name.split(".")[0]
     plain = io.BytesIO()

@@ -48,7 +48,9 @@ class Parser(argparse.ArgumentParser):
         ]
         found, rest = super().parse_known_args(args, namespace)
         for action in self._actions:
-            if getattr(found, action.dest, None) == "" and action.default != "":  # an unset $VARIABLE
+            value = getattr(found, action.dest, None)
+            empty = "" in value if isinstance(value, tuple) else value == ""
+            if empty and action.default != "":  # an unset $VARIABLE
                 name = action.option_strings[0] if action.option_strings else action.metavar
                 raise Failure(USAGE, f"{name} is empty", "give it a value, or leave it out")
         return found, rest
@@ -66,8 +68,29 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def words(name: str, value) -> list[str]:
+    """What to type to set a field to a value."""
+    if isinstance(value, bool):
+        return [flag(name if value else f"no_{name}")]
+    return [f"{flag(name)}={each}" for each in (value if isinstance(value, tuple) else (value,))]
+
+
+def shown(value) -> str:
+    """A field's value in a message."""
+    return (" ".join(value) or "none") if isinstance(value, tuple) else str(value)
+
+
+class Repeated(argparse.Action):
+    """A flag that may be given several times: its values in order, as a tuple."""
+
+    def __call__(self, parser, namespace, value, option_string=None):
+        setattr(namespace, self.dest, (*getattr(namespace, self.dest, ()), value))
+
+
 def scalar(hint):
-    """The type inside `int | None`, and the choices of a Literal: (callable, choices or None)."""
+    """The type inside `int | None` or `tuple[int, ...]`, and the choices of a Literal, or None."""
+    if typing.get_origin(hint) is tuple:
+        hint = typing.get_args(hint)[0]
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         hint = next(t for t in typing.get_args(hint) if t is not type(None))
     if typing.get_origin(hint) is Literal:
@@ -77,6 +100,12 @@ def scalar(hint):
 
 def check(name: str, hint, value):
     """Raise Failure 64 unless `value` is what the field's type says."""
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, tuple):
+            raise Failure(USAGE, f"{flag(name)} {value!r} is not a list")
+        for each in value:
+            check(name, typing.get_args(hint)[0], each)
+        return
     kind, choices = scalar(hint)
     optional = type(None) in typing.get_args(hint)
     if value is None and optional:
@@ -112,10 +141,12 @@ def add_fields(parser: argparse.ArgumentParser, cls, defaults: dict, title: str)
         kind, choices = scalar(hints[f.name])
         default = defaults.get(f.name, f.default)
         help = f.metadata["help"].replace("%", "%%")
-        if default not in (None, "", False):
-            help += f" [{default}]"
+        if default not in (None, "", False, ()):
+            help += f" [{shown(default)}]"
         names = [n for n in (f.metadata.get("short"), flag(f.name)) if n]
-        common = dict(dest=f.name, default=argparse.SUPPRESS, help=help)
+        common: dict[str, typing.Any] = dict(dest=f.name, default=argparse.SUPPRESS, help=help)
+        if typing.get_origin(hints[f.name]) is tuple:
+            common["action"] = Repeated
         if kind is bool:
             group.add_argument(
                 *names, action=argparse.BooleanOptionalAction if default else "store_true", **common
@@ -125,6 +156,6 @@ def add_fields(parser: argparse.ArgumentParser, cls, defaults: dict, title: str)
                 *names,
                 type=kind,
                 choices=choices,
-                metavar=None if choices else kind.__name__.upper(),
+                metavar=None if choices else f.metadata.get("metavar", kind.__name__.upper()),
                 **common,
             )

@@ -7,7 +7,7 @@ import sys
 
 import torch
 
-from relaunch.trainers import snapshot
+from relaunch.trainers import finetune, snapshot
 
 UNITS = {"samples_per_s": " samples/s", "peak_memory_mb": " MB"}
 
@@ -31,6 +31,12 @@ def headline(training, packed, state, begun: str = "") -> str:
         lines[1] += f"; a process that is missing ends the others after {r.timeout} s"
     if begun:
         lines.append(begun)
+    lines += finetune.told(c, training.module)
+    if unused := r.unused:
+        more = f" and {len(unused) - 1} more" if len(unused) > 1 else ""
+        lines.append(
+            f"{unused[0]}{more} got no gradient in a step that was tried: not trained, if it stays so"
+        )
     if state:
         lines += [] if begun else [f"resumed from step {state.meta['step']}"]
         was = state.meta["world"], state.meta["precision"]

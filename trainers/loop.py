@@ -62,10 +62,9 @@ class Training:
         self.pending_bytes = 0
         self.stop = NO_STOP
         self.polled = 0.0
-        on_cpu = runtime.device.type == "cpu"
-        self.generator = (
-            torch.default_generator if on_cpu else torch.cuda.default_generators[torch.cuda.current_device()]
-        )
+        self.generators = [torch.default_generator]  # on a GPU, too: a model may draw from either
+        if runtime.device.type == "cuda":
+            self.generators.append(torch.cuda.default_generators[torch.cuda.current_device()])
         self.bar = tqdm(disable=True)
         self.restart_clock()
 
@@ -105,12 +104,13 @@ class Training:
         c, step, accelerator = self.config, self.step, self.runtime.accelerator
         rate = learning_rate(c, step, self.epoch_steps, self.total)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["lr_scale"]
         for micro in range(c.grad_accum_steps):
             started = time.perf_counter()
             batch = self.batches.batch(step, micro)
             self.waited += time.perf_counter() - started
-            self.generator.manual_seed(order.key("dropout", c.seed, step, micro, self.runtime.rank))
+            for generator in self.generators:
+                generator.manual_seed(order.key("dropout", c.seed, step, micro, self.runtime.rank))
             last = micro == c.grad_accum_steps - 1
             with contextlib.nullcontext() if last else accelerator.no_sync(self.model):
                 loss, metrics = self.batches.loss(self.model, batch)

@@ -24,6 +24,7 @@ from relaunch.trainers.config import (
     flag,
     parse,
 )
+from relaunch.trainers.flags import shown
 from relaunch.trainers.group import process
 from relaunch.trainers.rundir import RunDir
 from relaunch.trainers.schedule import patience_spent, total_steps
@@ -67,7 +68,7 @@ def train(job: Job, beginning: Beginning) -> tuple[int, str | None]:
 def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | None]:
     from relaunch.data_prep.packed import data_root, open_packed
     from relaunch.data_prep.recipes import ensure
-    from relaunch.trainers.build import check_micro_batch, make_batches, make_model, make_optimizer
+    from relaunch.trainers.build import check_step, make_batches, make_model, make_optimizer
     from relaunch.trainers.lines import headline, why_done
     from relaunch.trainers.loop import Training
     from relaunch.trainers.metrics import Metrics
@@ -82,7 +83,7 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
     batches = runtime.on_every_rank(lambda: make_batches(config, packed, runtime.device, rank, world))
     runtime.on_every_rank(lambda: packed.check_split(packed.eval_split))
     model = runtime.on_every_rank(lambda: make_model(config, packed.sizes))
-    runtime.on_every_rank(lambda: check_micro_batch(config, model, packed.sizes, world))
+    runtime.unused = runtime.on_every_rank(lambda: check_step(config, model, packed.sizes, world))
     if config.code:
         runtime.on_every_rank(lambda: try_out(config, packed, batches, model, runtime.device))
     record, forked = beginning.origin, None
@@ -222,7 +223,7 @@ def claim(beginning: Beginning, job: Job, packed) -> tuple[RunDir, State | None]
     for name, then, now in changed[:1]:
         raise Failure(
             DATA,
-            f"{run.config} says {flag(name)} {now}, and {newest} was trained with {then}",
+            f"{run.config} says {flag(name)} {shown(now)}, and {newest} was trained with {shown(then)}",
             "put back what was changed in it",
         )
     return run, state

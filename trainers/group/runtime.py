@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch.nn.parallel import DistributedDataParallel
 
-from relaunch.data_prep.errors import HARDWARE, Failure
+from relaunch.data_prep.errors import HARDWARE, USAGE, Failure
 from relaunch.trainers.config import physical_cores
 from relaunch.trainers.group.peers import Peers
 from relaunch.trainers.group.process import fits
@@ -70,6 +70,19 @@ def suited(gpus: int) -> str:
     return "accelerate_configs/1gpu.yaml" if gpus == 1 else f"8gpu.yaml with --num_processes {gpus}"
 
 
+@contextmanager
+def repeatable():
+    """An operation that has no deterministic kernel on this device becomes Failure 64."""
+    try:
+        yield
+    except RuntimeError as error:
+        what, found, _ = str(error).partition(" does not have a deterministic implementation")
+        if not found:
+            raise
+        fix = "add --no-deterministic (a resumed run may then end with other bits), or choose another --arch"
+        raise Failure(USAGE, what + found, fix) from error
+
+
 class Runtime:
     """Device, rank and accelerate of this process, and what all ranks decide together."""
 
@@ -82,6 +95,7 @@ class Runtime:
         if cpu:
             os.environ["ACCELERATE_USE_CPU"] = "true"
         self.timeout = timeout
+        self.unused: list[str] = []  # parameters that a step may give no gradient, as a trial showed
         self.peers = Peers(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)), timeout)
         # NCCL ends the process when its time is up: it gets all of it, and the flags' group speaks first
         wait = self.peers.patience if cpu else timedelta(seconds=timeout)
@@ -112,9 +126,10 @@ class Runtime:
 
     @contextmanager
     def watched(self):
-        """A collective that fails for want of a rank, and a want of memory, become Failures."""
+        """What fails for want of a rank, of memory or of a deterministic kernel becomes a Failure."""
         with (
             self.peers.watched(),
+            repeatable(),
             fits("raise --grad-accum-steps, which takes the same batch in more parts, or lower --batch-size"),
         ):
             yield
@@ -204,6 +219,8 @@ class Runtime:
             for buffer in getattr(module, "constant_buffers", ())
         ]
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, constant)
+        if self.accelerator.ddp_handler and self.unused:  # else DDP waits for their gradients, and gives up
+            self.accelerator.ddp_handler.find_unused_parameters = True
         return self.accelerator.prepare(model)
 
     def share_buffers(self, module: torch.nn.Module) -> None:

@@ -31,6 +31,7 @@ class ImageTask(SampleTask):
 
     kind = "images"
     facts = replace(CLASSES, view="images", rows="images")
+    libraries: tuple[str, ...] = ("torchvision", "timm")
 
     def open(self, packed, split, device):
         from relaunch.trainers.tasks.image_batches import Images

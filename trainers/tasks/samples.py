@@ -38,6 +38,7 @@ class SampleTask:
 
     kind = ""
     facts = CLASSES
+    libraries: tuple[str, ...] = ()
     no_outputs = ""
 
     def steps_per_epoch(self, config, sizes) -> int:

@@ -78,6 +78,7 @@ class Task(Protocol):
 
     kind: str  # of the data that it takes: Sizes.kind
     facts: Facts
+    libraries: tuple[str, ...]  # whose models fit by name, as --arch LIBRARY:NAME (see models/zoo.py)
     no_outputs: str  # why --outputs is not to be had; empty where it is
 
     def steps_per_epoch(self, config: RunConfig, sizes: Sizes) -> int:

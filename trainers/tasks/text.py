@@ -48,6 +48,7 @@ class TextTask:
         view="text",
         rows="words",
     )
+    libraries: tuple[str, ...] = ()
     no_outputs = "a language model's would be words x vocabulary"
 
     def length(self, config, sizes) -> int:

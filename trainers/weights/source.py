@@ -16,7 +16,7 @@ from relaunch.data_prep.errors import DATA, USAGE, Failure
 from relaunch.data_prep.sizes import Sizes
 from relaunch.trainers import rundir, workloads
 from relaunch.trainers.config import RunConfig, parse
-from relaunch.trainers.flags import Parser, add_fields, flag
+from relaunch.trainers.flags import Parser, add_fields, words
 from relaunch.trainers.rundir import RunDir
 from relaunch.trainers.weights import checkpoint
 from relaunch.trainers.workloads import own
@@ -125,10 +125,8 @@ def parse_described(
         add_fields(parser, cls, {**work.defaults, "data": work.data, "arch": work.archs[0]}, title)
     args = parser.parse_args(argv)
     theirs = {f.name for cls in (work.options, RunConfig) for f in dataclasses.fields(cls)} | {"preset"}
-    words = [name]
+    said = [name]
     for key, value in vars(args).items():
         if key in theirs and key != "workload":
-            words.append(
-                flag(key if value else f"no_{key}") if type(value) is bool else f"{flag(key)}={value}"
-            )
-    return args, parse(words, f"{parser.prog} … --workload").config, ["--workload", *words]
+            said += words(key, value)
+    return args, parse(said, f"{parser.prog} … --workload").config, ["--workload", *said]

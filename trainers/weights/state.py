@@ -57,7 +57,7 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], origin: str) -> N
 
 def optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
     """Copies of the optimizer's state on the CPU, by name: `fc.weight/momentum_buffer`."""
-    names = [name for name, _ in model.named_parameters()]
+    names = names_of(optimizer, model)
     return {
         f"{names[i]}/{entry}": torch.as_tensor(value).detach().to("cpu", copy=True).contiguous()
         for i, entries in optimizer.state_dict()["state"].items()
@@ -68,9 +68,15 @@ def optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[
 
 def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: dict[str, Tensor]) -> None:
     """Give the optimizer the state that `optimizer_state` copied, of the same model; rates stay its own."""
-    index = {name: i for i, (name, _) in enumerate(model.named_parameters())}
+    index = {name: i for i, name in enumerate(names_of(optimizer, model))}
     state: dict[int, dict] = {}
     for key, tensor in tensors.items():
         name, entry = key.rsplit("/", 1)
         state.setdefault(index[name], {})[entry] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def names_of(optimizer: torch.optim.Optimizer, model: nn.Module) -> list[str]:
+    """The optimizer's parameters in the order in which its state counts them: group by group."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    return [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]

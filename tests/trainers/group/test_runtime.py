@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from relaunch.data_prep.errors import Failure
 from relaunch.trainers.group.runtime import Runtime, check_hardware
@@ -91,6 +92,20 @@ def test_several_cpu_processes_that_turned_out_to_be_one():
     """accelerate's MULTI_CPU: it exports an address to meet at, and starts one process."""
     line = refusal({"ACCELERATE_USE_CPU": "True", "MASTER_ADDR": "127.0.0.1"}, 0)
     assert "several processes were asked for and accelerate started one" in line and "cpu2.yaml" in line
+
+
+def test_an_operation_without_a_deterministic_kernel(alone):
+    """As the backward of AlexNet's pooling on CUDA."""
+    torch.use_deterministic_algorithms(True)
+    try:
+        with pytest.raises(Failure, match="^put_ does not have a deterministic implementation$") as failure:
+            with alone.watched():
+                torch.zeros(3).put_(torch.tensor([0]), torch.tensor([1.0]))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert failure.value.code == 64 and "--no-deterministic" in failure.value.fix
+    with pytest.raises(RuntimeError, match="shape"), alone.watched():
+        torch.zeros(2) @ torch.zeros(3, 2)
 
 
 # one process, and what ranks do together ----------------------------------------------------------
@@ -223,3 +238,41 @@ def test_constant_buffers_are_sent_once_and_others_in_every_forward(relaunch_env
     assert (pe_0[1][0][0][0], pe_1[1][0][0][0]) == (7, 8)  # each rank's own, since
     assert mean_0[1] == mean_1[1] and max(mean_0[1]) < 8  # rank 0's again, and one batch of momentum 0.1
     assert pe_0[2] and mean_0[2], "all are in a checkpoint"
+
+
+SPARE = """
+import sys
+import torch
+from torch import nn
+from relaunch.trainers.group import process
+from relaunch.trainers.group.runtime import Runtime
+
+class Spare(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc, self.spare = nn.Linear(2, 1), nn.Linear(2, 1)
+
+    def forward(self, x):
+        return self.fc(x)
+
+def run(argv):
+    r = Runtime(1)
+    r.unused = ["spare.weight", "spare.bias"] if "told" in argv else []
+    module = Spare()
+    model = r.wrap(module)
+    for _ in range(3):
+        module.zero_grad()
+        model(torch.full((1, 2), float(r.rank))).sum().backward()
+    if r.main:
+        print(module.spare.weight.grad, module.fc.weight.grad.tolist())
+    return 0, None
+
+sys.exit(process.main(run))
+"""
+
+
+def test_a_parameter_without_gradient_stays_without_one(relaunch_env, launch):
+    """Told of none, DDP gives up in the second step; with a gradient of zero, weight decay would move it."""
+    (relaunch_env / "spare.py").write_text(SPARE)
+    done = launch("told", module="spare", processes=2, accelerate="accelerate")
+    assert (done.code, done.out) == (0, "None [[0.5, 0.5]]\n"), done.err
