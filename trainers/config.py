@@ -15,6 +15,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Literal
 
 from relaunch.data_prep.errors import DATA, USAGE, Failure
+from relaunch.data_prep.names import offered
 from relaunch.trainers import workloads
 from relaunch.trainers.flags import Parser, add_fields, check_all, flag
 from relaunch.trainers.workloads import setting
@@ -64,7 +65,7 @@ class RunConfig:
         archs = workloads.load(self.workload).archs
         if self.arch not in archs:
             what = f"{self.workload} has no architecture {self.arch!r}"
-            raise Failure(USAGE, what, f"use --arch {' | '.join(archs)}")
+            raise Failure(USAGE, what, offered(self.arch, archs))
         if self.batch_size % self.grad_accum_steps:
             what = f"--batch-size {self.batch_size} does not divide by --grad-accum-steps "
             raise Failure(USAGE, f"{what}{self.grad_accum_steps}", "choose a multiple")
@@ -202,7 +203,7 @@ def parse(argv: list[str], prog: str = "relaunch train", beside: tuple[Parser, .
             raise Failure(
                 USAGE,
                 f"{work.name} has no preset {launch.preset!r}",
-                f"it has {', '.join(work.presets)}" if work.presets else "it has none: leave --preset out",
+                offered(launch.preset, work.presets, "it has") or "it has none: leave --preset out",
             )
         preset = work.presets[launch.preset]
     values = {**preset, **given}

@@ -6,7 +6,6 @@ command line can read defaults and help without it.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from relaunch.data_prep.errors import USAGE, Failure
+from relaunch.data_prep.names import offered
 
 if TYPE_CHECKING:
     from relaunch.trainers.tasks.task import Task
@@ -48,18 +48,9 @@ def names() -> list[str]:
     return sorted(m.name for m in pkgutil.iter_modules(__path__))
 
 
-def nearest(word: str, known: list[str]) -> str | None:
-    return next(iter(difflib.get_close_matches(word, known, 1)), None)
-
-
 @cache
 def load(name: str) -> Workload:
     """The workload of that name. Failure 64 names the nearest one."""
     if name not in names():
-        near = nearest(name, names())
-        raise Failure(
-            USAGE,
-            f"unknown workload {name!r}",
-            f"did you mean {near}?" if near else f"known: {', '.join(names())}",
-        )
+        raise Failure(USAGE, f"unknown workload {name!r}", offered(name, names()))
     return importlib.import_module(f"{__name__}.{name}").WORKLOAD
