@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shlex
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,6 +19,7 @@ import numpy as np
 
 from relaunch.data_prep.errors import DATA, USAGE, Failure
 from relaunch.data_prep.files import sha256
+from relaunch.data_prep.names import listed, nearest, offered, quoted
 from relaunch.data_prep.sizes import sizes
 
 SCHEMA = 1
@@ -53,9 +53,8 @@ class Packed:
     def check_split(self, split: str) -> None:
         """Failure 64 if the set has no such split."""
         if split not in self.splits:
-            raise Failure(
-                USAGE, f"data set '{self.name}' has no split '{split}'", f"it has: {', '.join(self.splits)}"
-            )
+            what = f"data set '{self.name}' has no split {split!r}"
+            raise Failure(USAGE, what, offered(split, self.splits, "it has:"))
 
     @property
     def eval_split(self) -> str:
@@ -120,9 +119,9 @@ def open_packed(name_or_path: str | Path, root: str | Path) -> Packed:
     """
     path = locate(name_or_path, root)
     source = "" if path.name in OFFICIAL + EMBEDDED else " --source PATH"
-    again = f"run: relaunch prep {shlex.quote(path.name)}{source} --out {shlex.quote(str(path.parent))}"
+    again = f"run: relaunch prep {quoted(path.name)}{source} --out {quoted(str(path.parent))}"
     if not path.exists():
-        raise Failure(DATA, f"no packed data set '{path.name}' in {path.parent}", again)
+        raise Failure(DATA, f"no packed data set '{path.name}' in {path.parent}", _instead(path, again))
     again = f"remove it, then {again}"
     try:
         meta = json.loads((path / "meta.json").read_text("utf-8"), parse_constant=_refuse_constant)
@@ -140,6 +139,17 @@ def open_packed(name_or_path: str | Path, root: str | Path) -> Packed:
             state = "is missing" if found is None else f"has {found:,} bytes instead of {size:,}"
             raise Failure(DATA, f"{path / file} {state}", again)
     return packed
+
+
+def _instead(path: Path, again: str) -> str:
+    """The set that was probably meant, those that are there, and the command that makes one."""
+    there = sorted(p.parent.name for p in path.parent.glob("*/meta.json"))
+    ours = OFFICIAL + EMBEDDED
+    if path.name in ours:
+        return again
+    near = nearest(path.name, [*there, *ours])
+    meant = f"did you mean {quoted(near)}? " if near else ""
+    return f"{meant}{f'packed there: {listed(map(quoted, there))}; or ' if there else ''}{again}"
 
 
 def verify(packed: Packed) -> None:

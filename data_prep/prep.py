@@ -11,6 +11,7 @@ import sys
 import time
 
 from relaunch.data_prep.errors import PREEMPTED, USAGE, Failure
+from relaunch.data_prep.names import nearest
 from relaunch.data_prep.packed import OFFICIAL, data_root, describe, open_packed, verify
 from relaunch.data_prep.recipes import RECIPES, prepare
 
@@ -30,6 +31,14 @@ then train on it by name:  relaunch train cifar10 --data NAME"""
 class _Parser(argparse.ArgumentParser):
     def error(self, message):
         raise Failure(USAGE, message, f"see {self.prog} --help")
+
+    def parse_args(self, args=None, namespace=None):
+        found, rest = self.parse_known_args(args, namespace)
+        if rest:
+            near = nearest(rest[0].split("=")[0], self._option_string_actions)
+            fix = f"did you mean {near}?" if near else f"see {self.prog} --help"
+            raise Failure(USAGE, f"unknown argument {rest[0]!r}", fix)
+        return found
 
 
 def _parser() -> argparse.ArgumentParser:

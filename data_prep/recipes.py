@@ -9,7 +9,6 @@ them with a Writer.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -19,6 +18,7 @@ from typing import Any
 from relaunch.data_prep import archive, hub
 from relaunch.data_prep.download import download
 from relaunch.data_prep.errors import DATA, USAGE, Failure
+from relaunch.data_prep.names import nearest, offered, quoted
 from relaunch.data_prep.packed import EMBEDDED, OFFICIAL, Packed, data_root, not_packed_yet, open_packed
 from relaunch.data_prep.writer import Writer, exclusive, new_folder
 
@@ -86,18 +86,21 @@ def prepare(
 def check(name: str, source: str | None, recipe: str | None, as_folders: bool) -> None:
     """Failure 64 or 65 for what can be told before the source is read."""
     if recipe not in (None, *RECIPES):
-        raise Failure(USAGE, f"unknown recipe '{recipe}'", f"use one of: {', '.join(RECIPES)}")
+        raise Failure(USAGE, f"unknown recipe '{recipe}'", offered(recipe, RECIPES, limit=len(RECIPES)))
     if recipe in EMBEDDED and source is not None:
         raise Failure(USAGE, f"{recipe} comes with installed packages", "leave --source away")
     if source is None and recipe not in (*OFFICIAL, *EMBEDDED):
+        near = nearest(name, (*OFFICIAL, *EMBEDDED))
         raise Failure(
             USAGE,
             f"'{name}' is not a data set that can be downloaded ({', '.join(OFFICIAL)})",
-            "add --source with an archive, a folder or hub:ID",
+            f"did you mean {near}? else " * bool(near) + "add --source with an archive, a folder or hub:ID",
         )
     if source is not None and not source.startswith("hub:") and not (source and Path(source).exists()):
-        missing = source or "source of an empty name"
-        raise Failure(DATA, f"there is no {missing}", "check the path after --source")
+        missing, folder = source or "source of an empty name", Path(source).parent
+        near = nearest(source, [str(path) for path in folder.iterdir()] if folder.is_dir() else [])
+        fix = f"did you mean {quoted(near)}?" if source and near else "check the path after --source"
+        raise Failure(DATA, f"there is no {missing}", fix)
     if as_folders and recipe not in (None, "tiny_imagenet"):
         raise Failure(USAGE, "--as-folders works with tiny_imagenet only", "leave it away")
 
@@ -176,7 +179,7 @@ def _recognise(recipe: str | None, reader: archive.Source) -> tuple[str, dict]:
         raise Failure(
             DATA,
             f"{reader.name} is not {module.TITLE}: it looks like {_module(looks).TITLE}",
-            f"run: relaunch prep {name} --source {shlex.quote(str(reader.path))}",
+            f"run: relaunch prep {name} --source {quoted(str(reader.path))}",
         )
     raise Failure(
         DATA, f"{reader.name} is not {module.TITLE}: it lacks {module.NEEDS}", "check what --source points to"

@@ -17,8 +17,8 @@ if not __package__:  # by path: Python put this folder first, see trainers/__mai
     del sys.path[0]
 
 from relaunch.data_prep.errors import USAGE, Failure
+from relaunch.data_prep.names import offered
 from relaunch.trainers import PROGRAM
-from relaunch.trainers.workloads import nearest
 
 VERBS = {
     "prep": "make a packed data set from an archive, a folder or a Hugging Face data set",
@@ -53,10 +53,7 @@ def run(argv: list[str]) -> int:
         return 0 if argv else USAGE
     verb, rest = argv[0], argv[1:]
     if verb not in VERBS:
-        near = nearest(verb, list(VERBS))
-        raise Failure(
-            USAGE, f"unknown verb {verb!r}", f"did you mean {near}?" if near else f"use {', '.join(VERBS)}"
-        )
+        raise Failure(USAGE, f"unknown verb {verb!r}", offered(verb, VERBS, limit=len(VERBS)))
     if verb == "prep":
         from relaunch.data_prep import prep
 

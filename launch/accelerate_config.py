@@ -15,7 +15,7 @@ from pathlib import Path
 import yaml
 
 from relaunch.data_prep.errors import USAGE, Failure
-from relaunch.trainers.workloads import nearest
+from relaunch.data_prep.names import nearest, offered
 
 FOLDER = Path(__file__).resolve().parent.parent / "accelerate_configs"
 PRECISIONS = ("no", "fp16", "bf16")
@@ -72,13 +72,8 @@ def locate(name: str) -> Path:
     for path in (FOLDER / f"{name}.yaml", Path(name)):
         if path.is_file():
             return path
-    near = nearest(name, names())
-    raise Failure(
-        USAGE,
-        f"no config {name!r}",
-        f"{f'did you mean {near}? ' if near else ''}there are {', '.join(names())}, "
-        "or the path of a file that `accelerate config` wrote",
-    )
+    fix = f"{offered(name, names())}, or the path of a file that `accelerate config` wrote"
+    raise Failure(USAGE, f"no config {name!r}", fix)
 
 
 def read(name: str) -> AccelerateConfig:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, STORAGE, USAGE, Failure
+from relaunch.data_prep.names import command, printable, quoted
+from relaunch.data_prep.names import table as aligned
 from relaunch.trainers import origin, records, rundir
 from relaunch.trainers.flags import Parser
 from relaunch.trainers.rundir import RunDir
@@ -90,8 +92,7 @@ def table(summaries: list[Summary]) -> str:
         )
         for s in summaries
     ]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip() for row in rows)
+    return "\n".join(aligned(rows, left=len(rows[0])))
 
 
 def show(run: RunDir) -> str:
@@ -108,20 +109,21 @@ def show(run: RunDir) -> str:
         ("step", f"{s.step:,}" + (f" of {s.total:,}" if s.total else "")),
         ("metric", s.metric or "none yet"),
         ("time", duration(s.seconds)),
-        ("command", " ".join(map(str, plan.get("command", ["?", "?"])[1:]))),
+        ("command", command(map(str, plan.get("command", ["?", "?"])[1:]))),
         ("ran as", ran_as),
         ("data", f"{plan.get('data', config.get('data', '?'))}, hash {plan.get('data_hash', '?')[:12]}"),
         ("checkpoints", f"{', '.join(steps) or 'none'} ({records.checkpoint_bytes(run) / 1e6:.1f} MB)"),
         ("predictions", ", ".join(p.name for p in records.predictions(run)) or "none"),
-        ("curves", f"tensorboard --logdir {run.tensorboard}"),
+        ("curves", f"tensorboard --logdir {quoted(str(run.tensorboard))}"),
     ]
     if begun := origin.said(origin.of(run)):
         rows.insert(1, ("begun", begun.removeprefix("begun ")))
     if damaged := records.damaged(run):
         rows.append(("damaged", f"{', '.join(damaged)} cannot be read"))
     if s.state in ("preempted", "stopped", "crashed", "failed"):
-        rows.append(("go on", f"relaunch train {config.get('workload')} --run {run.argument} --resume auto"))
-    return "\n".join(f"{name:12}{value}" for name, value in rows)
+        workload = quoted(str(config.get("workload")))
+        rows.append(("go on", f"relaunch train {workload} --run {run.argument} --resume auto"))
+    return "\n".join(f"{name:12}{printable(value)}" for name, value in rows)
 
 
 def found(name: str) -> RunDir:

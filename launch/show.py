@@ -6,9 +6,9 @@ print(show.line(plan))     # at the top of every start
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
+from relaunch.data_prep.names import command, printable
 from relaunch.launch import estimate
 from relaunch.launch.estimate import Size
 from relaunch.launch.plan import Plan
@@ -106,15 +106,15 @@ def table(plan: Plan, size: Size | None) -> str:
     if config:
         rows.append(("memory", estimate.say(size)))
     words = [short(w) if w == str(accelerate.path) else w for w in plan.accelerate_command]
-    rows.append(("accelerate", shlex.join(words)))
+    rows.append(("accelerate", command(words)))
     if plan.direct:
         rows.append(
             (
                 "started as",
-                shlex.join(["python", *plan.command[1:]]) + "  (one process needs no launcher around it)",
+                command(["python", *plan.command[1:]]) + "  (one process needs no launcher around it)",
             )
         )
-    return "\n".join(f"{name:14}{value}" for name, value in rows)
+    return "\n".join(f"{name:14}{printable(value)}" for name, value in rows)
 
 
 def gpus(plan: Plan) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, USAGE, Failure
+from relaunch.data_prep.names import command, quoted
 from relaunch.trainers import origin, records, rundir
 from relaunch.trainers.config import AUTO, Job, RunConfig, merge_resumed
 from relaunch.trainers.flags import without
@@ -133,7 +134,7 @@ def needs_run(workload: str) -> tuple[str, str]:
     kind = "newest unfinished" if open_ones else "newest"
     return (
         f"--resume auto needs --run; the {kind} run of {workload} here is {newest.path.name}",
-        f"add --run {shlex.quote(newest.path.name)}",
+        f"add --run {quoted(newest.path.name)}",
     )
 
 
@@ -144,7 +145,7 @@ def command_to_go_on(argv: tuple[str, ...], run: RunDir) -> str:
     """What to type to go on with a run that `WORKLOAD --flag value …` began."""
     begun = ("--init", "--init-head", "--fork")  # the run knows by itself
     words = [*without(argv, "--run", "--resume", "--stop-after", *begun), *launcher_flags()]
-    return f"relaunch train {shlex.join(words)} --run {run.argument} --resume {AUTO}"
+    return f"relaunch train {command(words)} --run {run.argument} --resume {AUTO}"
 
 
 def launcher_flags() -> list[str]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from relaunch.data_prep.errors import USAGE, Failure
+from relaunch.data_prep.names import nearest
 from relaunch.data_prep.packed import Packed
 from relaunch.data_prep.sizes import Sizes
 from relaunch.models import zoo
@@ -53,7 +54,7 @@ def new_model(config: RunConfig, sizes: Sizes) -> nn.Module:
         raise Failure(USAGE, what, f"pip install {library}, or pip install 'relaunch[{library}]'") from error
     if name not in known:
         bare = name.partition(".")[0]  # timm calls its weights MODEL.TRAINING
-        near = bare if bare in known else workloads.nearest(name, known)
+        near = bare if bare in known else nearest(name, known)
         fix = f"did you mean --arch {library}:{near}?" if near else f"it has {len(known)}, as {known[0]}"
         raise Failure(USAGE, f"{library} has no model {name!r}", fix)
     if work.task.output_shape(config, sizes) != (1, sizes.outputs):

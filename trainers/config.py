@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from relaunch.data_prep.errors import DATA, USAGE, Failure
+from relaunch.data_prep.names import offered
 from relaunch.trainers import rundir, workloads
 from relaunch.trainers.finetune import scaled
 from relaunch.trainers.flags import Parser, add_fields, check_all, flag, shown, words
@@ -85,7 +86,7 @@ class RunConfig:
         library, colon, _ = self.arch.partition(":")
         if self.arch not in work.archs and not (colon and library in work.task.libraries):
             what = f"{self.workload} has no architecture {self.arch!r}"
-            raise Failure(USAGE, what, f"use --arch {' | '.join(architectures(work))}")
+            raise Failure(USAGE, what, offered(self.arch, architectures(work)))
         for text in self.lr_scale:
             scaled(text)
         if self.batch_size % self.grad_accum_steps:
@@ -276,7 +277,7 @@ def parse(argv: list[str], prog: str = "relaunch train", beside: tuple[Parser, .
             raise Failure(
                 USAGE,
                 f"{work.name} has no preset {launch.preset!r}",
-                f"it has {', '.join(work.presets)}" if work.presets else "it has none: leave --preset out",
+                offered(launch.preset, work.presets, "it has") or "it has none: leave --preset out",
             )
         preset = work.presets[launch.preset]
     values = {**preset, **given}

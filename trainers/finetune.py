@@ -15,7 +15,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from relaunch.data_prep.errors import USAGE, Failure
-from relaunch.trainers.workloads import nearest
+from relaunch.data_prep.names import nearest
 
 if TYPE_CHECKING:
     from torch import nn

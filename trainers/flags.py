@@ -15,7 +15,7 @@ from dataclasses import fields
 from typing import Literal
 
 from relaunch.data_prep.errors import USAGE, Failure
-from relaunch.trainers import workloads
+from relaunch.data_prep.names import nearest, offered
 
 
 class Parser(argparse.ArgumentParser):
@@ -28,16 +28,23 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**kwargs)
 
     def error(self, message):
-        if message.startswith("unrecognized arguments: "):
-            word = message.split(": ", 1)[1].split()[0]
-            flags = [s for p in (self, *self.beside) for a in p._actions for s in a.option_strings]
-            near = workloads.nearest(word, [s for s in flags if s.startswith("--")])
-            raise Failure(
-                USAGE,
-                f"unknown argument {word!r}",
-                f"did you mean {near}?" if near else f"see {self.prog} --help",
-            )
         raise Failure(USAGE, message, f"see {self.prog} --help")
+
+    def parse_args(self, args=None, namespace=None):
+        found, rest = self.parse_known_args(args, namespace)
+        if rest:
+            flags = [s for p in (self, *self.beside) for a in p._actions for s in a.option_strings]
+            near = nearest(rest[0].split("=")[0], [s for s in flags if s.startswith("--")])
+            fix = f"did you mean {near}?" if near else f"see {self.prog} --help"
+            raise Failure(USAGE, f"unknown argument {rest[0]!r}", fix)
+        return found
+
+    def _check_value(self, action, value):
+        if action.choices is not None and value not in action.choices:
+            name = "/".join(action.option_strings) or action.metavar or action.dest
+            raise Failure(
+                USAGE, f"{name} {value!r} is not known", offered(str(value), map(str, action.choices))
+            )
 
     def parse_known_args(self, args=None, namespace=None):
         args = [

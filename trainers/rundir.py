@@ -8,7 +8,6 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import shlex
 import sys
 import time
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TextIO
 
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, LOCKED, STORAGE, Failure
+from relaunch.data_prep.names import nearest, offered, quoted
 from relaunch.trainers import records
 
 
@@ -37,7 +37,7 @@ class RunDir:
     @property
     def argument(self) -> str:
         """The run as a shell gives it to --run: a bare name would lie under runs/."""
-        return shlex.quote(str(self.path) if "/" in str(self.path) else f"./{self.path}")
+        return quoted(str(self.path) if "/" in str(self.path) else f"./{self.path}")
 
     def begun(self) -> bool:
         return self.config.exists()
@@ -137,9 +137,19 @@ def find(source: str) -> tuple[Path, str | None]:
     for path in (locate(name), Path(name)):  # a run first, whatever folder has the same name
         if path.exists():
             return path, selector
-    known = [run.path.name for run in runs()[-5:]]
-    raise Failure(
-        DATA,
-        f"no run or checkpoint {name!r}",
-        f"runs here: {', '.join(known)}" if known else "nothing is under runs/ yet",
-    )
+    raise Failure(DATA, f"no run or checkpoint {name!r}", instead(name))
+
+
+def instead(name: str) -> str:
+    """What may be typed for a run, checkpoint or file that is not there."""
+    run, _, selector = name.rpartition("@")
+    if run and RunDir(locate(run)).begun():  # its checkpoints are named best and by their steps
+        steps = [f"{run}@{records.step_of(p)}" for p in records.committed(RunDir(locate(run)))]
+        return offered(name, [f"{run}@best", *reversed(steps)] if steps else [run])
+    folder = Path(name).parent
+    if "/" in name and folder.is_dir():
+        return offered(name, sorted(str(folder / p.name) for p in folder.iterdir()))
+    known = [run.path.name for run in reversed(runs())]
+    if not nearest(name, known) and (file := nearest(name, sorted(os.listdir()))):
+        return f"did you mean {quoted(file)}?"
+    return offered(name, known, "runs here:") or "nothing is under runs/ yet"

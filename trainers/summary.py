@@ -13,6 +13,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from relaunch.data_prep.errors import USAGE, Failure
+from relaunch.data_prep.names import table as aligned
 from relaunch.data_prep.packed import data_root, open_packed
 from relaunch.data_prep.sizes import PUBLISHED, published
 from relaunch.trainers import workloads
@@ -83,13 +84,8 @@ def table(found: dict, shape: tuple[int, ...]) -> str:
         ),
         ("total", "", "", f"{found['parameters']:,}", f"{found['flops']:,}"),
     ]
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    lines = [
-        "  ".join(cell.ljust(w) if i < 3 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths)))
-        for row in rows
-    ]
     end = f"For one input of {'x'.join(map(str, shape))}: {found['flops'] / 2e9:.3f} GMAC. {NOTE}"
-    return "\n".join([*lines, end])
+    return "\n".join([*aligned(rows, left=3), end])
 
 
 def run(argv: list[str]) -> tuple[int, str | None]:

@@ -7,7 +7,7 @@ relaunch status | logs | cancel JOB
 from __future__ import annotations
 
 from relaunch.data_prep.errors import USAGE, Failure
-from relaunch.trainers.workloads import nearest
+from relaunch.data_prep.names import offered
 
 KINDS = {
     "slurm": "an sbatch script",
@@ -33,12 +33,7 @@ def main(argv: list[str]) -> int:
         return 0 if argv else USAGE
     kind, rest = argv[0], argv[1:]
     if kind not in KINDS:
-        near = nearest(kind, list(KINDS))
-        raise Failure(
-            USAGE,
-            f"unknown kind of job {kind!r}",
-            f"did you mean {near}?" if near else f"use {', '.join(KINDS)}",
-        )
+        raise Failure(USAGE, f"unknown kind of job {kind!r}", offered(kind, KINDS))
     from relaunch.launch.submit import describe, kubernetes, queue, sheet, slurm
 
     try:

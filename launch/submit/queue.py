@@ -15,6 +15,7 @@ from pathlib import Path
 
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, HARDWARE, USAGE, Failure
+from relaunch.data_prep.names import offered
 from relaunch.launch.submit import slurm
 from relaunch.launch.submit.describe import Job
 from relaunch.trainers import records, rundir
@@ -80,11 +81,21 @@ def submit(job: Job) -> int:
 NOTE = {"ids": list, "runs": list, "logs": str}
 
 
+def notes() -> list[dict]:
+    found = (records.read(path, NOTE) for path in (rundir.ROOT / "jobs").glob("*/*.json"))
+    return [note for note in found if NOTE.keys() <= note.keys()]
+
+
+def submitted_here(job: str) -> str:
+    """The jobs that may have been meant, the newest first."""
+    ids = sorted({i for note in notes() for i in note["ids"]}, key=lambda i: (len(i), i), reverse=True)
+    return offered(job, ids, "submitted here:")
+
+
 def noted(job: str) -> dict:
     """What was written down when it was submitted from this folder."""
-    for path in (rundir.ROOT / "jobs").glob("*/*.json"):
-        note = records.read(path, NOTE)
-        if NOTE.keys() <= note.keys() and job.split("_")[0] in note["ids"]:
+    for note in notes():
+        if job.split("_")[0] in note["ids"]:
             return note
     return {"ids": [job], "runs": [], "logs": None}
 
@@ -144,7 +155,7 @@ def status(job: str) -> int:
         raise Failure(
             DATA,
             f"nobody knows job {job}: SLURM has forgotten it, and it was not submitted from this folder",
-            "type this where it was submitted",
+            submitted_here(job) or "type this where it was submitted",
         )
     print("\n".join(lines))
     return 0
@@ -179,7 +190,7 @@ def cancel(job: str) -> int:
     ids = meant(job, note)
     known = [found for j in ids for found in standing(j)]
     if not known:  # of which scancel would say nothing
-        raise Failure(DATA, f"nobody knows job {job}", "`squeue --me` lists your jobs")
+        raise Failure(DATA, f"nobody knows job {job}", submitted_here(job) or "`squeue --me` lists your jobs")
     if not any(state.startswith(LEFT) for state, _ in known):
         print("\n".join([*(line for _, line in known), "nothing was left to cancel"]))
         return 0

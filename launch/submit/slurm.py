@@ -11,6 +11,7 @@ import shlex
 from pathlib import Path
 
 from relaunch.data_prep.errors import USAGE, Failure
+from relaunch.data_prep.names import command, quoted
 from relaunch.launch.submit.describe import Job
 from relaunch.launch.submit.surroundings import checked, environment
 from relaunch.trainers import records, rundir
@@ -86,30 +87,29 @@ def script(job: Job) -> str:
     """The whole script. User text is quoted where a shell reads it; the site's lines are shell by intent."""
     values, names = environment(job.given.env)
     cases = [
-        f"  {i}) RUN={shlex.quote(run)} FLAGS=({shlex.join(flags)}) ;;"
-        for i, (run, flags) in enumerate(job.runs())
+        f"  {i}) RUN={quoted(run)} FLAGS=({command(flags)}) ;;" for i, (run, flags) in enumerate(job.runs())
     ]
     container = [word.replace("{image}", job.given.image) for word in shlex.split(job.site.container)]
-    words = shlex.join([*container, *job.command()])
+    words = command([*container, *job.command()])
     parts = [
         f"#!/bin/bash{' -l' if job.site.modules else ''}",
         *directives(job, [*values, *names]),
         "# Written by `relaunch submit slurm`. Its log goes into a folder that must be there: "
-        f"mkdir -p {shlex.quote(str(Path.cwd() / folder(job)))}",
+        f"mkdir -p {quoted(str(Path.cwd() / folder(job)))}",
         "",
         *(
-            f"export {word.partition('=')[0]}={shlex.quote(word.partition('=')[2])}"
+            f"export {word.partition('=')[0]}={quoted(word.partition('=')[2])}"
             for word in job.given.env
             if "=" in word
         ),
-        *(f"module load {shlex.quote(module)}" for module in job.site.modules),
+        *(f"module load {quoted(module)}" for module in job.site.modules),
         *job.site.lines,
         "set -u",
         "case ${SLURM_ARRAY_TASK_ID:-0} in",
         *cases,
         "esac",
         "RESUME=auto"
-        + (f'; [ -e "$RUN/config.json" ] || RESUME={shlex.quote(job.weights)}' if job.weights else ""),
+        + (f'; [ -e "$RUN/config.json" ] || RESUME={quoted(job.weights)}' if job.weights else ""),
         f'COMMAND=({words} "${{FLAGS[@]}}" --run "$RUN" --resume "$RESUME")',
     ]
     if job.nodes > 1:

@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 
 from relaunch.data_prep.errors import USAGE, Failure
-from relaunch.trainers.workloads import nearest
+from relaunch.data_prep.names import offered
 
 # What a job gets of the environment it is submitted from. A whole environment holds tokens, and surprises.
 KEPT = ("HOME", "USER", "LOGNAME", "PATH", "LANG", "RELAUNCH_DATA", "HF_HOME", "HF_ENDPOINT")
@@ -54,12 +54,7 @@ def site(given: argparse.Namespace) -> Site:
     known = {f.name: f.default for f in fields(Site)}
     for name, value in values.items():
         if name not in known:
-            near = nearest(str(name), list(known))
-            raise Failure(
-                USAGE,
-                f"{path}: unknown field {name!r}",
-                f"did you mean {near}?" if near else f"it may hold {', '.join(known)}",
-            )
+            raise Failure(USAGE, f"{path}: unknown field {name!r}", offered(str(name), known, "it may hold"))
         if known[name] == "" and not isinstance(value, str):
             raise Failure(USAGE, f"{path}: {name} is not a text", "quote it")
         if known[name] == () and not (isinstance(value, list) and all(isinstance(v, str) for v in value)):

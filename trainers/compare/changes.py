@@ -10,6 +10,7 @@ import math
 
 import numpy as np
 
+from relaunch.data_prep.names import shortened, table
 from relaunch.trainers.compare.predictions import OLD_TASKS, Predictions
 
 
@@ -216,15 +217,4 @@ def verdict(result: dict) -> str:
 
 
 def short(name: str) -> str:
-    return name if len(name) <= 24 else name[:23] + "…"
-
-
-def table(rows: list[list[str]]) -> list[str]:
-    """Aligned lines: the first column to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return [
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:]))]
-        ).rstrip()
-        for row in rows
-    ]
+    return shortened(name, 24)

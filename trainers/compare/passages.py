@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from relaunch.data_prep.names import padded, printable, width
+
 LENGTH = 20  # words of a passage: a sentence or so
 WIDTH = 110  # columns of a block of words
 
@@ -56,20 +58,20 @@ def markdown(words: list[str], nll_a: np.ndarray, nll_b: np.ndarray, count: int,
 
 def block(words: list[str], nll_a: np.ndarray, nll_b: np.ndarray, rows: slice) -> list[str]:
     """The words in lines of at most WIDTH columns, and under each its losses."""
-    context = " ".join(words[max(0, rows.start - 7) : rows.start + 1])
+    context = printable(" ".join(words[max(0, rows.start - 7) : rows.start + 1]))
     lines, columns = [f"    … {context} |"], []
     for i in range(rows.start, rows.stop):
         change = nll_b[i] - nll_a[i]
         cells = (
-            words[i + 1],
+            printable(words[i + 1]),
             f"{nll_a[i]:.2f}",
             f"{nll_b[i]:.2f}",
             f"{change:+.2f}" if abs(change) >= 0.5 else "",
         )
-        width = max(map(len, cells))
-        if columns and sum(len(c[0]) + 2 for c in columns) + width > WIDTH:
+        wide = max(map(width, cells))
+        if columns and sum(width(c[0]) + 2 for c in columns) + wide > WIDTH:
             lines += flush(columns)
-        columns.append([cell.ljust(width) for cell in cells])
+        columns.append([padded(cell, wide) for cell in cells])
     return lines + flush(columns)
 
 

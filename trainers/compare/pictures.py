@@ -6,32 +6,42 @@ sheet(images, ids, a, b, names, ["A: first@100   B: first@200"]).save("changed.p
 from __future__ import annotations
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from relaunch.trainers.compare.fonts import Fonts
 
 COLUMNS = 8  # tiles in a row
 MARGIN, SIDE, LINE = 12, 160, 20  # pixels: around a tile, of the largest image, of a line of text
+TEXT, HEADING = 14, 17  # pixels, of the font
 INK, GREY, GREEN, RED, EDGE = (20, 20, 20), (120, 120, 120), (0, 122, 61), (196, 30, 36), (205, 205, 205)
 
 
-def sheet(images: np.ndarray, ids: np.ndarray, a, b, names: list[str], heading: list[str]) -> Image.Image:
+def sheet(
+    images: np.ndarray,
+    ids: np.ndarray,
+    a,
+    b,
+    names: list[str],
+    heading: list[str],
+    fonts: Fonts | None = None,
+) -> Image.Image:
     """A picture with a tile for each of `images`, uint8 [n,H,W,C]: the samples `ids` of Predictions a and b.
 
     Small images are enlarged by a whole factor, pixel by pixel; large ones shrink.
     """
-    font, large = ImageFont.load_default(14), ImageFont.load_default(17)
+    fonts = fonts or Fonts([*heading, *said(ids, a, b, names)])
+    font, _ = fonts.of("", TEXT)
     columns = min(COLUMNS, max(4, len(ids)))  # four at least: the heading needs the width
     width, height = SIDE + 2 * MARGIN, SIDE + 3 * LINE + 2 * MARGIN
     top = 2 * MARGIN + LINE * len(heading)
     picture = Image.new("RGB", (columns * width + MARGIN, top + -(-len(ids) // columns) * height), "white")
     draw = ImageDraw.Draw(picture)
     for i, line in enumerate(heading):
-        draw.text(
-            (2 * MARGIN, MARGIN + i * LINE), shorten(line, picture.width - 4 * MARGIN, large), INK, large
-        )
+        write(draw, (2 * MARGIN, MARGIN + i * LINE), line, picture.width - 4 * MARGIN, INK, fonts, HEADING)
     for k, (image, i) in enumerate(zip(images, ids)):
         x, y = k % columns * width + 2 * MARGIN, top + k // columns * height
         number, above = f"#{i}", "" if a.truth is None else name_of(a, a.truth[i], names)
-        draw.text((x, y), shorten(above, SIDE - draw.textlength(number, font) - 6, font), INK, font)
+        write(draw, (x, y), above, SIDE - draw.textlength(number, font) - 6, INK, fonts)
         draw.text((x + SIDE, y), number, GREY, font, anchor="ra")
         tile = enlarged(image)
         corner = x + (SIDE - tile.width) // 2, y + LINE + (SIDE - tile.height) // 2
@@ -43,14 +53,27 @@ def sheet(images: np.ndarray, ids: np.ndarray, a, b, names: list[str], heading: 
             at = (x, y + SIDE + line * LINE + 4)
             if p.roles.classes:
                 sure = None if p.sure is None else p.sure[i]
-                verdict(draw, at, letter, names[p.guess[i]], sure, p.guess[i] == p.truth[i], font)
+                verdict(draw, at, letter, names[p.guess[i]], sure, p.guess[i] == p.truth[i], fonts)
             else:
                 guess = "" if p.guess is None else f"{name_of(p, p.guess[i], names)}, "
                 draw.text(at, letter, GREY, font)
-                draw.text(
-                    (x + 32, at[1]), shorten(f"{guess}loss {p.loss[i]:.4g}", SIDE - 32, font), INK, font
-                )
+                write(draw, (x + 32, at[1]), f"{guess}loss {p.loss[i]:.4g}", SIDE - 32, INK, fonts)
     return picture
+
+
+def said(ids: np.ndarray, a, b, names: list[str]) -> list[str]:
+    """The class names in a sheet."""
+    columns = [c for p in (a, b) if p.roles.classes for c in (p.truth, p.guess)]
+    return [names[n] for n in sorted({int(column[i]) for column in columns for i in ids})]
+
+
+def write(
+    draw: ImageDraw.ImageDraw, at, text: str, width: float, colour, fonts: Fonts, size: int = TEXT
+) -> None:
+    """A line of text, cut to so many pixels, in the font that has its characters."""
+    font, text = fonts.of(text, size)
+    # by its baseline: fonts stand at different heights
+    draw.text((at[0], at[1] + size), shorten(text, width, font), colour, font, anchor="ls")
 
 
 def name_of(p, value, names: list[str]) -> str:
@@ -65,10 +88,11 @@ def verdict(
     name: str,
     sure: float | None,
     right: bool,
-    font,
+    fonts: Fonts,
 ) -> None:
     """`A ✓ cat 87 %`, in green, or with a cross in red: not by the colour alone."""
     x, y = at
+    font, _ = fonts.of("", TEXT)
     colour = GREEN if right else RED
     draw.text((x, y), letter, GREY, font)
     strokes = [((0, 5), (4, 9), (10, 0))] if right else [((0, 0), (9, 9)), ((0, 9), (9, 0))]
@@ -76,7 +100,7 @@ def verdict(
         draw.line([(x + 16 + dx, y + 3 + dy) for dx, dy in stroke], colour, 2)
     percent = "" if sure is None else f"{100 * sure:.0f} %"
     draw.text((x + SIDE, y), percent, colour, font, anchor="ra")
-    draw.text((x + 32, y), shorten(name, SIDE - 38 - draw.textlength(percent, font), font), colour, font)
+    write(draw, (x + 32, y), name, SIDE - 38 - draw.textlength(percent, font), colour, fonts)
 
 
 def enlarged(image: np.ndarray) -> Image.Image:

@@ -13,8 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from relaunch.data_prep import files
+from relaunch.data_prep.names import listed
 from relaunch.data_prep.packed import Packed
 from relaunch.trainers.compare import changes, passages, pictures
+from relaunch.trainers.compare.fonts import Fonts
 from relaunch.trainers.compare.predictions import Predictions
 from relaunch.trainers.group import process
 
@@ -87,5 +89,11 @@ def picture(
     which = f"{first} first" if len(shown) == total else f"the {first} {len(shown)}"
     heading = [title, f"{total:,} of {result['n']:,} changed: {flips}", f"{which}; {beside}"]
     content = io.BytesIO()
-    pictures.sheet(images[shown], shown, a, b, names, heading).save(content, "PNG")
+    fonts = Fonts([*heading, *pictures.said(shown, a, b, names)])
+    if fonts.lacking:
+        process.tell(
+            f"changed.png: no font here has {listed(fonts.lacking)}: drawn as code points; install fonts for "
+            "them, such as the package fonts-noto-cjk"
+        )
+    pictures.sheet(images[shown], shown, a, b, names, heading, fonts).save(content, "PNG")
     return content.getvalue()

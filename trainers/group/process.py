@@ -21,6 +21,7 @@ from pathlib import Path
 
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import HARDWARE, Failure
+from relaunch.data_prep.names import shown
 from relaunch.trainers.group import faults
 
 SIGNALS = (
@@ -98,7 +99,7 @@ def listen() -> None:
 def tell(text: str, to=None, write: Callable = print) -> None:
     """Print a line (to stdout): a log on a full disk, or a reader that has gone, must not end a training."""
     with contextlib.suppress(OSError):
-        write(text, file=to or sys.stdout)
+        write(shown(text), file=to or sys.stdout)
         (to or sys.stdout).flush()
 
 

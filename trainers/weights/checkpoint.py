@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, DIVERGED, Failure
+from relaunch.data_prep.names import listed
 from relaunch.trainers.group.faults import fault
 from relaunch.trainers.records import checkpoints, step_of
 from relaunch.trainers.rundir import RunDir
@@ -180,7 +181,8 @@ def select(run: RunDir, selector: str | None) -> Path:
         selector = best["step"]
     path = run.checkpoint(int(selector))
     if not path.exists():
-        steps = ", ".join(str(step_of(p)) for p in checkpoints(run))
-        raise Failure(DATA, f"{run.path} has no checkpoint of step {selector}", f"it has {steps}")
+        steps = sorted(map(step_of, checkpoints(run)), key=lambda step: abs(step - int(selector)))
+        fix = f"it has {listed(map(str, steps))}"  # the nearest first
+        raise Failure(DATA, f"{run.path} has no checkpoint of step {selector}", fix)
     verify(path)
     return path

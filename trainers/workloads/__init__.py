@@ -6,7 +6,6 @@ command line can read defaults and help without it.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterable
@@ -15,6 +14,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from relaunch.data_prep.errors import USAGE, Failure
+from relaunch.data_prep.names import offered
 
 if TYPE_CHECKING:
     from relaunch.trainers.tasks.task import Task
@@ -68,10 +68,6 @@ def names() -> list[str]:
     return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.ispkg)
 
 
-def nearest(word: str, known: list[str]) -> str | None:
-    return next(iter(difflib.get_close_matches(word, known, 1)), None)
-
-
 def load(name: str) -> Workload:
     """The workload of that name, or that FILE.py or module:NAME defines. Failure 64 names the nearest one."""
     if name in _own:
@@ -85,13 +81,7 @@ def load(name: str) -> Workload:
     found = own.installed()
     if name in found:
         return own.load(found[name])
-    known = sorted([*names(), *found, *_own])
-    near = nearest(name, known)
-    raise Failure(
-        USAGE,
-        f"unknown workload {name!r}",
-        f"did you mean {near}?" if near else f"known: {', '.join(known)}",
-    )
+    raise Failure(USAGE, f"unknown workload {name!r}", offered(name, sorted({*names(), *found, *_own})))
 
 
 def word(name: str) -> str:

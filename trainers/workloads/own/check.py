@@ -9,8 +9,9 @@ import typing
 from typing import TYPE_CHECKING, Any
 
 from relaunch.data_prep.errors import USAGE, Failure
+from relaunch.data_prep.names import nearest
 from relaunch.trainers import workloads
-from relaunch.trainers.workloads import Workload, nearest
+from relaunch.trainers.workloads import Workload
 
 if TYPE_CHECKING:
     from relaunch.trainers.workloads.own.code import Code
