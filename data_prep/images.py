@@ -26,6 +26,7 @@ BATCH = (
 )
 MAX_PIXELS, MAX_ASPECT = 100_000_000, 100  # a small file can claim, or become when resized, a huge image
 ORIENTATION = 0x112  # EXIF's tag: 1 is upright, from 5 on width and height are exchanged
+HAS_EXIF = (b"Exif", b"eXIf", b"EXIF", b"Raw profile type", b"iff:Orientation")  # somewhere in the file
 
 
 @cache
@@ -130,13 +131,15 @@ def _open(content: bytes):
     image = Image.open(io.BytesIO(content), formats=_readable()[0])
     if image.width * image.height > MAX_PIXELS or max(image.size) > MAX_ASPECT * min(image.size):
         raise ValueError("no photograph is that large or that thin")
-    if image.format == "TIFF" and _orientation(image) > 1:
+    if image.format == "TIFF" and _orientation(image, content) > 1:
         image.load()  # newer versions of Pillow turn a TIFF while they load it
         image.info["upright"] = True
     return image
 
 
-def _orientation(image) -> int:
+def _orientation(image, content: bytes) -> int:
+    if image.format != "TIFF" and not any(mark in content for mark in HAS_EXIF):
+        return 1  # without asking Pillow, which may decode the whole image for it
     try:
         return int(image.getexif().get(ORIENTATION, 1))
     except Exception:  # damaged EXIF, in any of many ways: the image itself may be good
@@ -164,7 +167,7 @@ def _header(content: bytes):
     deep = _depth(image)
     if deep is None:
         return UNKNOWN_RANGE
-    turned, colour = _orientation(image), _png16(image, content)
+    turned, colour = _orientation(image, content), _png16(image, content)
     grey = image.mode in ("1", "L", "LA", "La") or deep > 8 or colour in (0, 4)
     changes = []
     if 1 < turned <= 8 or "upright" in image.info:
@@ -214,7 +217,7 @@ def _pixels(content: bytes, height: int, width: int, channels: int):
         if _depth(image) is None:
             return UNKNOWN_RANGE
         image.load()
-        turned = _orientation(image)
+        turned = _orientation(image, content)
         image = _eight_bits(image, content).convert("RGB" if channels == 3 else "L")
     except Exception:  # as above
         return BROKEN

@@ -66,7 +66,7 @@ def prepare(
     options = {key: value for key, value in asked.items() if value}
     taken = Holdout(val_fraction, holdout) if val_fraction or holdout else None
     if target.exists() and not source and not as_folders:
-        return _same(open_packed(target, root), options if options or recipe else None)
+        return _same(open_packed(target, root), options)
     with exclusive(root, name):
         if target.exists() and recipe in EMBEDDED:  # another process has packed it while we waited
             return _same(open_packed(target, root), options)
@@ -85,9 +85,9 @@ def prepare(
         return open_packed(target, root)
 
 
-def _same(found: Packed, options: dict | None, sha256: str | None = None) -> Packed:
+def _same(found: Packed, options: dict, sha256: str | None = None) -> Packed:
     """The set that is there, if it is the one that was asked for: another split is another. Failure 64."""
-    other = [] if options in (None, found.meta["options"]) else ["with other options"]
+    other = [] if options == found.meta["options"] else ["with other options"]
     if sha256 and sha256 != found.meta["source"].get("sha256"):
         other.insert(0, "from another source")
     if other:

@@ -11,7 +11,7 @@ LISTED = 10  # classes: of more only the smallest and the largest are named
 
 
 def packed_lines(data: Packed) -> list[str]:
-    """One line per split of images: `  train: 12 images of 2 classes: cat 8, dog 4`; none for texts."""
+    """One line per split of images: `  train: 12 images of 2 classes (cat: 8, dog: 4)`; none for texts."""
     if data.kind != "images":
         return []
     result = []
@@ -22,10 +22,10 @@ def packed_lines(data: Packed) -> list[str]:
         if fewest[0] == most[0]:
             each = f"{most[0]:,} each"
         elif len(there) <= LISTED:
-            each = ", ".join(f"{name} {count:,}" for count, name in there)
+            each = ", ".join(f"{name}: {count:,}" for count, name in there)
         else:
-            each = f"from {fewest[0]:,} ({fewest[1]}) to {most[0]:,} ({most[1]})"
-        result.append(f"  {split}: {counts.sum():,} images of {len(there):,} classes: {each}")
+            each = f"from {fewest[1]}: {fewest[0]:,} to {most[1]}: {most[0]:,}"
+        result.append(f"  {split}: {counts.sum():,} images of {len(there):,} classes ({each})")
     return result
 
 
