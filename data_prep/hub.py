@@ -38,7 +38,7 @@ class Hub:
         path = Path(source)
         self.base = path if path.is_dir() else path.parent  # where the paths in a table begin
         self.left_out = Tally()
-        loaded = load(source)
+        loaded = load(source, self.left_out)
         names = one_name_each(loaded, self.name)
         self.parts: dict[str, list[Any]] = {}  # split -> its datasets
         for name, parts in loaded.items():

@@ -1,6 +1,6 @@
 """Loading what `datasets` reads: a Hub id, or parquet, arrow, csv and save_to_disk files on disk.
 
-    load("hub:user/set:config")    # {"train": [Dataset], "validation": [Dataset]}
+    load("hub:user/set:config", Tally())    # {"train": [Dataset], "validation": [Dataset]}
 
 A split is several datasets where its files do not number their classes alike: `datasets` gives all of them
 the names of the first.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 from relaunch.data_prep.errors import DATA, STORAGE, USAGE, Failure
 from relaunch.data_prep.names import printable
 from relaunch.data_prep.splits import split_of
+from relaunch.data_prep.tally import Tally
 
 TABLES = {".parquet": "parquet", ".arrow": "arrow", ".csv": "csv", ".tsv": "csv"}
 SAVED = ("dataset_dict.json", "state.json")  # save_to_disk's
@@ -35,16 +37,19 @@ def is_local(path: Path) -> bool:
     return not in_classes and any(split_of(name) == "train" for name in _csv_tables(path))
 
 
-def load(source: str) -> dict[str, list[Any]]:
-    """Split, as the source names it -> its datasets. Failure 64 for a configuration that is not there or not
-    named, 65 for what cannot be loaded, 73 for a cache of the library's that cannot be written."""
+def load(source: str, left_out: Tally) -> dict[str, list[Any]]:
+    """Split, as the source names it -> its datasets; counts configurations and files that are not taken.
+
+    Failure 64 for a configuration that is not there or not named, 65 for what cannot be loaded, 73 for a
+    cache of the library's that cannot be written.
+    """
     import datasets
     from huggingface_hub.utils import logging
 
     datasets.disable_progress_bars()
     logging.set_verbosity_error()  # its retries without a network are not for users to read
     try:
-        return _load(source)
+        return _load(source, left_out)
     except Failure:
         raise
     except Exception as error:  # the library raises dozens of kinds, from no network to a damaged file
@@ -64,12 +69,12 @@ def load(source: str) -> dict[str, list[Any]]:
         ) from None
 
 
-def _load(source: str) -> dict[str, list[Any]]:
+def _load(source: str, left_out: Tally) -> dict[str, list[Any]]:
     import datasets
 
     if source.startswith("hub:"):
         name, _, config = source.removeprefix("hub:").partition(":")
-        return _built(datasets.load_dataset_builder(name, _chosen(name, config)))
+        return _built(datasets.load_dataset_builder(name, _chosen(name, config, left_out)), left_out)
     path = Path(source)
     if path.is_dir() and any((path / file).exists() for file in SAVED):
         loaded = datasets.load_from_disk(str(path))
@@ -78,7 +83,7 @@ def _load(source: str) -> dict[str, list[Any]]:
     if path.is_dir():
         if not next(path.rglob("*.parquet"), None) and (tables := _csv_tables(path)):
             return {split: [_read("csv", file)] for split, file in tables.items()}
-        return _built(datasets.load_dataset_builder(str(path), _chosen(str(path), "")))
+        return _built(datasets.load_dataset_builder(str(path), _chosen(str(path), "", left_out)), left_out)
     return {"train": [_read(TABLES[path.suffix.lower()], path)]}
 
 
@@ -94,7 +99,7 @@ def _read(kind: str, file: Path | str) -> Any:
     return datasets.load_dataset(kind, data_files=str(file), split="train", **more)
 
 
-def _chosen(name: str, config: str) -> str | None:
+def _chosen(name: str, config: str, left_out: Tally) -> str | None:
     """The configuration to load. Failure 64 lists them where none is chosen and none is the default."""
     import datasets
 
@@ -104,29 +109,40 @@ def _chosen(name: str, config: str) -> str | None:
     )
     if config and config not in configs:
         raise Failure(USAGE, f"{name} has no configuration '{config}'", f"it has: {listed}")
-    if not config and len(configs) > 1 and not datasets.get_dataset_default_config_name(name):
+    chosen = config or datasets.get_dataset_default_config_name(name)
+    if not chosen and len(configs) > 1:
         raise Failure(
             USAGE,
             f"{name} has {len(configs)} configurations: {listed}",
             f"choose one: --source hub:{name}:{configs[0]}",
         )
-    return config or None
+    for other in configs:
+        if chosen and other != chosen:
+            left_out.add("other configurations", other)
+    return chosen or None
 
 
-def _built(builder: Any) -> dict[str, list[Any]]:
+def _built(builder: Any, left_out: Tally) -> dict[str, list[Any]]:
     """All splits of a builder; file by file where its files name their classes in different orders."""
     import datasets
 
-    kind = {"Parquet": "parquet", "Arrow": "arrow"}.get(type(builder).__name__)
+    names = {base.__name__ for base in type(builder).__mro__}  # its own class has a made-up name
+    kind = next((kind for base, kind in (("Parquet", "parquet"), ("Arrow", "arrow")) if base in names), None)
     files: dict[str, list[str]] = {}
     if kind and builder.config.data_files:
         cache = datasets.DownloadConfig(token=builder.token, storage_options=builder.storage_options)
         manager = datasets.DownloadManager(dataset_name=builder.dataset_name, download_config=cache)
-        files = {split: manager.download(list(urls)) for split, urls in builder.config.data_files.items()}
-        if len({json.dumps(_class_names(kind, file)) for names in files.values() for file in names}) > 1:
-            return {split: [_read(kind, file) for file in names] for split, names in files.items()}
+        files = {
+            str(split): manager.download(list(urls)) for split, urls in builder.config.data_files.items()
+        }
+        taken = {os.path.realpath(file) for urls in files.values() for file in urls}
+        for file in sorted(Path(builder.base_path or "nowhere").rglob(f"*.{kind}")):
+            if os.path.realpath(file) not in taken:
+                left_out.add("files that belong to no split", file.name)
+        if len({json.dumps(_class_names(kind, file)) for urls in files.values() for file in urls}) > 1:
+            return {split: [_read(kind, file) for file in urls] for split, urls in files.items()}
     builder.download_and_prepare()
-    return {split: [rows] for split, rows in builder.as_dataset().items()}
+    return {str(split): [rows] for split, rows in builder.as_dataset().items()}
 
 
 def _class_names(kind: str, file: str) -> dict[str, list[str]]:
