@@ -41,6 +41,10 @@ BROKEN = (
 )  # what the readers raise on damaged input
 
 
+def _hidden(part: str) -> bool:
+    return part.startswith(".") or part == "__MACOSX"
+
+
 class Source:
     """Regular files by name. `sizes`: name -> bytes, in order of name; `folders`: those that it lists, which
     may be empty; `left_out` counts hidden files and what else is no regular file.
@@ -110,7 +114,7 @@ class Source:
             self._refuse(f"a member has the unsafe path {name!r}")
         if not name.isprintable() and any("\ud800" <= char <= "\udfff" for char in name):
             self._refuse(f"a file's name is not UTF-8 ({printable(name)})", "rename it")
-        if any(part.startswith(".") or part == "__MACOSX" for part in path.parts):
+        if any(map(_hidden, path.parts)):
             self.left_out.add("hidden files", name)
             return
         if str(path) in self.sizes:
@@ -121,6 +125,10 @@ class Source:
             self._refuse("it unpacks to more files or bytes than any known data set")
         if self.path.is_file():
             self._check_ratio(self.total)
+
+    def _add_folder(self, name: str) -> None:
+        if not any(map(_hidden, PurePosixPath(name).parts)):
+            self.folders.add(str(PurePosixPath(name)))
 
     def _check_ratio(self, unpacked: int) -> None:
         if unpacked > max(RATIO_FROM, MAX_RATIO * self.path.stat().st_size):
@@ -149,7 +157,7 @@ class Zip(Source):
             for info in archive.infolist():
                 name = _slashes(info.filename)
                 if name.endswith("/"):
-                    self.folders.add(name.rstrip("/"))
+                    self._add_folder(name)
                     continue
                 if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
                     self._refuse(f"{info.filename!r} is a link or a device")
@@ -177,7 +185,7 @@ class Tar(Source):
         with self._open() as archive:
             for info in archive:
                 if info.isdir():
-                    self.folders.add(str(PurePosixPath(info.name)))
+                    self._add_folder(info.name)
                     continue
                 if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
                     self._refuse(f"{info.name!r} is a link or a device")
@@ -243,14 +251,9 @@ def _start(path: Path) -> bytes:
         return file.read(262)  # as far as a tar's mark
 
 
-def is_text(name: str) -> bool:
-    """Whether a file of that name is read as text, e.g. WikiText's wiki.train.tokens and wiki.train.raw."""
-    return name.lower().endswith((".txt", ".tokens", ".raw", ".text"))
-
-
 def open_source(path: Path) -> Source:
     """A reader for a folder, zip, tar or text. Failure 65 when there is nothing, or it is something else."""
-    from relaunch.data_prep.loose import Folder, Single
+    from relaunch.data_prep.loose import Folder, Single, is_text
 
     if path.is_dir():
         return Folder(path)

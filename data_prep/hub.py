@@ -10,6 +10,7 @@ Labels of all splits, and of all files of a split, are matched by class name.
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ class Hub:
         self.name = source if source.startswith("hub:") else Path(source).resolve().name
         path = Path(source)
         self.base = path if path.is_dir() else path.parent  # where the paths in a table begin
+        self.folder = path if path.is_dir() else None
         self.left_out = Tally()
         loaded = load(source, self.left_out)
         names = one_name_each(loaded, self.name)
@@ -56,6 +58,11 @@ class Hub:
         self._choose(columns)
         for split, parts in self.parts.items():
             self.parts[split] = [self._only_chosen(split, part) for part in parts]
+        if not self.is_text and {"val", "test"} <= set(self.parts):
+            labels = [label for part in self.parts["test"] for label in part[self.columns["label"]]]
+            if all(label in (None, -1) for label in labels):  # as for a competition; val can be scored
+                del self.parts["test"]
+                self.left_out.add("rows without labels", "test", len(labels))
 
     def _choose(self, columns: dict[str, str]) -> None:
         import datasets
@@ -130,6 +137,7 @@ class Hub:
                 },
             )
         writer.classes, labels = self._labels(writer.notes)
+        self._count_unlisted(writer.left_out)
 
         def stream(split):
             return (
@@ -145,6 +153,17 @@ class Hub:
                 shape,
                 decode(stream(split), shape, len(labels[split]), f"packing {split}", writer.show),
             )
+
+    def _count_unlisted(self, left_out: Tally) -> None:
+        """Images of the source's folder that no row names, where rows name files."""
+        column = self.columns["image"]
+        images = [(part[column]) for parts in self.parts.values() for part in parts]
+        named = {image["path"] for rows in images for image in rows if image and not image.get("bytes")}
+        if self.folder and named:
+            files = {os.path.realpath(self.base / name) for name in named}
+            for file in sorted(self.folder.rglob("*")):
+                if is_image(file.name) and file.is_file() and os.path.realpath(file) not in files:
+                    left_out.add("images that no row names", file.relative_to(self.folder).as_posix())
 
     def _names(self, rows: Any) -> list[str] | None:
         """The class names of a dataset's labels by number, where they have some."""

@@ -138,7 +138,7 @@ def _open(content: bytes):
 
 
 def _orientation(image, content: bytes) -> int:
-    if image.format != "TIFF" and not any(mark in content for mark in HAS_EXIF):
+    if image.format not in ("TIFF", "AVIF") and not any(mark in content for mark in HAS_EXIF):
         return 1  # without asking Pillow, which may decode the whole image for it
     try:
         return int(image.getexif().get(ORIENTATION, 1))

@@ -6,6 +6,11 @@ from pathlib import Path
 from relaunch.data_prep.archive import Source
 
 
+def is_text(name: str) -> bool:
+    """Whether a file of that name is read as text, e.g. WikiText's wiki.train.tokens and wiki.train.raw."""
+    return name.lower().endswith((".txt", ".tokens", ".raw", ".text"))
+
+
 class Folder(Source):
     """A link to a file or a sibling is what it points to; one that leads nowhere or back up is left out."""
 
@@ -30,7 +35,7 @@ class Folder(Source):
                 if any(os.path.commonpath([real, known]) == real for known in above):
                     self.left_out.add("links that lead back up", name)
                     continue
-                self.folders.add(name)
+                self._add_folder(name)
                 yield from self._below(Path(entry.path), (*above, real))
 
     def _stream(self, wanted):

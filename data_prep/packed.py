@@ -62,7 +62,7 @@ class Packed:
             raise Failure(
                 USAGE,
                 f"data set '{self.name}' has neither val nor test",
-                "prepare it again from a source that has one",
+                "pack its source under another name with --val-fraction 0.1",
             )
         return "val" if "val" in self.splits else "test"
 

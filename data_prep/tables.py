@@ -34,7 +34,7 @@ def is_local(path: Path) -> bool:
         return True
     trains = (inner for inner in path.iterdir() if inner.is_dir() and split_of(inner.name) == "train")
     in_classes = any(inner.is_dir() for train in trains for inner in train.iterdir())
-    return not in_classes and any(split_of(name) == "train" for name in _csv_tables(path))
+    return not in_classes and any(split_of(name) == "train" for name in _csv_tables(path, Tally()))
 
 
 def load(source: str, left_out: Tally) -> dict[str, list[Any]]:
@@ -81,14 +81,17 @@ def _load(source: str, left_out: Tally) -> dict[str, list[Any]]:
         splits = loaded if isinstance(loaded, dict) else {"train": loaded}
         return {split: [rows] for split, rows in splits.items()}
     if path.is_dir():
-        if not next(path.rglob("*.parquet"), None) and (tables := _csv_tables(path)):
+        if not next(path.rglob("*.parquet"), None) and (tables := _csv_tables(path, left_out)):
             return {split: [_read("csv", file)] for split, file in tables.items()}
         return _built(datasets.load_dataset_builder(str(path), _chosen(str(path), "", left_out)), left_out)
     return {"train": [_read(TABLES[path.suffix.lower()], path)]}
 
 
-def _csv_tables(folder: Path) -> dict[str, Path]:
+def _csv_tables(folder: Path, left_out: Tally) -> dict[str, Path]:
     files = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in (".csv", ".tsv")]
+    for file in files:
+        if not split_of(file.stem):
+            left_out.add("tables whose names say no split", file.name)
     return {file.stem: file for file in files if split_of(file.stem)}
 
 

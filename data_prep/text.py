@@ -13,8 +13,9 @@ from array import array
 
 import numpy as np
 
-from relaunch.data_prep.archive import Source, is_text
+from relaunch.data_prep.archive import Source
 from relaunch.data_prep.errors import DATA, USAGE, Failure
+from relaunch.data_prep.loose import is_text
 from relaunch.data_prep.names import printable, some
 from relaunch.data_prep.progress import Progress
 from relaunch.data_prep.splits import SPLITS, TAKE, split_of

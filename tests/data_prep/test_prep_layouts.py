@@ -206,7 +206,9 @@ def test_a_class_may_be_called_train(tmp_path):
 
 def test_zips_with_backslashes(tmp_path):
     with zipfile.ZipFile(tmp_path / "w.zip", "w") as archive:
-        for name, content in ({"train\\": b"", "train\\cat\\": b""} | PETS).items():
+        for name, content in (
+            {"train\\": b"", "train\\cat\\": b"", "train\\.ipynb_checkpoints\\": b""} | PETS
+        ).items():
             info = zipfile.ZipInfo("x")
             info.filename = name.replace("/", "\\")
             archive.writestr(info, content)

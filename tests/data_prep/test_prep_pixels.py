@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 from test_prep_refusals import refused
 
 from relaunch.data_prep.recipes import prepare
@@ -87,7 +87,7 @@ def test_pixels_whose_range_nobody_knows_are_refused_by_name(tmp_path, dtype):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP", *["AVIF"] * features.check("avif")])
 def test_photographs_are_turned_upright(tmp_path, orientation, format):
     content = sideways(orientation, format)
     data = packed(tmp_path, content, format.lower())
@@ -116,6 +116,21 @@ def test_the_white_bar_lies_at_the_right_edge_whatever_the_source(tmp_path, form
             source = shutil.make_archive(tmp_path / "packed", form, source)
     pixels = prepare("mine", source, root=tmp_path / "out", progress=False).images("train")[0, ..., 0]
     assert (pixels[:, -8:] > 200).all() and (pixels[:, :-10] < 50).all()
+
+
+def test_two_pictures_in_one_photograph(tmp_path):
+    """As phones write them, the second one for a bright screen: the first is packed, upright."""
+    exif = Image.Exif()
+    exif[0x112] = 8
+    first, second = (Image.fromarray(np.full((16, 24), shade, np.uint8)) for shade in (30, 220))
+    content = saved(first, "MPO", exif=exif, save_all=True, append_images=[second])
+    data = packed(tmp_path, content, "jpg")
+    assert data.images("val").shape == (2, 24, 16, 1) and data.images("val").max() == 30
+    said = [fact["what"] for fact in data.meta["changed"]]
+    assert said == [
+        "images that were turned upright, as their EXIF says",
+        "images of several frames, of which the first was taken",
+    ]
 
 
 def test_orientation_counts_before_the_sizes_are_compared(tmp_path):

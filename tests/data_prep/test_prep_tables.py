@@ -153,6 +153,16 @@ def test_splits_that_are_not_packed_are_counted(tmp_path, form, what):
     assert "has both 'validation' and 'dev'" in refused(tmp_path / "x", "mine", two)
 
 
+def test_a_test_split_without_labels_is_a_line_where_val_has_them(tmp_path):
+    rows = table(["cat", "dog"])
+    blank = table(["cat", "dog"], label="numbers").map(lambda row: {"label": -1}).cast(rows.features)
+    data = packed(tmp_path, written(tmp_path, "save_to_disk", train=rows, validation=rows, test=blank))
+    assert data.splits == {"train": 2, "val": 2}
+    assert data.meta["left_out"] == [{"what": "rows without labels", "count": 2, "example": "test"}]
+    alone = written(tmp_path / "alone", "save_to_disk", train=rows, test=blank)
+    assert "split test has unlabelled rows (label -1)" in refused(tmp_path / "x", "mine", alone)
+
+
 def test_a_second_column_of_labels_is_said(tmp_path):
     import datasets
 
@@ -197,7 +207,12 @@ def test_a_csv_of_paths_and_labels(tmp_path, ending, monkeypatch):
 
 def test_a_folder_of_csv_tables_beside_images(tmp_path):
     data = packed(tmp_path, listed(tmp_path / "s", Train=[*SHADES], valid=["owl", "cat"]))
-    assert data.splits == {"train": 3, "val": 2} and right(data)
+    assert data.splits == {"train": 3, "val": 2} and right(data) and "left_out" not in data.meta
+    source = tree_of(listed(tmp_path / "u", train=["cat", "dog"], val=["dog"]), {"sample.csv": "x,y\n1,2\n"})
+    assert packed(tmp_path / "w", source).meta["left_out"] == [
+        {"what": "tables whose names say no split", "count": 1, "example": "sample.csv"},
+        {"what": "images that no row names", "count": 1, "example": "images/owl.png"},
+    ]
     source = listed(tmp_path / "t", label="kind", train=[*SHADES], valid=["owl"])
     assert "no column 'label'" in refused(tmp_path / "x", "mine", source, 64)
     assert packed(tmp_path / "y", source, columns={"label": "kind"}).splits == {"train": 3, "val": 1}
