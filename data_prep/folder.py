@@ -12,7 +12,7 @@ from relaunch.data_prep.archive import Source
 from relaunch.data_prep.errors import DATA, USAGE, Failure
 from relaunch.data_prep.images import decode, is_image, measure
 from relaunch.data_prep.names import printable, some
-from relaunch.data_prep.splits import TAKE, one_name_each, refuse_unknown, split_of
+from relaunch.data_prep.splits import TAKE, like_splits, one_name_each, refuse_unknown, split_of
 from relaunch.data_prep.tally import Tally
 
 TITLE = "an image folder"
@@ -47,7 +47,8 @@ def find_whole(source: Source) -> dict | None:
     inside = {name: name.removeprefix(top).split("/") for name in source.sizes if is_image(name)}
     roles = {name: (WHOLE, parts[0]) for name, parts in inside.items() if len(parts) > 1}
     classes = {label for _, label in roles.values()}
-    return roles if len(classes) > 1 and not any(map(split_of, classes)) else None
+    known = any(map(split_of, classes)) or like_splits(classes)
+    return roles if len(classes) > 1 and not known else None
 
 
 def pack(source: Source, roles: dict, writer, size: int | None = None) -> None:
@@ -94,6 +95,8 @@ def differs(source: Source) -> str:
     folders = {part for name in source.sizes for part in name.split("/")[:-1]}
     splits = {split: folder for folder in sorted(folders) if (split := split_of(folder))}
     images = [name for name in source.sizes if is_image(name)]
+    if images and not splits and (like := like_splits(folders)):
+        return f"{some(like)} are not called train, val and test"
     if not images or not splits:
         return ""
     if "train" not in splits:

@@ -87,7 +87,9 @@ def prepare(
 
 def _same(found: Packed, options: dict, sha256: str | None = None) -> Packed:
     """The set that is there, if it is the one that was asked for: another split is another. Failure 64."""
-    other = [] if options == found.meta["options"] else ["with other options"]
+    other = []
+    if options != (had := found.meta["options"]):
+        other.append(f"with other options ({_spelled(had)}, not {_spelled(options)})")
     if sha256 and sha256 != found.meta["source"].get("sha256"):
         other.insert(0, "from another source")
     if other:
@@ -97,6 +99,12 @@ def _same(found: Packed, options: dict, sha256: str | None = None) -> Packed:
             "pick another name: prep never replaces a set",
         )
     return found
+
+
+def _spelled(options: dict) -> str:
+    """Options as they are typed: `--size 64 --val-fraction 0.1`."""
+    flat = {key: ",".join(map("=".join, v.items())) if key == "columns" else v for key, v in options.items()}
+    return " ".join(f"--{key.replace('_', '-')} {value}" for key, value in flat.items()) or "none"
 
 
 def check(name: str, source: str | None, recipe: str | None, as_folders: bool) -> None:
@@ -191,6 +199,10 @@ def _recognise(recipe: str | None, reader: archive.Source) -> tuple[str, dict]:
         ((other, roles) for other, finder in others if (roles := _find(other, reader, finder))), (None, {})
     )
     if recipe is None and looks:
+        also = [other for other in OFFICIAL if other != looks and _find(other, reader, "find")]
+        if looks in OFFICIAL and also:
+            titles = ", ".join(_module(each).TITLE for each in (looks, *also))
+            raise Failure(DATA, f"{reader.name} holds several sets: {titles}", f"choose one: --as {looks}")
         return looks, found
     if recipe and looks:
         name = looks if looks in OFFICIAL else f"NAME --as {looks}"

@@ -8,6 +8,8 @@ machine and with every version of NumPy (RandomState is frozen).
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +31,12 @@ TAKE = "add --val-fraction 0.1, which takes a tenth of train"  # the fix where a
 def split_of(name: str) -> str | None:
     """`train`, `val` or `test` for a folder or split of any usual name and case, else None."""
     return SPLITS.get(name.lower())
+
+
+def like_splits(names: Iterable[str]) -> list[str]:
+    """Names that seem to mean different splits without being one: seg_train and seg_test."""
+    parts = {name: {split_of(part) for part in re.split(r"[^A-Za-z]+", name)} - {None} for name in names}
+    return sorted(name for name in parts if parts[name]) if len(set().union(*parts.values())) > 1 else []
 
 
 def one_name_each(names: Any, source: str) -> dict[str, str]:

@@ -63,7 +63,9 @@ def pack(source: Source, roles: dict, writer) -> None:
     """Token ids [N] per split. Failure 64 for one text that nothing divides, 65 for what is not UTF-8."""
     if WHOLE in roles.values() and not writer.holdout:
         raise Failure(
-            USAGE, f"{source.name} is one text without validation", TAKE.replace("train", "its end")
+            USAGE,
+            f"{source.name} is one text without validation",
+            TAKE.replace("a tenth of train", "its end"),
         )
     texts = {roles[name].replace(WHOLE, "train"): (name, text) for name, text in source.stream(roles)}
     write_lines(

@@ -129,10 +129,11 @@ def test_pydoc_and_wikitext_have_val_and_test_already(tmp_path):
 def test_another_split_is_another_set(tmp_path):
     mnist(tmp_path / "m")
     prepare("mnist", tmp_path / "m", root=tmp_path / "d", progress=False, holdout=10)
-    for other in ({}, {"holdout": 11}, {"val_fraction": 0.1}):
+    others = {"none": {}, "--holdout 11": {"holdout": 11}, "--val-fraction 0.1": {"val_fraction": 0.1}}
+    for typed, other in others.items():
         for source in (tmp_path / "m", None):
             line = failure(64, prepare, "mnist", source, root=tmp_path / "d", progress=False, **other)
-            assert "with other options; pick another name" in line and "remove" not in line
+            assert f"with other options (--holdout 10, not {typed}); pick another name" in line
     assert prepare("mnist", root=tmp_path / "d", holdout=10).splits == {"train": 20, "val": 10, "test": 10}
     digits = prepare("digits", root=tmp_path / "d", progress=False)
     assert digits.splits == {"train": 1437, "test": 360}

@@ -256,6 +256,15 @@ def test_the_second_cifar10_is_refused(tmp_path):
     assert "it holds 2 sets" in refused(tmp_path, "cifar10", tmp_path / "s")
 
 
+def test_official_sets_of_two_kinds_need_a_choice(tmp_path):
+    mnist(tmp_path / "s")
+    source = tree_of(tmp_path / "s", wikitext_files())
+    line = refused(tmp_path, "mine", source)
+    assert "s holds several sets: MNIST, WikiText-2; choose one: --as mnist" in line
+    data = packed(tmp_path, source, recipe="wikitext2")
+    assert data.kind == "text" and left_out(data)["other files"][0] == 4
+
+
 def test_the_same_mnist_twice_is_one_set(tmp_path):
     """As torchvision (compressed and not, side by side) and Kaggle (each file also in a folder) leave it."""
     mnist(tmp_path / "s", compress=False)
@@ -311,6 +320,14 @@ def test_wikitext_raw_and_other_endings_of_texts(tmp_path):
             "the images below train/ lie in no class folders",
         ),
         ({"val/a/0.png": picture(), "test/a/0.png": picture()}, "there is test/, val/ but no train/"),
+        (
+            {
+                f"seg_{split}/seg_{split}/{label}/0.png": picture()
+                for split in ("train", "test")
+                for label in "ab"
+            },
+            "seg_test, seg_train are not called train, val and test",
+        ),
         ({"x/a.npy": "", "x/b.npy": "", "y.json": ""}, "files of these kinds: 2 .npy and 1 .json in x/"),
         ({"a.txt": "", "b.txt": ""}, "none of its 2 texts is named after train and valid"),
         ({}, "holds no files"),
