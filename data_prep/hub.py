@@ -154,13 +154,16 @@ class Hub:
                 decode(stream(split), shape, len(labels[split]), f"packing {split}", writer.show),
             )
 
+    def _file(self, path: str) -> Path:
+        return self.base / path.replace("\\", "/")  # a table may come from Windows
+
     def _count_unlisted(self, left_out: Tally) -> None:
         """Images of the source's folder that no row names, where rows name files."""
         column = self.columns["image"]
-        images = [(part[column]) for parts in self.parts.values() for part in parts]
+        images = [part[column] for parts in self.parts.values() for part in parts]
         named = {image["path"] for rows in images for image in rows if image and not image.get("bytes")}
         if self.folder and named:
-            files = {os.path.realpath(self.base / name) for name in named}
+            files = {os.path.realpath(self._file(name)) for name in named}
             for file in sorted(self.folder.rglob("*")):
                 if is_image(file.name) and file.is_file() and os.path.realpath(file) not in files:
                     left_out.add("images that no row names", file.relative_to(self.folder).as_posix())
@@ -229,7 +232,7 @@ class Hub:
                 continue
             image = row[self.columns["image"]] or {}
             try:
-                content = image.get("bytes") or (self.base / (image.get("path") or "")).read_bytes()
+                content = image.get("bytes") or self._file(image.get("path") or "").read_bytes()
             except OSError:
                 raise Failure(
                     DATA,

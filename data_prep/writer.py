@@ -25,7 +25,7 @@ from relaunch.data_prep import VERSION
 from relaunch.data_prep.errors import DATA, USAGE, Failure
 from relaunch.data_prep.files import remove, sha256, storage, sync, sync_tree
 from relaunch.data_prep.images import RULES
-from relaunch.data_prep.names import some
+from relaunch.data_prep.names import printable, some
 from relaunch.data_prep.packed import FLAG, SCHEMA, data_hash
 from relaunch.data_prep.progress import ctrl_c_between_batches
 from relaunch.data_prep.splits import TAKE, Holdout
@@ -169,6 +169,13 @@ class Writer:
             train = splits["train"]
             others = {self._called(split): ids for split, ids in splits.items() if split != "train"}
             splits = {"train": train[:at], "val": train[at:], **others}
+        known = np.zeros(len(vocab), bool)
+        known[splits.get("train", [])] = True
+        for split, ids in splits.items():
+            new = np.asarray(ids)[~known[ids]] if split != "train" else []
+            if len(new):
+                share = f"{len(new):,} of {len(ids):,} words of {split}"
+                self.notes.append(f"{share} do not occur in train, e.g. {vocab[new[0]]}")
         dtype = np.uint16 if len(vocab) <= 1 << 16 else np.uint32
         for split, ids in splits.items():
             if not len(ids):
@@ -189,7 +196,7 @@ class Writer:
         said = {
             "left_out": self.left_out.facts(),
             "changed": self.changed.facts(),
-            "notes": self.notes,
+            "notes": [printable(note) for note in dict.fromkeys(self.notes)],
             "rules": RULES if kind == "images" and recipe in ("folder", "hub") else None,
         }
         meta = {

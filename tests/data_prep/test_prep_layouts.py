@@ -304,6 +304,11 @@ def test_one_text_is_split_by_a_share_of_its_words(tmp_path, form):
     assert words[1] == "and runs <eos>".split()  # from the first line that begins in the last 6 of 15 words
 
 
+def test_words_that_train_lacks_are_said(tmp_path):
+    source = tree_of(tmp_path / "s", {"train.txt": "a b\nc\n", "val.txt": "a d\ne d\n", "test.txt": "b\n"})
+    assert packed(tmp_path, source).meta["notes"] == ["3 of 6 words of val do not occur in train, e.g. d"]
+
+
 def test_wikitext_raw_and_other_endings_of_texts(tmp_path):
     files = {name.replace(".tokens", ".raw"): text for name, text in wikitext_files().items()}
     assert packed(tmp_path, tree_of(tmp_path / "s", files)).splits == {"train": 11, "val": 4, "test": 5}
