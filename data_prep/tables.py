@@ -84,7 +84,7 @@ def _load(source: str, left_out: Tally) -> dict[str, list[Any]]:
         if not next(path.rglob("*.parquet"), None) and (tables := _csv_tables(path, left_out)):
             return {split: [_read("csv", file)] for split, file in tables.items()}
         return _built(datasets.load_dataset_builder(str(path), _chosen(str(path), "", left_out)), left_out)
-    return {"train": [_read(TABLES[path.suffix.lower()], path)]}
+    return _by_column(_read(TABLES[path.suffix.lower()], path))
 
 
 def _csv_tables(folder: Path, left_out: Tally) -> dict[str, Path]:
@@ -93,6 +93,19 @@ def _csv_tables(folder: Path, left_out: Tally) -> dict[str, Path]:
         if not split_of(file.stem):
             left_out.add("tables whose names say no split", file.name)
     return {file.stem: file for file in files if split_of(file.stem)}
+
+
+def _by_column(rows: Any) -> dict[str, list[Any]]:
+    """A table by its column `split`, where all its values are names of splits; else all of it is train."""
+    for column in ("split", "subset", "set", "partition"):
+        values = list(rows[column]) if column in rows.features else []
+        if values and all(isinstance(value, str) and split_of(value) for value in values):
+            names = dict.fromkeys(values)
+            return {
+                name: [rows.select([row for row, value in enumerate(values) if value == name])]
+                for name in names
+            }
+    return {"train": [rows]}
 
 
 def _read(kind: str, file: Path | str) -> Any:

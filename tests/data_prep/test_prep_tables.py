@@ -208,6 +208,17 @@ def test_a_csv_of_paths_and_labels(tmp_path, ending, monkeypatch):
     assert data.splits == {"train": 9, "val": 3} and sorted(data.classes) == sorted(SHADES) and right(data)
 
 
+def test_a_column_that_names_the_split_is_obeyed(tmp_path):
+    """Its test rows would be trained on."""
+    lines = "path,split,label\nimages/cat.png,Train,cat\nimages/owl.png,test,owl\nimages/owl.png,Train,owl\n"
+    source = tree_of(listed(tmp_path / "s"), {"list.csv": lines})
+    data = packed(tmp_path, source / "list.csv")
+    assert data.splits == {"train": 2, "test": 1} and right(data)
+    tree_of(source, {"list.csv": lines.replace("test", "fold 3")})
+    other = prepare("other", source / "list.csv", root=tmp_path / "out", progress=False)
+    assert other.splits == {"train": 3}
+
+
 def test_a_folder_of_csv_tables_beside_images(tmp_path):
     data = packed(tmp_path, listed(tmp_path / "s", Train=[*SHADES], valid=["owl", "cat"]))
     assert data.splits == {"train": 3, "val": 2} and right(data) and "left_out" not in data.meta
