@@ -63,7 +63,7 @@ class Packed:
             raise Failure(
                 USAGE,
                 f"data set '{self.name}' has neither val nor test",
-                "prepare it again from a source that has one",
+                "pack its source under another name with --val-fraction 0.1",
             )
         return "val" if "val" in self.splits else "test"
 
@@ -122,7 +122,7 @@ def open_packed(name_or_path: str | Path, root: str | Path) -> Packed:
     again = f"run: relaunch prep {quoted(path.name)}{source} --out {quoted(str(path.parent))}"
     if not path.exists():
         raise Failure(DATA, f"no packed data set '{path.name}' in {path.parent}", _instead(path, again))
-    again = f"remove it, then {again}"
+    again = f"move it away, then {again}"
     try:
         meta = json.loads((path / "meta.json").read_text("utf-8"), parse_constant=_refuse_constant)
         if meta["schema"] != SCHEMA:
@@ -154,7 +154,7 @@ def _instead(path: Path, again: str) -> str:
 
 def verify(packed: Packed) -> None:
     """Hash every array again. Failure 65 names the first file that differs from meta.json."""
-    again = f"remove {packed.path} and prepare it again"
+    again = "prepare it again, under another name or after moving it away"
     for file, facts in packed.meta["arrays"].items():
         if sha256(packed.path / file) != facts["sha256"]:
             raise Failure(
