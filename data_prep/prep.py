@@ -13,6 +13,7 @@ import time
 from relaunch.data_prep.errors import PREEMPTED, USAGE, Failure
 from relaunch.data_prep.packed import OFFICIAL, data_root, describe, open_packed, verify
 from relaunch.data_prep.recipes import RECIPES, prepare
+from relaunch.data_prep.talk import give, settle, tell
 
 ABOUT = """Prepare a data set: its official archive, or your own images or texts, become packed arrays in
 ROOT/NAME. A set that is there is never replaced."""
@@ -28,6 +29,9 @@ then train on it by name:  relaunch train cifar10 --data NAME"""
 
 
 class _Parser(argparse.ArgumentParser):
+    def _print_message(self, message, file=None):
+        give(message, end="")
+
     def error(self, message):
         raise Failure(USAGE, message, f"see {self.prog} --help")
 
@@ -97,25 +101,27 @@ def main(argv: list[str] | None = None) -> int:
         if args.verify:
             data = open_packed(args.name, root)
             verify(data)
-            print(f"{describe(data)}: every array has the SHA-256 of its meta.json")
+            tell(f"{describe(data)}: every array has the SHA-256 of its meta.json")
             return 0
         existed = (root / args.name).exists()
         data = prepare(
             args.name, args.source, args.recipe, root, args.size, _columns(args.columns), args.as_folders
         )
         note = "was already there" if existed else f"{time.perf_counter() - started:.1f} s"
-        print(f"{describe(data)} ({note})")
+        tell(f"{describe(data)} ({note})")
         if data.meta["source"].get("as_published") is False and not existed:
             file = data.meta["source"]["file"]
-            print(f"note: {file} is not byte for byte the published one; its contents are well formed")
+            tell(f"note: {file} is not byte for byte the published one; its contents are well formed")
         return 0
     except Failure as failure:
-        print(failure.line(), file=sys.stderr)
+        tell(failure.line(), sys.stderr)
         return failure.code
     except KeyboardInterrupt:
         stopped = Failure(PREEMPTED, "stopped; nothing was left half-written", "run the same command again")
-        print(stopped.line(), file=sys.stderr)
+        tell(stopped.line(), sys.stderr)
         return stopped.code
+    finally:
+        settle()
 
 
 if __name__ == "__main__":

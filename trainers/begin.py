@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from relaunch.data_prep import files
-from relaunch.data_prep.errors import USAGE, Failure
+from relaunch.data_prep.errors import DATA, USAGE, Failure
 from relaunch.trainers import records, rundir
 from relaunch.trainers.config import Job, RunConfig, merge_resumed
 from relaunch.trainers.flags import without
@@ -44,18 +44,31 @@ def begin(job: Job) -> Beginning:
         if resume == AUTO:
             raise Failure(USAGE, *needs_run(job.config.workload))
         return Beginning(None, job.config, weights=weights)
-    if run.begun():
+    if run.begun() or records.checkpoints(run) or records.signs(run):
         if resume != AUTO:
             raise Failure(
                 USAGE,
                 f"{run.path} already holds a run",
                 "add --resume auto to continue it, or choose another --run",
             )
-        stored = RunConfig.from_json(files.read_json(run.config))
+        stored = config_of(run)
         return Beginning(run, merge_resumed(stored, job), resumes=True)
     if taken(run.path):
         raise Failure(USAGE, f"{run.path} exists and is not a run", "choose another --run")
     return Beginning(run, job.config, weights=weights)
+
+
+def config_of(run: RunDir) -> RunConfig:
+    """The config that a run was begun with. Failure 65 says how to put a missing or damaged one back."""
+    try:
+        return RunConfig.from_json(files.read_json(run.config), str(run.config))
+    except Failure as failure:
+        fixes = [failure.fix] if failure.fix else []
+        if whole := records.committed(run):
+            state, config = (repr(str(path)) for path in (whole[-1] / "state.json", run.config))
+            program = f"import json; json.dump(json.load(open({state}))['config'], open({config}, 'w'))"
+            fixes.append(f"put it back from the newest checkpoint: python3 -c {shlex.quote(program)}")
+        raise Failure(DATA, failure.what, ", or ".join(fixes) or "put it back") from failure
 
 
 def names_run(source: str, run: RunDir | None) -> bool:

@@ -15,6 +15,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Literal
 
 from relaunch.data_prep.errors import DATA, USAGE, Failure
+from relaunch.data_prep.talk import give
 from relaunch.trainers import workloads
 from relaunch.trainers.flags import Parser, add_fields, check_all, flag
 from relaunch.trainers.workloads import setting
@@ -183,7 +184,7 @@ def overview(prog: str) -> str:
 def parse(argv: list[str], prog: str = "relaunch train", beside: tuple[Parser, ...] = ()) -> Job:
     """Parse `WORKLOAD --flag value …`. Raises Failure 64; `--help` prints and leaves with 0."""
     if not argv or argv[0] in ("-h", "--help"):
-        print(overview(prog))
+        give(overview(prog))
         raise SystemExit(0 if argv else USAGE)
     if argv[0].startswith("-"):
         raise Failure(

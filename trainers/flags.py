@@ -15,6 +15,7 @@ from dataclasses import fields
 from typing import Literal
 
 from relaunch.data_prep.errors import USAGE, Failure
+from relaunch.data_prep.talk import give
 from relaunch.trainers import workloads
 
 
@@ -38,6 +39,9 @@ class Parser(argparse.ArgumentParser):
                 f"did you mean {near}?" if near else f"see {self.prog} --help",
             )
         raise Failure(USAGE, message, f"see {self.prog} --help")
+
+    def _print_message(self, message, file=None):
+        give(message, end="")
 
     def parse_known_args(self, args=None, namespace=None):
         args = [

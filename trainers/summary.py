@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from relaunch.data_prep.errors import USAGE, Failure
 from relaunch.data_prep.packed import Packed, data_root, open_packed
+from relaunch.data_prep.talk import give
 from relaunch.trainers.config import RunConfig, parse
 from relaunch.trainers.flags import Parser
 from relaunch.trainers.group import process
@@ -134,9 +135,9 @@ def run(argv: list[str]) -> tuple[int, str | None]:
         if not args.json:
             raise
         said = {"code": failure.code, "what": failure.what, "fix": failure.fix}
-        process.tell(json.dumps({"failure": said}))
+        give(json.dumps({"failure": said}))
         return failure.code, None
-    process.tell(text)
+    give(text)
     return 0, None
 
 

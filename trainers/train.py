@@ -114,9 +114,9 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
 
     def write_down():
         with files.storage(run.path, "--run PATH"):
+            run.cut_metrics(step, evaluated)  # by the intervals that are in the config
             files.write_atomic(run.config, files.dump_json(config.to_json()))
             files.write_atomic(run.plan, files.dump_json(plan(job, runtime, packed, task, total)))
-            run.cut_metrics(step, evaluated)
             run.write_status("running", step=step)
 
     opened = []  # on rank 0
@@ -179,6 +179,7 @@ def claim(beginning: Beginning, job: Job, packed) -> tuple[RunDir, State | None]
         checkpoint.recover(run)
     newest = checkpoint.newest_valid(run) if resumes else None
     if newest is None:
+        checkpoint.sweep(run)
         return run, None
     state = checkpoint.load(newest)
     if state.meta["data_hash"] != packed.hash:
@@ -194,6 +195,7 @@ def claim(beginning: Beginning, job: Job, packed) -> tuple[RunDir, State | None]
             f"{run.config} says {flag(name)} {now}, and {newest} was trained with {then}",
             "put back what was changed in it",
         )
+    checkpoint.sweep(run)
     return run, state
 
 

@@ -7,6 +7,7 @@ relaunch status | logs | cancel JOB
 from __future__ import annotations
 
 from relaunch.data_prep.errors import USAGE, Failure
+from relaunch.data_prep.talk import give
 from relaunch.trainers.workloads import nearest
 
 KINDS = {
@@ -19,7 +20,7 @@ KINDS = {
 def main(argv: list[str]) -> int:
     """`relaunch submit KIND WORKLOAD …`. Prints, unless `--submit`."""
     if not argv or argv[0] in ("-h", "--help"):
-        print(
+        give(
             "\n".join(
                 [
                     "usage: relaunch submit KIND WORKLOAD [flags of relaunch train] [flags of the job]",
@@ -47,5 +48,5 @@ def main(argv: list[str]) -> int:
         return int(end.code or 0)
     if job.given.submit:
         return queue.submit(job)
-    print({"slurm": slurm.script, "kubernetes": kubernetes.manifest, "sheet": sheet.block}[kind](job), end="")
+    give({"slurm": slurm.script, "kubernetes": kubernetes.manifest, "sheet": sheet.block}[kind](job), end="")
     return 0

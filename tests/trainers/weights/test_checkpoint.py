@@ -207,6 +207,7 @@ def test_names_lead_to_checkpoints(run, capsys):
 MOMENTS = [
     (os, "fsync"),
     (os, "rename"),
+    (files, "exchange"),
     (files, "remove"),
     (files, "write_synced"),
 ]  # before each, the disk holds something else
@@ -237,18 +238,32 @@ def killed(moments: int, what) -> bool:
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
-@pytest.mark.parametrize("step", [20, 10], ids=["the next step", "the same step, evaluated"])
-def test_killed_at_any_moment_of_a_save(run, step):
-    """There is always a valid one: the old or the new."""
+def never(one, other):
+    """A disk that cannot swap two names."""
+    return False
+
+
+@pytest.mark.parametrize(
+    "step, swap",
+    [(20, files.exchange), (10, files.exchange), (10, never)],
+    ids=["the next step", "the same step, evaluated", "the same, on a disk that cannot swap"],
+)
+def test_killed_at_any_moment_of_a_save(run, step, swap, monkeypatch):
+    """There is always a valid one, by its name and for readers: the old or the new; and no half of one."""
+    monkeypatch.setattr(files, "exchange", swap)
     old, new = state(10), state(step, best=10)
     moment, seen, alive = 0, [], True
     while alive:
         shutil.rmtree(run.checkpoints, ignore_errors=True)
         checkpoint.save(run, old, keep=1)
         alive = killed(moment, lambda: checkpoint.save(run, new, keep=1))
+        if swap is not never:
+            assert all(checkpoint.verify(path) for path in checkpoint.checkpoints(run)), moment
+            checkpoint.newest_valid(run)
         checkpoint.recover(run)
         found = checkpoint.load(checkpoint.newest_valid(run))
         assert equal(found, new) or (alive and equal(found, old)), moment
+        checkpoint.sweep(run)
         assert not [p for p in run.checkpoints.iterdir() if p.name.startswith(".")], moment
         seen.append(equal(found, new))
         moment += 1
