@@ -14,8 +14,9 @@ import os
 import shutil
 import stat
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import TextIO
 
 from relaunch.data_prep.errors import DATA, STORAGE, Failure
 
@@ -111,7 +112,7 @@ def open_lock(path: Path) -> TextIO:
     return open(path, "a+", opener=shyly)
 
 
-def open_plain(path: Path | str) -> BinaryIO:
+def open_plain(path: Path | str) -> BufferedReader:
     """A file to read. OSError for anything else of that name: opening a pipe would wait for ever."""
     f = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
     if not stat.S_ISREG(os.fstat(f.fileno()).st_mode):

@@ -227,7 +227,7 @@ def judge(
             Failure(said["code"], **said["told"]) if "told" in said else None,
             crashed=said["code"] == DIED,
         )
-    if not said and (USAGE <= status <= STOPPED or status == 0 and noted.get("state") != "running"):
+    if not outcome and (USAGE <= status <= STOPPED or status == 0 and noted.get("state") != "running"):
         return End(status)  # its own code, as it could not write it down, and has said why
     if insisted:
         return End(

@@ -138,6 +138,7 @@ class Launch:
         None, "with --evaluate: where to write the predictions (default: inside the run)"
     )
     outputs: bool = setting(False, "with --evaluate: also write the raw outputs [N, classes] (images)")
+    verify_data: bool = setting(False, "hash all of the packed data first; without it, what looks changed")
     stop_after: int | None = setting(None, "end after this step as a signal would: saved, code 75", least=1)
     # ten minutes: longer than the slowest save or evaluation batch of one rank, not yet an hour of eight GPUs
     timeout: int = setting(

@@ -189,8 +189,8 @@ def signs(run: RunDir) -> list[str]:
         found.append(
             f"metrics.jsonl reaches step {last:,}, and the first checkpoint was due at step {first:,}"
         )
-    if left := predictions(run):
-        found.append(f"there is predictions/{left[-1].name}")
+    if scored := predictions(run):
+        found.append(f"there is predictions/{scored[-1].name}")
     return found
 
 

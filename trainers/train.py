@@ -39,6 +39,8 @@ def run(argv: list[str]) -> tuple[int, str | None]:
 
         if not launch.resume or launch.resume == "auto":
             raise Failure(USAGE, "--evaluate needs a checkpoint", "add --resume RUN|CHECKPOINT|FILE")
+        if launch.verify_data:
+            raise Failure(USAGE, "--verify-data is for trainings", "relaunch prep NAME --verify hashes a set")
         changes = {
             k: getattr(job.config, k) for k in ("data", "eval_batch_size", "threads") if k in job.given
         }
@@ -63,6 +65,7 @@ def train(job: Job, beginning: Beginning) -> tuple[int, str | None]:
 
 
 def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | None]:
+    from relaunch.data_prep import spot
     from relaunch.data_prep.packed import data_root, open_packed
     from relaunch.data_prep.recipes import ensure
     from relaunch.trainers.build import check_micro_batch, make_model, make_optimizer, make_task
@@ -78,6 +81,7 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
     root = data_root(job.launch.data_root)
     runtime.on_every_rank(lambda: runtime.first_here and ensure(config.data, root))
     packed = runtime.on_every_rank(lambda: open_packed(config.data, root))
+    runtime.on_every_rank(lambda: runtime.first_here and spot.check(packed, job.launch.verify_data))
     task = runtime.on_every_rank(lambda: make_task(config, packed, runtime.device, rank, world))
     runtime.on_every_rank(lambda: packed.check_split(packed.eval_split))
     model = runtime.on_every_rank(lambda: make_model(config, packed))
@@ -100,6 +104,8 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
 
     path, state = runtime.on_rank_0(claim_run)
     run = claimed[0] if claimed else RunDir(path)
+    seen = state.meta.get("data") if state else None
+    runtime.on_every_rank(lambda: runtime.first_here and spot.compare(packed, seen))
     if state:
         runtime.set_threads(state.meta["threads"])
     step, evaluated = (state.meta["step"], state.meta["evaluated"]) if state else (0, 0)
@@ -134,7 +140,7 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
             runtime.on_rank_0(open_metrics)
             training = Training(
                 config,
-                {"config_hash": config_hash(config), "data_hash": packed.hash},
+                {"config_hash": config_hash(config), "data_hash": packed.hash, "data": spot.look(packed)},
                 runtime,
                 task,
                 model,
@@ -164,6 +170,7 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
 
 def claim(beginning: Beginning, job: Job, packed) -> tuple[RunDir, State | None]:
     """Own the run's folder until the process ends, and find the state that it goes on from."""
+    from relaunch.data_prep import spot
     from relaunch.trainers.weights import checkpoint
 
     config, resumes = beginning.config, beginning.resumes
@@ -185,8 +192,9 @@ def claim(beginning: Beginning, job: Job, packed) -> tuple[RunDir, State | None]
     if state.meta["data_hash"] != packed.hash:
         raise Failure(
             USAGE if "data" in job.given else DATA,
-            f"{packed.path} is not the data that {run.path} was trained on",
-            "give the same --data, or start a new --run",
+            f"{packed.path} is not the data that {run.path} was trained on"
+            + (f": {differ}" if (differ := spot.differences(packed, state.meta.get("data"))) else ""),
+            f"give the same --data, or begin a new --run with its weights: --resume {run.argument}",
         )
     changed = differences(RunConfig.from_json(state.meta["config"], f"{newest}/state.json"), config)
     for name, then, now in changed[:1]:

@@ -279,29 +279,3 @@ def test_a_training_killed_while_it_saves_ends_the_same(train, relaunch_env):
         shutil.rmtree(relaunch_env / "run")
         moments += 23
     assert moments > 80  # five saves
-
-
-# damage, and a run that goes on ---------------------------------------------------------------------------
-
-
-def test_a_run_goes_on_from_the_newest_valid_one(train, relaunch_env, capsys):
-    assert train(*NET, "--run", "./whole") == 0
-    assert train(*NET, "--run", "./run", "--stop-after", 13) == 75
-    assert steps(relaunch_env / "run") == [8, 12, 13]
-    for step in (12, 13):
-        flip(relaunch_env / f"run/checkpoints/step-{step:09d}/model.safetensors", 9000)
-    assert train(*NET, "--run", "./run", "--resume", "auto") == 0
-    out, error = capsys.readouterr()
-    assert error.count("falling back to an older checkpoint") == 2 and "resumed from step 8" in out
-    assert outcome(relaunch_env / "run") == outcome(relaunch_env / "whole")
-    assert 8 in steps(relaunch_env / "run"), "what was resumed from is kept until the next start"
-
-
-def test_a_run_with_no_valid_one_stops_and_deletes_nothing(train, relaunch_env, capsys):
-    assert train(*NET, "--run", "./run", "--stop-after", 8) == 75
-    for step in (4, 8):
-        os.truncate(relaunch_env / f"run/checkpoints/step-{step:09d}/optimizer.safetensors", 5000)
-    before = tree(relaunch_env / "run")
-    assert train(*NET, "--run", "./run", "--resume", "auto") == 65
-    assert "relaunch: 65 none of the 2 checkpoints in run/checkpoints is valid" in capsys.readouterr().err
-    assert tree(relaunch_env / "run") == before
