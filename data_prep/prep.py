@@ -13,7 +13,7 @@ import time
 from relaunch.data_prep.errors import PREEMPTED, USAGE, Failure
 from relaunch.data_prep.packed import OFFICIAL, data_root, describe, open_packed, verify
 from relaunch.data_prep.recipes import RECIPES, prepare
-from relaunch.data_prep.talk import give, settle, tell
+from relaunch.data_prep.talk import give, hold, settle, tell
 
 ABOUT = """Prepare a data set: its official archive, or your own images or texts, become packed arrays in
 ROOT/NAME. A set that is there is never replaced."""
@@ -93,6 +93,7 @@ def _columns(text: str | None) -> dict[str, str]:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code: 0, 64, 65, 73, and 75 when stopped by Ctrl-C."""
+    hold()
     try:
         args = _parser().parse_args(argv)
         if args.size is not None and args.size < 1:

@@ -22,8 +22,6 @@ def tell(
     `write` is tqdm's, which keeps a bar in place. What an encoding lacks is written as `\\u2026`.
     """
     stream = to or sys.stdout
-    if stream is None:  # closed before we were started
-        return None
     encoding = getattr(stream, "encoding", None) or "utf-8"
     text = text.encode(encoding, "backslashreplace").decode(encoding)
     try:
@@ -44,6 +42,17 @@ def give(text: str, end: str = "\n") -> None:
     error = tell(text, end=end)
     if error and not isinstance(error, BrokenPipeError):  # a reader that has gone has read enough
         raise Failure(STORAGE, f"cannot write to stdout ({error.strerror or error})", "free some space")
+
+
+def hold() -> None:
+    """At a process's beginning: if it has no stdout, the next file to be opened must not become it."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)
 
 
 def settle() -> None:

@@ -17,7 +17,7 @@ if not __package__:  # by path: Python put this folder first, see trainers/__mai
     del sys.path[0]
 
 from relaunch.data_prep.errors import USAGE, Failure
-from relaunch.data_prep.talk import give, settle, tell
+from relaunch.data_prep.talk import give, hold, settle, tell
 from relaunch.trainers import PROGRAM
 from relaunch.trainers.workloads import nearest
 
@@ -87,6 +87,7 @@ def run(argv: list[str]) -> int:
 
 
 def main() -> int:
+    hold()
     try:
         return run(sys.argv[1:])
     except Failure as failure:

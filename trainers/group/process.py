@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 
 from relaunch.data_prep.errors import HARDWARE, Failure
-from relaunch.data_prep.talk import settle, tell
+from relaunch.data_prep.talk import hold, settle, tell
 from relaunch.trainers.group import faults
 
 SIGNALS = (
@@ -112,6 +112,7 @@ def main(run: Callable[[list[str]], tuple[int, str | None]], saves: bool = True)
     line is printed already, or `what` and `fix` of one that `relaunch` is to say. `saves`: a stop signal sets
     a flag; without it, it ends the process.
     """
+    hold()
     faulthandler.enable()  # a crash of native code says where it was
     if saves:
         listen()
