@@ -127,9 +127,7 @@ def run(
     with Outcome() as outcome:
         told = {"RELAUNCH_OUTCOME": outcome.path} if outcome.path else {}
         processes.adopt_orphans()
-        # accelerate would leave a folder for logs that nobody writes in the temporary one
-        quiet = {} if direct else {"PET_LOG_DIR": os.devnull}
-        child = start(command, quiet | environment | told | {"RELAUNCH_START": begun}, output)
+        child = start(command, environment | told | {"RELAUNCH_START": begun}, output)
         broken, started = watch(child, asked, outcome, direct)
         processes.sweep(SAVING, hurry=lambda: asked.insisted or broken)
         noted = records.status(run) if run else {}
