@@ -6,17 +6,24 @@ with storage(path, "--out"):
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
 import json
 import os
 import shutil
-from contextlib import contextmanager
+import stat
+from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
+from typing import TextIO
 
 from relaunch.data_prep.errors import DATA, STORAGE, Failure
 
 CHUNK = 1 << 24  # bytes handed to the kernel at a time: hashed while they are still in the cache
+SMALL = 1 << 26  # bytes: no small file is larger, and nobody runs out of memory over a damaged one
+KEPT = 1 << 26  # bytes of an `Appended` that wait for room: a week's metrics
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # Linux's
 
 
 @contextmanager
@@ -47,7 +54,8 @@ def write_atomic(path: Path, content: str | bytes | memoryview) -> None:
 def write_synced(path: Path, content: bytes | memoryview) -> str:
     """Write a new file through to the disk; returns its SHA-256. An OSError may leave a part of it."""
     digest, view = hashlib.sha256(), memoryview(content).cast("B")
-    with open(path, "wb") as f:
+    path.unlink(missing_ok=True)  # a link is not followed
+    with open(path, "xb") as f:
         for start in range(0, len(view), CHUNK):
             digest.update(view[start : start + CHUNK])
             f.write(view[start : start + CHUNK])
@@ -73,13 +81,57 @@ def sync_tree(folder: Path) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder and all that it holds, as far as that can be done."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """Remove a folder and all that it holds, or a file, as far as that can be done."""
+    if folder.is_dir() and not folder.is_symlink():
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            folder.unlink()
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Let two folders swap their names in one step; False where the system or the disk cannot."""
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if call is None:
+        return False
+    if not call(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE):
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM):
+        return False
+    raise OSError(number, os.strerror(number), str(one))
+
+
+def shyly(name: str, flags: int) -> int:
+    """An opener for what is written where others may have been: no link is followed, no reader waited for."""
+    return os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+
+
+def open_lock(path: Path) -> TextIO:
+    """A file to lock, made if it is not there. What it holds stays, and a link is refused: OSError."""
+    return open(path, "a+", opener=shyly)
+
+
+def open_plain(path: Path | str) -> BufferedReader:
+    """A file to read. OSError for anything else of that name: opening a pipe would wait for ever."""
+    f = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+    if not stat.S_ISREG(os.fstat(f.fileno()).st_mode):
+        f.close()
+        raise OSError(errno.EINVAL, "not a file", str(path))
+    return f
+
+
+def read_small(path: Path) -> bytes:
+    """All of a small file. OSError."""
+    with open_plain(path) as f:
+        if os.fstat(f.fileno()).st_size > SMALL:
+            raise OSError(errno.EFBIG, f"more than {SMALL:,} bytes", str(path))
+        return f.read()
 
 
 def sha256(path: Path) -> str:
     """Of a file's bytes, in hexadecimal."""
-    with open(path, "rb") as f:
+    with open_plain(path) as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
@@ -94,9 +146,59 @@ def dump_json(value) -> str:
     return json.dumps(value, indent=2, allow_nan=False) + "\n"
 
 
-def read_json(path: Path) -> dict:
-    """The JSON of a file. Failure 65 if it cannot be read."""
+def parse_json(text: bytes | str):
+    """The value of a JSON text. ValueError for what is none, with whatever depth, numbers and bytes."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def read_json(path: Path) -> dict:
+    """The JSON object of a file. Failure 65 if there is none."""
+    try:
+        value = parse_json(read_small(path))
+        if not isinstance(value, dict):
+            raise ValueError("it is not a JSON object")
+        return value
     except (OSError, ValueError) as error:
         raise Failure(DATA, f"cannot read {path} ({error})") from error
+
+
+class Appended:
+    """A file that one process appends rows to. What a full disk refuses is kept, and written once it fits.
+
+    It is opened for each flush, so that a server that was away costs nothing; a link is not followed.
+    """
+
+    def __init__(self, path: Path):
+        """Makes the file if it is not there. OSError."""
+        self.path, self.waiting, self.dropped = path, bytearray(), 0  # dropped: rows, beyond KEPT
+        with self._open() as f:
+            self.size = f.tell()  # bytes, of whole rows
+
+    def _open(self):
+        return open(self.path, "ab", buffering=0, opener=shyly)
+
+    def keep(self, row: bytes) -> None:
+        """Write `row` at the next flush; beyond KEPT bytes it is dropped, and counted."""
+        if len(self.waiting) + len(row) > KEPT:
+            self.dropped += 1
+        else:
+            self.waiting += row
+
+    def flush(self, through: bool = False) -> None:
+        """Write what was kept; `through` to the disk. OSError: nothing is lost by that."""
+        if not (self.waiting or through):
+            return
+        with self._open() as f:
+            if f.tell() > self.size:  # a part of a row, that an error left
+                f.truncate(self.size)
+            self.size = min(self.size, f.tell())  # somebody emptied it
+            view = memoryview(bytes(self.waiting))
+            while view:
+                view = view[f.write(view) :]
+            self.size += len(self.waiting)
+            self.waiting.clear()
+            if through:
+                os.fsync(f.fileno())

@@ -15,6 +15,7 @@ from relaunch.data_prep.names import nearest
 from relaunch.data_prep.packed import OFFICIAL, data_root, describe, open_packed, verify
 from relaunch.data_prep.recipes import RECIPES, prepare
 from relaunch.data_prep.report import packed_lines, said_lines
+from relaunch.data_prep.talk import give, hold, settle, tell
 
 ABOUT = """Prepare a data set: its official archive, or your own images or texts, become packed arrays in
 ROOT/NAME. A set that is there is never replaced."""
@@ -31,6 +32,9 @@ then train on it by name:  relaunch train cifar10 --data NAME"""
 
 
 class _Parser(argparse.ArgumentParser):
+    def _print_message(self, message, file=None):
+        give(message, end="")
+
     def error(self, message):
         raise Failure(USAGE, message, f"see {self.prog} --help")
 
@@ -111,6 +115,7 @@ def _columns(text: str | None) -> dict[str, str]:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code: 0, 64, 65, 73, and 75 when stopped by Ctrl-C."""
+    hold()
     try:
         args = _parser().parse_args(argv)
         if args.size is not None and args.size < 1:
@@ -129,7 +134,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.verify:
             data = open_packed(args.name, root)
             verify(data)
-            print(f"{describe(data)}: every array has the SHA-256 of its meta.json")
+            tell(f"{describe(data)}: every array has the SHA-256 of its meta.json")
             return 0
         existed = (root / args.name).exists()
         data = prepare(
@@ -144,22 +149,24 @@ def main(argv: list[str] | None = None) -> int:
             holdout=args.holdout,
         )
         note = "was already there" if existed else f"{time.perf_counter() - started:.1f} s"
-        print(f"{describe(data)} ({note})")
+        tell(f"{describe(data)} ({note})")
         for line in packed_lines(data):
-            print(line)
+            tell(line)
         for line in said_lines(data, existed):
-            print(line, file=sys.stderr)
+            tell(line, sys.stderr)
         if data.meta["source"].get("as_published") is False and not existed:
             file = data.meta["source"]["file"]
-            print(f"note: {file} is not byte for byte the published one; its contents are well formed")
+            tell(f"note: {file} is not byte for byte the published one; its contents are well formed")
         return 0
     except Failure as failure:
-        print(failure.line(), file=sys.stderr)
+        tell(failure.line(), sys.stderr)
         return failure.code
     except KeyboardInterrupt:
         stopped = Failure(PREEMPTED, "stopped; nothing was left half-written", "run the same command again")
-        print(stopped.line(), file=sys.stderr)
+        tell(stopped.line(), sys.stderr)
         return stopped.code
+    finally:
+        settle()
 
 
 if __name__ == "__main__":

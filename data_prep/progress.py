@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from relaunch.data_prep.talk import tell
+
 _pressed: list[int] = []  # Ctrl-C inside `ctrl_c_between_batches`
 
 
@@ -65,7 +67,7 @@ class Progress:
         elif self.show and time.monotonic() - self.last > 10:
             self.last = time.monotonic()
             of = f" of {self.total:,}" if self.total else ""
-            print(f"{self.what}: {self.done:,}{of} {self.unit}", file=sys.stderr, flush=True)
+            tell(f"{self.what}: {self.done:,}{of} {self.unit}", sys.stderr)
 
     def __exit__(self, *error):
         if self.bar:

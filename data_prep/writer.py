@@ -23,12 +23,13 @@ import numpy as np
 
 from relaunch.data_prep import VERSION
 from relaunch.data_prep.errors import DATA, USAGE, Failure
-from relaunch.data_prep.files import remove, sha256, storage, sync, sync_tree
+from relaunch.data_prep.files import open_lock, remove, sha256, storage, sync, sync_tree
 from relaunch.data_prep.images import RULES
 from relaunch.data_prep.names import printable, some
 from relaunch.data_prep.packed import FLAG, SCHEMA, data_hash
 from relaunch.data_prep.progress import ctrl_c_between_batches
 from relaunch.data_prep.splits import TAKE, Holdout
+from relaunch.data_prep.talk import tell
 from relaunch.data_prep.tally import Tally
 
 NEARLY_ALL = 0.99  # of the values are one: 0.81 in MNIST, 0.96 in drawings of thin lines
@@ -48,12 +49,12 @@ def exclusive(root: Path, name: str) -> Iterator[None]:
     with storage(path, FLAG):
         root.mkdir(parents=True, exist_ok=True)
         while True:
-            lock = open(path, "w")
+            lock = open_lock(path)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 said = f"another process is preparing {root / name}; waiting for it"
-                print(said, file=sys.stderr, flush=True)
+                tell(said, sys.stderr)
                 fcntl.flock(lock, fcntl.LOCK_EX)
             try:
                 if os.path.samestat(os.fstat(lock.fileno()), path.stat()):

@@ -18,6 +18,7 @@ if not __package__:  # by path: Python put this folder first, see trainers/__mai
 
 from relaunch.data_prep.errors import USAGE, Failure
 from relaunch.data_prep.names import offered
+from relaunch.data_prep.talk import give, hold, settle, tell
 from relaunch.trainers import PROGRAM
 
 VERBS = {
@@ -49,7 +50,7 @@ def usage() -> str:
 def run(argv: list[str]) -> int:
     """Carry out one command line; returns the exit code, or raises Failure."""
     if not argv or argv[0] in ("-h", "--help", "help"):
-        print(usage())
+        give(usage())
         return 0 if argv else USAGE
     verb, rest = argv[0], argv[1:]
     if verb not in VERBS:
@@ -78,20 +79,22 @@ def run(argv: list[str]) -> int:
         from relaunch.launch.submit import queue
 
         return queue.main(verb, rest)
-    sys.stdout.flush()
     # the others need torch: hand the process over
     os.execv(sys.executable, [sys.executable, PROGRAM, verb, *rest])
 
 
 def main() -> int:
+    hold()
     try:
         return run(sys.argv[1:])
     except Failure as failure:
-        print(failure.line(), file=sys.stderr)
+        tell(failure.line(), sys.stderr)
         return failure.code
     except KeyboardInterrupt:  # while nothing runs yet that would save
-        print("relaunch: 130 interrupted", file=sys.stderr)
+        tell("relaunch: 130 interrupted", sys.stderr)
         return 130
+    finally:
+        settle()
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 
 from relaunch.data_prep.errors import USAGE, Failure
+from relaunch.data_prep.talk import give
 from relaunch.launch import accelerate_config, standin
 from relaunch.trainers import config
 from relaunch.trainers.flags import Parser
@@ -87,7 +88,7 @@ def job(rest: list[str], *others: Parser) -> config.Job:
     try:
         job = config.parse(rest, beside=(flags(), *others))
     except SystemExit:  # help was asked for, and printed
-        print("\n" + help())
+        give("\n" + help())
         raise
     if wrong:
         raise wrong

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from relaunch.data_prep.errors import DATA, HARDWARE, STORAGE, Failure
+from relaunch.data_prep.talk import give, tell
 from relaunch.launch import (
     accelerate_config,
     command,
@@ -121,7 +122,7 @@ def rehearsal(todo: plan.Plan, job: config.Job | None, typed: dict, fits: bool, 
 
 def main(argv: list[str]) -> int:
     if {"-h", "--help"} & set(argv):
-        print(HELP)
+        give(HELP)
         return 0
     typed, rest = command.split(argv)
     todo, job = draft.draft("train" if rest else "evaluate", typed, rest)
@@ -130,7 +131,7 @@ def main(argv: list[str]) -> int:
     results = []
 
     def report(result: Check):
-        print(result.lines(), flush=True)
+        tell(result.lines())
         results.append(result)
 
     for result in machine.checks(todo, machine.installed()):

@@ -12,6 +12,7 @@ import sys
 import time
 
 from relaunch.data_prep.errors import Failure
+from relaunch.data_prep.talk import tell
 from relaunch.launch import accelerate_config, command, estimate, facts, plan, platforms, preflight
 from relaunch.trainers import PROGRAM, config, origin, records, rundir, workloads
 from relaunch.trainers.begin import AUTO, Beginning, begin, check_source
@@ -72,7 +73,7 @@ def size_of(todo: plan.Plan, root: str | None) -> estimate.Size | None:
     try:
         answer = json.loads(asked.stdout)
     except ValueError:  # it crashed, and its own lines say why
-        print(asked.stderr, end="", file=sys.stderr)
+        tell(asked.stderr, sys.stderr, end="")
         raise Failure(1, f"asking for the model's layers crashed (exit code {asked.returncode})") from None
     if said := answer.get("failure"):
         raise Failure(said["code"], said["what"], said["fix"])

@@ -7,6 +7,7 @@ plan.make("train", ["mnist"], cpu2, cpu2, facts.gather()).command
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,10 @@ GROUP_VARIABLES = (
     "OMPI_COMM_WORLD_SIZE",
     "MV2_COMM_WORLD_SIZE",
 )
+
+
+ACCELERATE = ("-m", "accelerate.commands.launch")
+NO_LOGS = ("--log_dir", os.devnull)  # or each start leaves a folder for them in the temporary one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +151,7 @@ def make(
         local=accelerate.processes // accelerate.machines,
         direct=direct,
         variables=variables,
-        command=(sys.executable, *(() if direct else ("-m", "accelerate.commands.launch", *words)), *program),
+        command=(sys.executable, *(() if direct else (*ACCELERATE, *words, *NO_LOGS)), *program),
         accelerate_command=("accelerate", "launch", *words, *typed),
     )
 

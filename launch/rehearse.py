@@ -15,6 +15,7 @@ from pathlib import Path
 
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import PREEMPTED, Failure
+from relaunch.data_prep.talk import tell
 from relaunch.launch import command, draft, plan, supervise
 from relaunch.trainers import records, workloads
 from relaunch.trainers.config import Job, RunConfig
@@ -69,7 +70,7 @@ def run(typed: dict, processes: int, planned: tuple[RunConfig, Job] | None, runs
                     raise Failure(128 + asked.first, f"the rehearsal was ended by {asked.first.name}")
                 if end.code != PREEMPTED:
                     if end.crashed:
-                        sys.stderr.writelines(lines[-LINES:])
+                        tell("".join(lines[-LINES:]), sys.stderr, end="")
                     failure = end.told or Failure(end.code or 1, end.what or "it ended too early", end.fix)
                     return Rehearsal(time.monotonic() - began, failure)
         launched = records.plan(place)

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import secrets
 import sys
 from dataclasses import dataclass
 
-from relaunch.data_prep.errors import HUNG, Failure
+from relaunch.data_prep.errors import HUNG, PREEMPTED, STOPPED, Failure
+from relaunch.data_prep.talk import tell
 from relaunch.launch import plan, supervise
 from relaunch.trainers import records
 from relaunch.trainers.rundir import RunDir
@@ -29,10 +31,20 @@ class Crash:
 
 def run_with_restarts(todo: plan.Plan, run: RunDir | None, limit: int) -> supervise.End:
     """Carry out a plan to its end, through crashes. `run` is None where nothing is trained."""
+    ours = secrets.token_hex(8)
+    end = _run_with_restarts(todo, run, limit, ours)
+    if run:
+        note(run, end, ours)
+    return end
+
+
+def _run_with_restarts(todo: plan.Plan, run: RunDir | None, limit: int, ours: str) -> supervise.End:
     crashes: list[Crash] = []
     with supervise.Asked() as asked:
         while True:
-            end = supervise.run(todo.command, plan.environment(todo, dict(os.environ)), todo.direct, asked)
+            begun = {"RELAUNCH_START": f"{ours}-{len(crashes)}"}
+            environment = plan.environment(todo, dict(os.environ)) | begun
+            end = supervise.run(todo.command, environment, todo.direct, asked, run=run)
             accelerate = todo.accelerate
             if end.crashed and not end.started and accelerate.machines > 1:
                 where = f"{accelerate.address}:{accelerate.port or 29500}"
@@ -43,8 +55,6 @@ def run_with_restarts(todo: plan.Plan, run: RunDir | None, limit: int) -> superv
                     fix="start it on all of them, and look at their network",
                 )
             if not end.crashed:
-                if end.code == HUNG and run:
-                    note(run, end)
                 return end
             if run is None:
                 return dataclasses.replace(end, fix="run the same command again")
@@ -62,26 +72,40 @@ def run_with_restarts(todo: plan.Plan, run: RunDir | None, limit: int) -> superv
                 return dataclasses.replace(
                     end, what=f"{end.what} ({reason})", fix=again if run.begun() else ""
                 )
-            print(
+            tell(
                 f"relaunch: {end.what}; starting again from step {crashes[-1].checkpoint} of {run.path} "
                 f"({spent(crashes)} of {limit})",
-                file=sys.stderr,
-                flush=True,
+                sys.stderr,
             )
             if len(crashes) == 1:
                 todo = plan.with_arguments(todo, "--resume", "auto")
 
 
-def note(run: RunDir, end: supervise.End) -> None:
-    """Write down the outcome that rank 0 would, unless it did: it is the one that hung, and is gone now."""
+STATES = {0: "done", PREEMPTED: "preempted", STOPPED: "stopped"}
+
+
+def note(run: RunDir, end: supervise.End, ours: str = "") -> None:
+    """Write down the outcome that rank 0 should have: it hung, or died before it could, and is gone now.
+
+    What `ours`, the starts of this launcher, left can be nobody else's. A status of another launcher's is
+    changed only if nobody holds the run: rank 0 may live, on another machine, and will write.
+    """
     status = records.status(run)
-    if status.get("state") != "running":
-        return
-    try:
-        run.lock(wait=0.0)
-    except (OSError, Failure):  # held: rank 0 lives, on another machine, and will write
-        return
-    run.write_status("failed", end.code, status.get("step"), end.what)
+    if status.get("state") == "running":
+        mine = ours and str(status.get("start", "")).startswith(ours)
+        if not mine:
+            if end.code != HUNG:
+                return
+            try:
+                run.lock(wait=5.0)  # s: the lock of a process that was killed lives while its threads end
+            except (OSError, Failure):
+                return
+            if records.status(run) != status:
+                return
+        reason = end.what or (end.told.what if end.told else "its last words were lost")
+        run.write_status(STATES.get(end.code, "failed"), end.code, status.get("step"), reason)
+    if end.code != PREEMPTED:
+        run.forget_stop()  # it would end the next start at once
 
 
 def crash(what: str, run: RunDir) -> Crash:

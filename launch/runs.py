@@ -7,8 +7,9 @@ relaunch stop NAME
 
 from __future__ import annotations
 
-import fcntl
+import os
 import socket
+import sys
 import time
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, STORAGE, USAGE, Failure
 from relaunch.data_prep.names import command, printable, quoted
 from relaunch.data_prep.names import table as aligned
+from relaunch.data_prep.talk import give, tell
 from relaunch.trainers import origin, records, rundir
 from relaunch.trainers.flags import Parser
 from relaunch.trainers.rundir import RunDir
@@ -40,7 +42,7 @@ def summarise(run: RunDir) -> Summary:
     for record in records.metrics(run):
         last[record["split"]] = record
     state = status.get("state", "unknown")
-    if state == "running" and abandoned(run, plan):
+    if state == "running" and run.held() is False and here(plan):
         state = "crashed"
     steps = (status.get("step"), records.newest(run), last.get("train", {}).get("step"))
     return Summary(
@@ -62,15 +64,8 @@ def best_metric(record: dict) -> str:
     return ""
 
 
-def abandoned(run: RunDir, plan: dict) -> bool:
-    """Nobody holds the run's lock. Said of this host's runs only: a shared disk need not share locks."""
-    try:
-        with open(run.path / ".lock") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        pass
-    except OSError:  # held, or the disk has no locks
-        return False
+def here(plan: dict) -> bool:
+    """Whether a run is this host's. A shared disk need not share locks."""
     return plan.get("host") in (None, socket.gethostname())
 
 
@@ -127,9 +122,10 @@ def show(run: RunDir) -> str:
 
 
 def found(name: str) -> RunDir:
+    """A run by its name or path. Its folder is enough, whatever has become of the files in it."""
     path, _ = rundir.find(name)
     run = RunDir(path)
-    if not run.begun():
+    if not any(map(os.path.lexists, (run.config, run.status, run.plan, run.metrics, run.checkpoints))):
         raise Failure(DATA, f"{path} is not a run", "relaunch runs lists those that are")
     return run
 
@@ -145,10 +141,13 @@ def main_runs(argv: list[str]) -> int:
     if args.what:
         if not args.run:
             raise Failure(USAGE, "relaunch runs show needs a run", "relaunch runs lists them")
-        print(show(found(args.run)))
+        give(show(found(args.run)))
         return 0
     runs = rundir.runs()
-    print(table([summarise(run) for run in runs]) if runs else "no runs under runs/ yet")
+    for run in runs:
+        if damaged := records.damaged(run):
+            tell(f"relaunch: {run.path}: {', '.join(damaged)} cannot be read", sys.stderr)
+    give(table([summarise(run) for run in runs]) if runs else "no runs under runs/ yet")
     return 0
 
 
@@ -163,8 +162,8 @@ def main_stop(argv: list[str]) -> int:
     parser.add_argument("run", metavar="RUN", help="a name under runs/, or a path")
     args = parser.parse_args(argv)
     run = found(args.run)
-    state = summarise(run).state
-    if state != "running":
+    state = "running" if run.held() else summarise(run).state
+    if state not in ("running", "unknown") or state == "unknown" and not os.path.lexists(run.path / ".lock"):
         raise Failure(USAGE, f"{run.path} is not running: it is {state}", "there is nothing to stop")
     try:
         files.write_atomic(run.stop, time.strftime("%Y-%m-%dT%H:%M:%S%z\n"))
@@ -174,5 +173,12 @@ def main_stop(argv: list[str]) -> int:
             f"cannot write {run.stop} ({error.strerror})",
             "ask its owner, or send its launcher SIGTERM",
         ) from error
-    print(f"{run.path}: asked to stop; it saves at its next step and leaves")
+    ended = summarise(run).state
+    if ended in ("done", "stopped") and not run.held():  # in between, without seeing it
+        run.forget_stop()
+        raise Failure(USAGE, f"{run.path} has just ended: it is {ended}", "there is nothing to stop")
+    told = "it saves at its next step and leaves"
+    if state == "unknown":  # its status cannot be read, and it may run on another host
+        told += f", if it is trained anywhere; if it is not, remove {run.stop}"
+    tell(f"{run.path}: asked to stop; {told}")
     return 0

@@ -1,7 +1,7 @@
 """What a plan looks like on a terminal.
 
-print(show.table(plan))    # relaunch train … --dry-run
-print(show.line(plan))     # at the top of every start
+show.table(plan)    # relaunch train … --dry-run
+show.line(plan)     # at the top of every start
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import shlex
 import sys
 
 from relaunch.data_prep.errors import Failure
+from relaunch.data_prep.talk import give, tell
 from relaunch.launch import command, draft, plan, restart, show
 from relaunch.trainers import PROGRAM, rundir
 from relaunch.trainers.rundir import RunDir
@@ -20,11 +21,11 @@ def main(verb: str, argv: list[str]) -> int:
     """Returns the exit code of the run. Failures of the command, the config or the hardware are raised."""
     typed, rest = command.split(argv)
     if verb == "evaluate" and {"-h", "--help"} & set(rest):
-        print(command.help() + "\n", flush=True)
+        give(command.help() + "\n")
         os.execv(sys.executable, [sys.executable, PROGRAM, "evaluate", "--help"])
     todo, job = draft.prepare(verb, typed, rest)
     if typed.get("dry_run"):
-        print(show.table(todo, draft.size_of(todo, job and job.launch.data_root)))
+        give(show.table(todo, draft.size_of(todo, job and job.launch.data_root)))
         return 0
     flags = shlex.join(command.words(typed))  # a run that stops says how to go on
     todo = dataclasses.replace(todo, variables=todo.variables | {"RELAUNCH_FLAGS": flags})
@@ -34,7 +35,7 @@ def main(verb: str, argv: list[str]) -> int:
         made = rundir.create(None, job.config.workload)
         todo = plan.with_run(todo, made.path)
     try:
-        print(show.line(todo), flush=True)
+        tell(show.line(todo))
         limit = restart.LIMIT if todo.accelerate.machines == 1 else 0
         run = RunDir(todo.place.run) if todo.place else None
         end = restart.run_with_restarts(todo, run, typed.get("max_restarts", limit))

@@ -5,24 +5,28 @@
 
 Signals are passed to the training processes themselves, never to accelerate in between, which would answer
 with a traceback, a code of its own and, after a while, SIGKILL. The training processes save at their next
-step, write their outcome into the file named by RELAUNCH_OUTCOME, and leave together.
+step, write their outcome into the file named by RELAUNCH_OUTCOME, which is memory of ours and needs no disk,
+and leave together.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import json
 import os
+import secrets
 import signal
 import subprocess
 import tempfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO
 
-from relaunch.data_prep.errors import DIED, PREEMPTED, Failure
+from relaunch.data_prep import files
+from relaunch.data_prep.errors import DIED, PREEMPTED, STOPPED, USAGE, Failure
 from relaunch.launch import processes
+from relaunch.trainers import records
+from relaunch.trainers.rundir import RunDir
 
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 INSISTS = 2.0  # s after which a second Ctrl-C is a person who insists, and not a terminal that repeats
@@ -30,6 +34,7 @@ DEAF = 60.0  # s for a process to learn to listen before it is told to stop all 
 LEAVING = 3.0  # s for a group that lost a process to be gone: of the rest, some may wait for it for ever
 SAVING = 120.0  # s for processes whose accelerate died to save and leave
 TICK = 0.05  # s between looks at the group
+SAID = {"rank": int, "code": int, "run": (str, type(None)), "what": str, "fix": str, "told": dict}
 
 
 @dataclass(frozen=True)
@@ -77,19 +82,57 @@ class Asked:
             signal.signal(s, handler)
 
 
-def run(command, environment: dict[str, str], direct: bool, asked: Asked, output: IO | None = None) -> End:
+class Outcome:
+    """What the training processes say at their end, a line of JSON each. A context.
+
+    In memory of ours that they find under /proc; elsewhere in a temporary file, and without a place for one
+    `path` is None: then their exit codes and status.json tell.
+    """
+
+    def __enter__(self):
+        self.path, self._unlink, self._file = None, None, None
+        try:
+            self._file = os.memfd_create("relaunch-outcome")
+            self.path = f"/proc/{os.getpid()}/fd/{self._file}"
+        except (AttributeError, OSError):
+            with contextlib.suppress(OSError):
+                self._file, self.path = tempfile.mkstemp(prefix="relaunch-")
+                self._unlink = self.path
+        return self
+
+    def __exit__(self, *error):
+        if self._file is not None:
+            os.close(self._file)
+        if self._unlink:
+            os.unlink(self._unlink)
+
+    def read(self) -> str:
+        return "" if self._file is None else os.pread(self._file, 1 << 20, 0).decode(errors="replace")
+
+
+def run(
+    command,
+    environment: dict[str, str],
+    direct: bool,
+    asked: Asked,
+    output: IO | None = None,
+    run: RunDir | None = None,
+) -> End:
     """Start `command` and stay with it to its end. `direct`: it is the training process, not accelerate.
 
-    What it writes goes where ours does, or into the file `output`.
+    What it writes goes where ours does, or into the file `output`. Should its outcome not reach us, the
+    status of the `run` that it trains tells.
     """
-    with tempfile.TemporaryDirectory(prefix="relaunch-") as folder:
-        outcome = Path(folder) / "outcome.json"
-        outcome.touch()
+    begun = environment.get("RELAUNCH_START") or secrets.token_hex(8)  # what this very start has written
+    with Outcome() as outcome:
+        told = {"RELAUNCH_OUTCOME": outcome.path} if outcome.path else {}
         processes.adopt_orphans()
-        child = start(command, environment | {"RELAUNCH_OUTCOME": str(outcome)}, output)
+        child = start(command, environment | told | {"RELAUNCH_START": begun}, output)
         broken, started = watch(child, asked, outcome, direct)
         processes.sweep(SAVING, hurry=lambda: asked.insisted or broken)
-        end = judge(child.returncode, outcome.read_text(), asked.first, asked.insisted)
+        noted = records.status(run) if run else {}
+        noted = noted if noted.get("start") == begun else {}
+        end = judge(child.returncode, outcome.read(), asked.first, asked.insisted, noted)
         return dataclasses.replace(end, started=started)
 
 
@@ -113,7 +156,7 @@ def start(command, environment: dict[str, str], output: IO | None = None) -> sub
     )
 
 
-def watch(child: subprocess.Popen, asked: Asked, outcome: Path, direct: bool) -> tuple[bool, bool]:
+def watch(child: subprocess.Popen, asked: Asked, outcome: Outcome, direct: bool) -> tuple[bool, bool]:
     """Wait for the end, and pass a stop on to each training process as soon as it listens.
 
     Returns whether a process was lost, and whether there had been any.
@@ -127,11 +170,11 @@ def watch(child: subprocess.Popen, asked: Asked, outcome: Path, direct: bool) ->
             pass
         if not started and time.monotonic() - looked > 1:  # reads all of /proc
             started, looked = bool(processes.children(child.pid)), time.monotonic()
-        if broken is None and "what" in read(outcome.read_text()):
+        if broken is None and "what" in read(outcome.read()):
             broken = time.monotonic()
         if asked.insisted or broken is not None and time.monotonic() - broken > LEAVING:
             child.kill()
-        elif asked.first and not outcome.stat().st_size:
+        elif asked.first and not outcome.read():
             since = since or time.monotonic()
             workers = [child.pid] if direct else processes.children(child.pid)
             if not workers and child.pid not in told:  # accelerate that has started nobody yet
@@ -144,16 +187,34 @@ def watch(child: subprocess.Popen, asked: Asked, outcome: Path, direct: bool) ->
 
 
 def read(outcome: str) -> dict:
-    """What the workers wrote (trainers/group/process.py); empty before they did."""
+    """How the group ended, of what its processes wrote (trainers/group/process.py); empty before they did.
+
+    Rank 0 speaks for all, but where it only noticed that another is gone: then the first that did.
+    """
+    said = [found for line in outcome.splitlines() if (found := records.shaped(parse(line), SAID))]
+    said = [found for found in said if "code" in found]
+    of_rank_0 = [found for found in said if found.get("rank", 0) == 0 and "what" not in found]
+    return (of_rank_0[-1:] or said[:1] or [{}])[0]
+
+
+def parse(line: str):
     try:
-        return json.loads(outcome)
+        return files.parse_json(line)
     except ValueError:
-        return {}
+        return None
 
 
-def judge(status: int, outcome: str, asked: signal.Signals | None, insisted: bool) -> End:
-    """What an ended group means. `status` as subprocess gives it, `outcome` what the workers wrote. Pure."""
-    said = read(outcome)
+def judge(
+    status: int, outcome: str, asked: signal.Signals | None, insisted: bool, noted: dict | None = None
+) -> End:
+    """What an ended group means. `status` as subprocess gives it, `outcome` what the workers wrote. Pure.
+
+    `noted`: the run's status.json, if this start has written it.
+    """
+    said, noted = read(outcome), noted or {}
+    if not said and noted.get("state", "running") != "running" and noted.get("code") not in (None, DIED):
+        why = {} if noted["code"] in (0, PREEMPTED, STOPPED) else {"what": noted.get("reason", "")}
+        said = {"code": noted["code"], **why}
     # a worker that crashed makes accelerate signal the others: what they take for a stop is a crash
     if said and not (said["code"] == PREEMPTED and status > 0 and not asked):
         return End(
@@ -164,6 +225,8 @@ def judge(status: int, outcome: str, asked: signal.Signals | None, insisted: boo
             Failure(said["code"], **said["told"]) if "told" in said else None,
             crashed=said["code"] == DIED,
         )
+    if not outcome and (USAGE <= status <= STOPPED or status == 0 and noted.get("state") != "running"):
+        return End(status)  # its own code, as it could not write it down, and has said why
     if insisted:
         return End(
             128 + signal.SIGINT,

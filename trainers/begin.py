@@ -44,12 +44,12 @@ def begin(job: Job) -> Beginning:
     run = RunDir(rundir.locate(launch.run)) if launch.run else None
     auto, kind = launch.resume == AUTO, "fork" if launch.fork else "init"
     source = launch.fork or launch.weights
-    goes_on = auto and run is not None and run.begun()
-    if source and not goes_on and names_run(source, run, kind):
+    begun = run is not None and (run.begun() or records.checkpoints(run) or records.signs(run))
+    if source and not (auto and begun) and names_run(source, run, kind):
         auto, source = True, None
     if run is None and auto:
         raise Failure(USAGE, *needs_run(job.config.workload))
-    if run and run.begun():
+    if run and begun:
         if not auto:
             raise Failure(
                 USAGE,
@@ -75,9 +75,7 @@ def going_on(run: RunDir, job: Job, kind: str, source: str | None) -> Beginning:
             + (f": it was {origin.said(record)}" if record else ""),
             "leave it out, or choose another --run",
         )
-    values = files.read_json(run.config)
-    own.same_code(values, job.config)
-    config = merge_resumed(RunConfig.from_json(values), job)
+    config = merge_resumed(config_of(run, job), job)
     if records.committed(run):
         return Beginning(run, config, resumes=True, origin=record)
     weights, fork = (record.get(kind, {}) for kind in origin.KINDS)
@@ -90,6 +88,23 @@ def going_on(run: RunDir, job: Job, kind: str, source: str | None) -> Beginning:
         fresh_head=bool(weights.get("fresh")),
         origin=record,
     )
+
+
+def config_of(run: RunDir, job: Job) -> RunConfig:
+    """The config that a run was begun with. Failure 65 says how to put a missing or damaged one back."""
+    try:
+        values = files.read_json(run.config)
+        own.same_code(values, job.config)
+        return RunConfig.from_json(values, str(run.config))
+    except Failure as failure:
+        if failure.code != DATA:
+            raise
+        fixes = [failure.fix] if failure.fix else []
+        if whole := records.committed(run):
+            state, config = (repr(str(path)) for path in (whole[-1] / "state.json", run.config))
+            program = f"import json; json.dump(json.load(open({state}))['config'], open({config}, 'w'))"
+            fixes.append(f"put it back from the newest checkpoint: python3 -c {quoted(program)}")
+        raise Failure(DATA, failure.what, ", or ".join(fixes) or "put it back") from failure
 
 
 def check_source(start: Beginning) -> None:

@@ -17,6 +17,7 @@ from typing import Literal
 
 from relaunch.data_prep.errors import DATA, USAGE, Failure
 from relaunch.data_prep.names import offered
+from relaunch.data_prep.talk import give
 from relaunch.trainers import rundir, workloads
 from relaunch.trainers.finetune import scaled
 from relaunch.trainers.flags import Parser, add_fields, check_all, flag, shown, words
@@ -184,6 +185,7 @@ class Launch:
         None, "with --evaluate: where to write the predictions (default: inside the run)"
     )
     outputs: bool = setting(False, "with --evaluate: also write the raw outputs [N, classes] (images)")
+    verify_data: bool = setting(False, "hash all of the packed data first; without it, what looks changed")
     stop_after: int | None = setting(None, "end after this step as a signal would: saved, code 75", least=1)
     # ten minutes: longer than the slowest save or evaluation batch of one rank, not yet an hour of eight GPUs
     timeout: int = setting(
@@ -258,7 +260,7 @@ def overview(prog: str) -> str:
 def parse(argv: list[str], prog: str = "relaunch train", beside: tuple[Parser, ...] = ()) -> Job:
     """Parse `WORKLOAD|FILE.py --flag value …`. Raises Failure 64; `--help` prints and leaves with 0."""
     if not argv or argv[0] in ("-h", "--help"):
-        print(overview(prog))
+        give(overview(prog))
         raise SystemExit(0 if argv else USAGE)
     if argv[0].startswith("-"):
         raise Failure(

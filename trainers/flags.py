@@ -16,6 +16,7 @@ from typing import Literal
 
 from relaunch.data_prep.errors import USAGE, Failure
 from relaunch.data_prep.names import nearest, offered
+from relaunch.data_prep.talk import give
 
 
 class Parser(argparse.ArgumentParser):
@@ -29,6 +30,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message):
         raise Failure(USAGE, message, f"see {self.prog} --help")
+
+    def _print_message(self, message, file=None):
+        give(message, end="")
 
     def parse_args(self, args=None, namespace=None):
         found, rest = self.parse_known_args(args, namespace)

@@ -9,6 +9,7 @@ import math
 import sys
 
 from relaunch.data_prep.errors import DATA, USAGE, Failure
+from relaunch.data_prep.talk import give
 from relaunch.trainers.flags import Parser
 from relaunch.trainers.group import process
 
@@ -87,7 +88,7 @@ def run(argv: list[str]) -> tuple[int, str | None]:
     torch.set_num_threads(1)  # a word is little work, and the text must not depend on the machine's cores
     model = make_model(source.config, packed.sizes)
     load_weights(model, source.weights(), str(source.path))
-    process.tell(
+    give(
         sample_text(
             model, packed, args.words, args.temperature, args.seed, args.prompt, source.config.options.bptt
         )

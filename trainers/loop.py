@@ -147,8 +147,6 @@ class Training:
         code, state, why = self.outcome()
         if self.runtime.main:
             self.run.write_status(state, code, self.step, why)
-            if self.stop == BY_REQUEST:
-                self.run.stop.unlink(missing_ok=True)
         self.say(lines.last_line(self, why))
         return code
 

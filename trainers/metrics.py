@@ -10,7 +10,6 @@ import json
 import math
 import sys
 import warnings
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from relaunch.data_prep import files
@@ -32,45 +31,44 @@ class Metrics:
     """The one writer of a run's metrics (rank 0). A resumed run continues the curves after `resumed_step`."""
 
     def __init__(self, run: RunDir, resumed_step: int):
-        from torch.utils.tensorboard import SummaryWriter
+        """OSError on a full disk."""
+        from relaunch.trainers.curves import curves
 
-        # two writers with the same tags share a chart; readers drop what a killed run logged after purge_step
-        self.writers = {
-            split: SummaryWriter(str(run.tensorboard / split), purge_step=resumed_step + 1)
-            for split in ("train", "val")
-        }
-        self.file = open(run.metrics, "a")
-        self.complained = set()
+        # two writers with the same tags share a chart; readers drop what a killed run logged beyond that step
+        drawn = {split: curves(run.tensorboard / split, resumed_step) for split in ("train", "val")}
+        self.writers = {split: writer for split, (writer, _) in drawn.items()}
+        self.files = {"metrics.jsonl": files.Appended(run.metrics)}
+        self.files |= {f"tensorboard/{split}": file for split, (_, file) in drawn.items()}
+        self.failing: set[str] = set()  # names of files that take nothing at present
 
     def log(self, record: dict) -> None:
         """Append a record as one line, and draw its numbers, all but COORDINATES; `split` is train or val."""
         finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
-        writer = self.writers[record["split"]]
-
-        def draw():
-            for tag, value in record.items():
-                if tag not in COORDINATES and value is not None:
-                    writer.add_scalar(tag, value, record["step"])
-            writer.flush()
-
-        self.attempt(
-            "metrics.jsonl", lambda: print(json.dumps(finite, allow_nan=False), file=self.file, flush=True)
-        )
-        self.attempt("TensorBoard", draw)
+        self.files["metrics.jsonl"].keep(json.dumps(finite, allow_nan=False).encode() + b"\n")
+        for tag, value in record.items():
+            if tag not in COORDINATES and value is not None:
+                self.writers[record["split"]].add_scalar(tag, value, record["step"])
+        self.flush()
 
     def sync(self) -> None:
         """Make what was logged outlive a power cut, as the next checkpoint does. OSError on a full disk."""
-        self.file.flush()
-        files.sync(self.file.name)
+        self.files["metrics.jsonl"].flush(through=True)
 
-    def attempt(self, what: str, write: Callable) -> None:
-        """A full disk must not end a training: one alarm for each file; lines are kept until they fit."""
-        try:
-            write()
-        except OSError as error:
-            if what not in self.complained:
-                process.tell(f"relaunch: cannot write {what} ({error}); training goes on", sys.stderr)
-            self.complained.add(what)
+    def flush(self) -> None:
+        """Write what waits. A full disk must not end a training: one alarm; rows are kept until they fit."""
+        for name, file in self.files.items():
+            try:
+                file.flush()
+            except OSError as error:
+                if name not in self.failing:
+                    self.failing.add(name)
+                    told = f"cannot write {name} ({error}); its rows are kept until they fit"
+                    process.tell(f"relaunch: {told}, and training goes on", sys.stderr)
+                continue
+            if name in self.failing:
+                self.failing.remove(name)
+                rows = f"but for {file.dropped:,} rows" if file.dropped else "with every row"
+                process.tell(f"relaunch: {name} is written again, {rows}", sys.stderr)
 
     def describe(
         self, config: RunConfig, task: Task, batches: Batches, model: nn.Module, packed: Packed
@@ -115,7 +113,7 @@ class Metrics:
     def text(self, tag: str, step: int, text: str) -> None:
         """Show `text` as it is, in fixed width."""
         block = "".join(f"    {line}\n" for line in text.splitlines())  # Markdown's code block
-        self.attempt("TensorBoard", lambda: self.writers["train"].add_text(tag, block, step))
+        self.writers["train"].add_text(tag, block, step)
 
     def show(self, step: int, found: dict) -> None:
         """What a task shows: tag -> text, or images float32 [N,C,H,W] in 0..1."""
@@ -126,6 +124,5 @@ class Metrics:
                 self.attempt("TensorBoard", lambda: self.writers["train"].add_images(tag, what, step))
 
     def close(self) -> None:
-        self.attempt("metrics.jsonl", self.file.close)
-        for writer in self.writers.values():
-            self.attempt("TensorBoard", writer.close)
+        """Write what waits, as far as there is room."""
+        self.flush()

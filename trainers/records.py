@@ -8,37 +8,62 @@ ends no reader. `damaged` names the files for whoever wants to say so.
 
 from __future__ import annotations
 
-import json
+import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from relaunch.data_prep import files
 
 if TYPE_CHECKING:
     from relaunch.trainers.rundir import RunDir
 
+NUMBER = (int, float)
 STATUS = {
     "state": str,
     "code": int,
     "step": int,
+    "saved": int,
+    "start": str,
     "reason": str,
     "time": str,
     "pid": int,
-    "seconds": (int, float),
+    "seconds": NUMBER,
 }
-PLAN = {"command": list, "config": str, "host": str, "data_hash": str, "precision": str, "total_steps": int}
-CONFIG = {"workload": str, "data": str}
+PLAN = {
+    "command": list,
+    "config": str,
+    "world": int,
+    "device": str,
+    "device_name": str,
+    "host": str,
+    "data": str,
+    "data_hash": str,
+    "precision": str,
+    "steps_per_epoch": int,
+    "total_steps": int,
+}
+CONFIG = {"workload": str, "data": str, "save_every": int}
+LARGEST = 2**53  # of a number that is one: beyond it, or not finite, it is damage
 
 
 def shaped(values, kinds: dict) -> dict:
     """The fields of a JSON object, less those of another type than `kinds` says; empty for anything else."""
     if not isinstance(values, dict):
         return {}
-    return {k: v for k, v in values.items() if k not in kinds or isinstance(v, kinds[k])}
+    return {k: v for k, v in values.items() if k not in kinds or fits(v, kinds[k])}
+
+
+def fits(value, kind) -> bool:
+    if isinstance(value, bool) or not isinstance(value, kind):
+        return False
+    return not isinstance(value, NUMBER) or -LARGEST <= value <= LARGEST
 
 
 def read(path: Path, kinds: dict) -> dict:
     """A small JSON object; empty if it is not there, or damaged."""
     try:
-        return shaped(json.loads(path.read_bytes()), kinds)
+        return shaped(files.parse_json(files.read_small(path)), kinds)
     except (OSError, ValueError):
         return {}
 
@@ -57,15 +82,25 @@ def config(run: RunDir) -> dict:
 
 
 def damaged(run: RunDir) -> list[str]:
-    """Names of the run's small files that are there and tell nothing."""
+    """The run's small files that are there and tell nothing, and metrics of which lines are no records."""
     small = (run.config, run.plan, run.status)
-    return [path.name for path in small if path.exists() and not read(path, {})]
+    found = [path.name for path in small if os.path.lexists(path) and not read(path, {})]
+    if os.path.lexists(run.metrics):
+        try:
+            with files.open_plain(
+                run.metrics
+            ) as f:  # its last line may be in the making, or cut off by a kill
+                bad = sum(line.endswith(b"\n") and not record(line) for line in f)
+            found += [f"{bad:,} line{'s' * (bad > 1)} of {run.metrics.name}"] if bad else []
+        except OSError:
+            found.append(run.metrics.name)
+    return found
 
 
 def record(line: bytes) -> dict:
     """A line of metrics.jsonl; empty if it is none: cut short, or being written."""
     try:
-        found = shaped(json.loads(line), {"step": int, "split": str})
+        found = shaped(files.parse_json(line), {"step": int, "split": str})
     except ValueError:
         return {}
     return found if {"step", "split"} <= found.keys() else {}
@@ -74,24 +109,35 @@ def record(line: bytes) -> dict:
 def metrics(run: RunDir) -> list[dict]:
     """The records of metrics.jsonl in their order; lines that are none are passed by."""
     try:
-        return [found for line in run.metrics.read_bytes().split(b"\n") if (found := record(line))]
+        with files.open_plain(run.metrics) as f:
+            return [found for line in f if (found := record(line))]
     except OSError:
         return []
+
+
+NAME, LEFT = re.compile(r"step-[0-9]{1,15}"), re.compile(r"\.?step-")
 
 
 def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("step-"))
 
 
+def names(folder: Path) -> list[str]:
+    """Of what lies in a folder, sorted; none if it cannot be read, whatever the reason."""
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []
+
+
 def checkpoints(run: RunDir) -> list[Path]:
     """A run's checkpoint folders, oldest first, whole or not."""
-    found = (p for p in run.checkpoints.glob("step-*") if p.name.removeprefix("step-").isdecimal())
-    return sorted(found, key=step_of)
+    return sorted((run.checkpoints / n for n in names(run.checkpoints) if NAME.fullmatch(n)), key=step_of)
 
 
 def committed(run: RunDir) -> list[Path]:
     """The checkpoints that were written to their end, oldest first; their bytes are not looked at."""
-    return [p for p in checkpoints(run) if (p / "MANIFEST.json").exists()]
+    return [p for p in checkpoints(run) if os.path.exists(p / "MANIFEST.json")]
 
 
 def newest(run: RunDir) -> int | None:
@@ -112,7 +158,40 @@ def checkpoint_bytes(run: RunDir) -> int:
 
 
 def predictions(run: RunDir) -> list[Path]:
-    return sorted(run.predictions.glob("*.parquet"))
+    return [run.predictions / name for name in names(run.predictions) if name.endswith(".parquet")]
+
+
+def saved(run: RunDir) -> int | None:
+    """Step of the newest checkpoint that the run's status tells of, whether it is still there or not."""
+    told = status(run)
+    if told.get("saved"):
+        return told["saved"]
+    # an older version's. One that failed may have come further than its last checkpoint
+    came = told.get("step") if told.get("state") in ("running", "done", "preempted", "stopped") else 0
+    return came or None
+
+
+def signs(run: RunDir) -> list[str]:
+    """What says that the run had a checkpoint, other than one that can be read."""
+    found = []
+    if step := saved(run):
+        found.append(f"status.json tells of step {step:,}")
+    if os.path.lexists(run.checkpoints):
+        try:
+            left = [n for n in os.listdir(run.checkpoints) if LEFT.match(n) and not n.endswith(".part")]
+            found += [f"{run.checkpoints.name}/ holds {left[0]}"] if left else []
+        except OSError as error:
+            found.append(f"{run.checkpoints.name} cannot be read: {error.strerror}")
+    intervals = (config(run).get("save_every"), plan(run).get("steps_per_epoch"))
+    first = min((n for n in intervals if n), default=0)
+    last = max((r["step"] for r in metrics(run)), default=0)
+    if first and last > first:  # a kill may come between the record of a step and its checkpoint
+        found.append(
+            f"metrics.jsonl reaches step {last:,}, and the first checkpoint was due at step {first:,}"
+        )
+    if scored := predictions(run):
+        found.append(f"there is predictions/{scored[-1].name}")
+    return found
 
 
 def seconds(run: RunDir) -> float:

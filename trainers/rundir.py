@@ -16,6 +16,7 @@ from typing import TextIO
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, LOCKED, STORAGE, Failure
 from relaunch.data_prep.names import nearest, offered, quoted
+from relaunch.data_prep.talk import tell
 from relaunch.trainers import records
 
 
@@ -40,14 +41,19 @@ class RunDir:
         return quoted(str(self.path) if "/" in str(self.path) else f"./{self.path}")
 
     def begun(self) -> bool:
-        return self.config.exists()
+        return os.path.exists(self.config)
 
     def checkpoint(self, step: int) -> Path:
         return self.checkpoints / f"step-{step:09d}"
 
     def lock(self, wait: float = 30.0) -> None:
         """Own this run until the process ends. Failure 77 if another still does after `wait` seconds."""
-        self._lock = open(self.path / ".lock", "w")
+        try:
+            self._lock = files.open_lock(self.path / ".lock")
+        except OSError as error:
+            if (self.path / ".lock").is_symlink():
+                raise Failure(STORAGE, f"{self.path / '.lock'} is a link", "remove it") from error
+            raise
         deadline = time.monotonic() + wait
         while True:
             try:
@@ -63,6 +69,19 @@ class RunDir:
                 time.sleep(0.2)
         self._began = time.monotonic() - records.seconds(self)
 
+    def held(self) -> bool | None:
+        """Whether somebody holds the run's lock; None: that cannot be known."""
+        try:
+            with files.open_plain(self.path / ".lock") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        except OSError:  # a disk without locks, or not a file
+            return None
+
     def write_status(
         self, state: str, code: int | None = None, step: int | None = None, reason: str = ""
     ) -> None:
@@ -71,7 +90,9 @@ class RunDir:
             "state": state,
             "code": code,
             "step": step,
+            "saved": records.newest(self) or records.saved(self),
             "reason": reason,
+            "start": os.environ.get("RELAUNCH_START"),  # of our launcher: which of its starts wrote this
             "pid": os.getpid(),
             "seconds": round(time.monotonic() - self._began if self._lock else records.seconds(self), 1),
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -79,17 +100,32 @@ class RunDir:
         try:
             files.write_atomic(self.status, files.dump_json(status))
         except OSError as error:  # a full disk: what is reported must not depend on the report
-            print(f"relaunch: cannot write {self.status} ({error})", file=sys.stderr, flush=True)
+            tell(f"relaunch: cannot write {self.status} ({error})", sys.stderr)
+        if state in ("done", "stopped"):
+            self.forget_stop()
+
+    def forget_stop(self) -> None:
+        """Remove a STOP that has been obeyed, or that came too late."""
+        try:
+            self.stop.unlink(missing_ok=True)
+        except OSError as error:
+            tell(
+                f"relaunch: cannot remove {self.stop} ({error.strerror}): it ends the next start", sys.stderr
+            )
 
     def cut_metrics(self, step: int, evaluated: int) -> None:
         """Drop what was logged beyond `step`, evaluations beyond `evaluated`, and what is no record."""
-        if not self.metrics.exists():
+        if not os.path.lexists(self.metrics):
             return
-        kept = []
-        for line in self.metrics.read_bytes().split(b"\n"):
-            found = records.record(line)
-            if found and found["step"] <= (evaluated if found["split"] == "val" else step):
-                kept.append(line + b"\n")
+        kept, bad = [], 0
+        with files.open_plain(self.metrics) as f:
+            for line in f:
+                found = records.record(line)
+                bad += line.endswith(b"\n") and not found  # else a kill has cut it
+                if found and found["step"] <= (evaluated if found["split"] == "val" else step):
+                    kept.append(line.rstrip(b"\n") + b"\n")
+        if bad:
+            tell(f"relaunch: {bad:,} lines of {self.metrics} are no records; left out", sys.stderr)
         files.write_atomic(self.metrics, b"".join(kept))
 
 
@@ -121,9 +157,14 @@ def locate(name: str) -> Path:
 
 def runs() -> list[RunDir]:
     """The runs under runs/, the one begun last at the end."""
-    return [
-        RunDir(path.parent) for path in sorted(ROOT.glob("*/config.json"), key=lambda p: p.stat().st_mtime)
-    ]
+
+    def begun(run: RunDir) -> float:
+        try:
+            return run.config.lstat().st_mtime
+        except OSError:  # it was removed while we looked
+            return 0.0
+
+    return sorted((run for name in records.names(ROOT) if (run := RunDir(ROOT / name)).begun()), key=begun)
 
 
 def find(source: str) -> tuple[Path, str | None]:

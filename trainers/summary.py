@@ -16,6 +16,7 @@ from relaunch.data_prep.errors import USAGE, Failure
 from relaunch.data_prep.names import table as aligned
 from relaunch.data_prep.packed import data_root, open_packed
 from relaunch.data_prep.sizes import PUBLISHED, published
+from relaunch.data_prep.talk import give
 from relaunch.trainers import workloads
 from relaunch.trainers.config import RunConfig, parse
 from relaunch.trainers.flags import Parser
@@ -103,9 +104,9 @@ def run(argv: list[str]) -> tuple[int, str | None]:
         if not args.json:
             raise
         said = {"code": failure.code, "what": failure.what, "fix": failure.fix}
-        process.tell(json.dumps({"failure": said}))
+        give(json.dumps({"failure": said}))
         return failure.code, None
-    process.tell(text)
+    give(text)
     return 0, None
 
 

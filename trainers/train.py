@@ -42,6 +42,8 @@ def run(argv: list[str]) -> tuple[int, str | None]:
 
         if not launch.resume or launch.resume == "auto":
             raise Failure(USAGE, "--evaluate needs a checkpoint", "add --resume RUN|CHECKPOINT|FILE")
+        if launch.verify_data:
+            raise Failure(USAGE, "--verify-data is for trainings", "relaunch prep NAME --verify hashes a set")
         changes = {
             k: getattr(job.config, k) for k in ("data", "eval_batch_size", "threads") if k in job.given
         }
@@ -66,6 +68,7 @@ def train(job: Job, beginning: Beginning) -> tuple[int, str | None]:
 
 
 def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | None]:
+    from relaunch.data_prep import spot
     from relaunch.data_prep.packed import data_root, open_packed
     from relaunch.data_prep.recipes import ensure
     from relaunch.trainers.build import check_step, make_batches, make_model, make_optimizer
@@ -80,6 +83,7 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
     root = data_root(job.launch.data_root)
     runtime.on_every_rank(lambda: runtime.first_here and ensure(config.data, root))
     packed = runtime.on_every_rank(lambda: open_packed(config.data, root))
+    runtime.on_every_rank(lambda: runtime.first_here and spot.check(packed, job.launch.verify_data))
     batches = runtime.on_every_rank(lambda: make_batches(config, packed, runtime.device, rank, world))
     runtime.on_every_rank(lambda: packed.check_split(packed.eval_split))
     model = runtime.on_every_rank(lambda: make_model(config, packed.sizes))
@@ -107,6 +111,8 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
 
     path, state = runtime.on_rank_0(claim_run)
     run = claimed[0] if claimed else RunDir(path)
+    seen = state.meta.get("data") if state else None
+    runtime.on_every_rank(lambda: runtime.first_here and spot.compare(packed, seen))
     begun = "" if state else origin.said(record)  # and not resumed
     if state:
         record = origin.recorded(state.meta)
@@ -134,10 +140,10 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
         with files.storage(run.path, "--run PATH"):
             launched = plan(job, runtime, packed, epoch_steps, total) | record
             files.write_atomic(run.plan, files.dump_json(launched))  # first: what is begun has its record
+            run.cut_metrics(step, evaluated)  # by the intervals that are in the config
             files.write_atomic(run.config, files.dump_json(config.to_json()))
             if work.code:
                 work.code.write(run.code)
-            run.cut_metrics(step, evaluated)
             run.write_status("running", step=step)
 
     opened = []  # on rank 0
@@ -157,7 +163,12 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
             runtime.on_rank_0(open_metrics)
             training = Training(
                 config,
-                {"config_hash": config_hash(config), "data_hash": packed.hash, **record},
+                {
+                    "config_hash": config_hash(config),
+                    "data_hash": packed.hash,
+                    "data": spot.look(packed),
+                    **record,
+                },
                 runtime,
                 packed,
                 batches,
@@ -196,6 +207,7 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
 
 def claim(beginning: Beginning, job: Job, packed) -> tuple[RunDir, State | None]:
     """Own the run's folder until the process ends, and find the state that it goes on from."""
+    from relaunch.data_prep import spot
     from relaunch.trainers.weights import checkpoint
 
     config, resumes = beginning.config, beginning.resumes
@@ -211,13 +223,15 @@ def claim(beginning: Beginning, job: Job, packed) -> tuple[RunDir, State | None]
         checkpoint.recover(run)
     newest = checkpoint.newest_valid(run) if resumes else None
     if newest is None:
+        checkpoint.sweep(run)
         return run, None
     state = checkpoint.load(newest)
     if state.meta["data_hash"] != packed.hash:
         raise Failure(
             USAGE if "data" in job.given else DATA,
-            f"{packed.path} is not the data that {run.path} was trained on",
-            "give the same --data, or start a new --run",
+            f"{packed.path} is not the data that {run.path} was trained on"
+            + (f": {differ}" if (differ := spot.differences(packed, state.meta.get("data"))) else ""),
+            f"give the same --data, or begin a new --run with its weights: --resume {run.argument}",
         )
     changed = differences(RunConfig.from_json(state.meta["config"], f"{newest}/state.json"), config)
     for name, then, now in changed[:1]:
@@ -226,6 +240,7 @@ def claim(beginning: Beginning, job: Job, packed) -> tuple[RunDir, State | None]
             f"{run.config} says {flag(name)} {shown(now)}, and {newest} was trained with {shown(then)}",
             "put back what was changed in it",
         )
+    checkpoint.sweep(run)
     return run, state
 
 

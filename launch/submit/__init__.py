@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from relaunch.data_prep.errors import USAGE, Failure
 from relaunch.data_prep.names import offered
+from relaunch.data_prep.talk import give
 
 KINDS = {
     "slurm": "an sbatch script",
@@ -19,7 +20,7 @@ KINDS = {
 def main(argv: list[str]) -> int:
     """`relaunch submit KIND WORKLOAD …`. Prints, unless `--submit`."""
     if not argv or argv[0] in ("-h", "--help"):
-        print(
+        give(
             "\n".join(
                 [
                     "usage: relaunch submit KIND WORKLOAD [flags of relaunch train] [flags of the job]",
@@ -42,5 +43,5 @@ def main(argv: list[str]) -> int:
         return int(end.code or 0)
     if job.given.submit:
         return queue.submit(job)
-    print({"slurm": slurm.script, "kubernetes": kubernetes.manifest, "sheet": sheet.block}[kind](job), end="")
+    give({"slurm": slurm.script, "kubernetes": kubernetes.manifest, "sheet": sheet.block}[kind](job), end="")
     return 0

@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, HARDWARE, USAGE, Failure
 from relaunch.data_prep.names import offered
+from relaunch.data_prep.talk import give, tell
 from relaunch.launch.submit import slurm
 from relaunch.launch.submit.describe import Job
 from relaunch.trainers import records, rundir
@@ -73,8 +73,8 @@ def submit(job: Job) -> int:
                 folder / f"{ids[0]}.json", files.dump_json({"ids": ids, "runs": runs, "logs": str(folder)})
             )
     tasks, word = (f", {len(runs)} tasks", "runs") if job.tasks else ("", "run")
-    print(f"job {' -> '.join(ids)}{tasks}; {word} {', '.join(runs)}; logs in {folder}")
-    print(f"relaunch status {ids[0]}   relaunch logs {ids[0]}   relaunch cancel {ids[0]}")
+    tell(f"job {' -> '.join(ids)}{tasks}; {word} {', '.join(runs)}; logs in {folder}")
+    tell(f"relaunch status {ids[0]}   relaunch logs {ids[0]}   relaunch cancel {ids[0]}")
     return 0
 
 
@@ -157,7 +157,7 @@ def status(job: str) -> int:
             f"nobody knows job {job}: SLURM has forgotten it, and it was not submitted from this folder",
             submitted_here(job) or "type this where it was submitted",
         )
-    print("\n".join(lines))
+    give("\n".join(lines))
     return 0
 
 
@@ -178,10 +178,9 @@ def logs(job: str, follow: bool) -> int:
     if not found:
         raise Failure(DATA, f"job {job} has no log yet", f"relaunch status {job} says whether it has begun")
     if follow:
-        sys.stdout.flush()
         os.execvp("tail", ["tail", "-n", "+1", "-F", *map(str, found)])
     for path in found:
-        print(f"==> {path}\n{path.read_text(errors='replace')}", end="")
+        give(f"==> {path}\n{path.read_text(errors='replace')}", end="")
     return 0
 
 
@@ -192,10 +191,10 @@ def cancel(job: str) -> int:
     if not known:  # of which scancel would say nothing
         raise Failure(DATA, f"nobody knows job {job}", submitted_here(job) or "`squeue --me` lists your jobs")
     if not any(state.startswith(LEFT) for state, _ in known):
-        print("\n".join([*(line for _, line in known), "nothing was left to cancel"]))
+        tell("\n".join([*(line for _, line in known), "nothing was left to cancel"]))
         return 0
     ask("scancel", *ids)
-    print(
+    tell(
         f"job {', '.join(ids)} cancelled; what its run saved stays"
         + (f": {', '.join(note['runs'])}" if note["runs"] else "")
     )

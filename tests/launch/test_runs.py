@@ -91,8 +91,9 @@ def test_a_run_with_odd_files_hides_no_other(tmp_path, monkeypatch, capsys, cont
     listed = capsys.readouterr().out
     assert "unknown" in listed and listed.count("top1 98.50 %") == 2 and "whole" in listed
     assert runs.main_runs(["show", "odd"]) == 0
-    damaged = "config.json, plan.json, status.json cannot be read" in capsys.readouterr().out
-    assert damaged == (b"{" not in content)
+    shown = capsys.readouterr().out
+    assert ("config.json, plan.json, status.json, " in shown) == (b"{" not in content)
+    assert " of metrics.jsonl cannot be read" in shown
     with pytest.raises(Failure):
         runs.main_stop(["odd"])
     assert restart.crash("w", run) == restart.Crash("w", None, 50)

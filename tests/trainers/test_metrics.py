@@ -8,11 +8,13 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from relaunch.trainers import workloads
+from relaunch.data_prep import files
+from relaunch.trainers import records, workloads
 from relaunch.trainers.build import make_batches, make_model
 from relaunch.trainers.config import parse
 from relaunch.trainers.metrics import Metrics
 from relaunch.trainers.rundir import RunDir
+from rigs.disks import Limit
 from rigs.stand_in import small_set
 
 CPU = torch.device("cpu")
@@ -37,12 +39,12 @@ def record(step, split="train", **values):
 def test_train_and_val_share_their_tags(tmp_path):
     run = RunDir(tmp_path)
     metrics = Metrics(run, 0)
-    records = [
+    rows = [
         record(1, loss=2.0, top1=10.0, lr=0.1),
         record(2, loss=1.5, top1=30.0, lr=0.1),
         record(2, "val", loss=1.6, top1=25.0),
     ]
-    for r in records:
+    for r in rows:
         metrics.log(r)
         assert json.loads(run.metrics.read_text().splitlines()[-1]) == r  # there at once
     assert curve(run, "train", "loss") == [(1, 2.0), (2, 1.5)] and curve(run, "val", "loss") == [(2, 1.6)]
@@ -152,15 +154,72 @@ def test_what_cannot_be_drawn_is_a_line_and_no_more(tmp_path, capsys):
     assert events(RunDir(tmp_path / "mnist"), "train").Tags()["images"]
 
 
-def test_a_full_disk_is_one_alarm(tmp_path, capsys):
-    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
-    metrics = Metrics(RunDir(tmp_path), 0)
-    for step in (1, 2):
-        metrics.log(record(step, loss=1.0))
-    err = capsys.readouterr().err
-    assert err.count("cannot write metrics.jsonl") == 1 and "No space left" in err
+@pytest.fixture(params=[0, 150, 4000])
+def full(request):
+    """full(): files take nothing more, or first a part of a row; full(False): there is room again."""
+    disk = Limit(None)
+    yield lambda on=True: disk.fill(request.param) if on else disk.free()
+    disk.end()
+
+
+def test_every_row_that_a_full_disk_refused_is_there_once_it_fits(tmp_path, capsys, full):
+    """More than any buffer holds, in the file and in TensorBoard, and no half of one; one alarm."""
+    run, rows = RunDir(tmp_path), [record(step, loss=1 / step, top1=50.0) for step in range(1, 3000)]
+    metrics = Metrics(run, 0)
+    for row in rows:
+        if row["step"] == 10:
+            full()
+        if row["step"] == 2990:
+            with pytest.raises(OSError):
+                metrics.sync()  # and with it the checkpoint
+            full(False)
+        metrics.log(row)
+    metrics.sync()
+    assert [json.loads(line) for line in run.metrics.read_text().splitlines()] == rows
+    assert [step for step, _ in curve(run, "train", "loss")] == [row["step"] for row in rows]
+    err = capsys.readouterr().err.splitlines()
+    kept = "; its rows are kept until they fit, and training goes on"
+    assert [line.endswith(kept) for line in err] == [True, True, False, False]
+    assert [line.endswith(" is written again, with every row") for line in err] == [False, False, True, True]
     metrics.close()
-    assert curve(RunDir(tmp_path), "train", "loss") == [(1, 1.0), (2, 1.0)]
+
+
+def test_rows_that_wait_are_bounded_and_the_loss_is_said(tmp_path, capsys, monkeypatch, full):
+    monkeypatch.setattr(files, "KEPT", 20_000)
+    metrics = Metrics(RunDir(tmp_path), 0)
+    full()
+    for step in range(1, 1000):
+        metrics.log(record(step, loss=1.0))
+    kept = len(metrics.files["metrics.jsonl"].waiting)
+    full(False)
+    metrics.log(record(1000, loss=1.0))
+    assert kept <= 20_000 and "metrics.jsonl is written again, but for " in capsys.readouterr().err
+    found = records.metrics(RunDir(tmp_path))
+    assert found[-1]["step"] < 1000 and len(found) > 100
+    metrics.close()
+
+
+def test_a_disk_that_went_away_and_came_back(tmp_path):
+    """A stale handle of a file server: each flush opens the file anew."""
+    run = RunDir(tmp_path / "run")
+    run.path.mkdir()
+    metrics = Metrics(run, 0)
+    metrics.log(record(1, loss=1.0))
+    run.path.rename(tmp_path / "away")
+    metrics.log(record(2, loss=1.0))
+    (tmp_path / "away").rename(run.path)
+    metrics.log(record(3, loss=1.0))
+    assert [r["step"] for r in records.metrics(run)] == [1, 2, 3]
+    assert [step for step, _ in curve(run, "train", "loss")] == [1, 2, 3]
+    metrics.close()
+
+
+def test_links_are_not_followed(tmp_path):
+    (tmp_path / "mine").write_text("precious")
+    (tmp_path / "metrics.jsonl").symlink_to("mine")
+    with pytest.raises(OSError):
+        Metrics(RunDir(tmp_path), 0)
+    assert (tmp_path / "mine").read_text() == "precious"
 
 
 @pytest.mark.parametrize("name", ["mnist", "wikitext2"])

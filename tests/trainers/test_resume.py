@@ -153,8 +153,8 @@ def test_a_kill_loses_at_most_one_interval(train, relaunch_env, at, monkeypatch)
     assert train(*NET, "--save-every", 5, "--run", "./whole") == 0
 
     def die(training):
-        training.metrics.file.write('{"step": 17, "samp')
-        training.metrics.file.flush()
+        with open(training.run.metrics, "a") as f:
+            f.write('{"step": 17, "samp')
         raise ArithmeticError
 
     at(19, die)

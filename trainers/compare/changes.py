@@ -1,7 +1,7 @@
 """What changed between two Predictions of the same samples: the numbers, and the lines that show them.
 
 result, changed = compare(a, b, names)
-print("\\n".join(report(result, a, b, changed, names, top=10)))
+"\\n".join(report(result, a, b, changed, names, top=10))
 """
 
 from __future__ import annotations

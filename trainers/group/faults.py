@@ -23,6 +23,7 @@ import time
 from dataclasses import dataclass
 
 from relaunch.data_prep.errors import USAGE, Failure
+from relaunch.data_prep.talk import tell
 
 SIGNALS = ("kill", "stop", "term", "int", "hup", "usr1", "usr2")
 FORM = re.compile(
@@ -74,7 +75,7 @@ def arm(text: str | None = None) -> None:
             )
         if match["rank"] in (None, os.environ.get("RANK", "0")):
             mine.append(Fault(**match.groupdict()))
-            print(f"relaunch: FAULT armed: {part}", file=sys.stderr, flush=True)
+            tell(f"relaunch: FAULT armed: {part}", sys.stderr)
     _armed = mine or None
 
 

@@ -17,11 +17,9 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-from relaunch.data_prep import files
 from relaunch.data_prep.errors import HARDWARE, Failure
-from relaunch.data_prep.names import shown
+from relaunch.data_prep.talk import hold, settle, tell
 from relaunch.trainers.group import faults
 
 SIGNALS = (
@@ -96,13 +94,6 @@ def listen() -> None:
             _on_signal(signal.SIGTERM, None)
 
 
-def tell(text: str, to=None, write: Callable = print) -> None:
-    """Print a line (to stdout): a log on a full disk, or a reader that has gone, must not end a training."""
-    with contextlib.suppress(OSError):
-        write(shown(text), file=to or sys.stdout)
-        (to or sys.stdout).flush()
-
-
 def interrupted() -> int:
     """Say that Ctrl-C ended something that saves nothing; returns the code."""
     tell("relaunch: 130 interrupted", sys.stderr)
@@ -116,15 +107,15 @@ def rank() -> int:
 def main(run: Callable[[list[str]], tuple[int, str | None]], saves: bool = True) -> int:
     """Run an entry point that returns (code, run folder) or raises Failure; returns the process's exit code.
 
-    Under `relaunch` the code goes into the file RELAUNCH_OUTCOME and the process ends with 0, so that
+    Under `relaunch` the code becomes a line of the file RELAUNCH_OUTCOME and the process ends with 0, so that
     accelerate, which is between the two, adds no traceback. Beside the code goes `told`, the failure whose
     line is printed already, or `what` and `fix` of one that `relaunch` is to say. `saves`: a stop signal sets
     a flag; without it, it ends the process.
     """
+    hold()
     faulthandler.enable()  # a crash of native code says where it was
     if saves:
         listen()
-    outcome = os.environ.get("RELAUNCH_OUTCOME")
     said: dict = {"run": None}
     try:
         faults.arm()
@@ -133,7 +124,7 @@ def main(run: Callable[[list[str]], tuple[int, str | None]], saves: bool = True)
     except Lost as lost:
         code = lost.code
         said |= {"what": lost.what, "fix": lost.fix}  # `relaunch` says it, and ends those that do not leave
-        if lost.speaks and not outcome:
+        if lost.speaks and "RELAUNCH_OUTCOME" not in os.environ:
             tell(lost.line(), sys.stderr)
     except Failure as failure:
         code = failure.code
@@ -142,15 +133,26 @@ def main(run: Callable[[list[str]], tuple[int, str | None]], saves: bool = True)
             tell(failure.line(), sys.stderr)
     except KeyboardInterrupt:
         code = interrupted()
+    finally:
+        settle()
     for s in SIGNALS:  # the run is over: a late signal must not turn its end into another
         signal.signal(s, signal.SIG_IGN)
-    if outcome and (rank() == 0 and "what" not in said or not os.path.getsize(outcome)):
-        files.write_atomic(Path(outcome), json.dumps({"code": code, **said}))  # whole, whoever else writes
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:  # the interpreter would try again at its end, and make it the exit code
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    if report({"rank": rank(), "code": code, **said}):
+        code = 0  # `relaunch` knows it
     if "what" in said:
-        os._exit(0 if outcome else code)  # taking a broken group down in order would wait for the missing
-    return 0 if outcome else code
+        os._exit(code)  # taking a broken group down in order would wait for the missing
+    return code
+
+
+def report(said: dict) -> bool:
+    """Tell `relaunch`, if it started this process, how it ends: a line of RELAUNCH_OUTCOME."""
+    outcome = os.environ.get("RELAUNCH_OUTCOME")
+    if not outcome:
+        return False
+    try:
+        with open(outcome, "a") as file:
+            file.write(json.dumps(said) + "\n")  # in one piece, whoever else writes
+    except OSError as error:
+        tell(f"relaunch: cannot write the outcome to {outcome} ({error})", sys.stderr)
+        return False
+    return True

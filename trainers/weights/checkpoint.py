@@ -9,7 +9,6 @@ last, MANIFEST.json with the size and SHA-256 of each. It is written beside its 
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Set
@@ -20,8 +19,10 @@ from typing import TYPE_CHECKING
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, DIVERGED, Failure
 from relaunch.data_prep.names import listed
+from relaunch.data_prep.talk import tell
+from relaunch.trainers import records
 from relaunch.trainers.group.faults import fault
-from relaunch.trainers.records import checkpoints, step_of
+from relaunch.trainers.records import NAME, checkpoints, step_of
 from relaunch.trainers.rundir import RunDir
 
 if TYPE_CHECKING:
@@ -78,9 +79,12 @@ def save(run: RunDir, state: State, keep: int, protect: Set[int] = frozenset()) 
         files.write_synced(part / "MANIFEST.json", files.dump_json(manifest).encode())
         files.sync(part)
         fault("save", state.meta["step"])
-        if target.exists():  # the same step again, after an evaluation that the stop had cut short
+        # the same step again comes after an evaluation that a stop had cut short; one always has its name
+        if not target.exists():
+            os.rename(part, target)
+        elif not files.exchange(part, target):
             os.rename(target, aside(target))
-        os.rename(part, target)
+            os.rename(part, target)
         files.sync(run.checkpoints)
     finally:
         files.remove(part)
@@ -90,76 +94,112 @@ def save(run: RunDir, state: State, keep: int, protect: Set[int] = frozenset()) 
 
 
 def aside(target: Path) -> Path:
-    """Where a checkpoint waits while another of the same step takes its place."""
+    """Where a checkpoint waits while another of the same step takes its place, on disks that cannot swap."""
     return target.with_name(f".{target.name}.old")
 
 
 def recover(run: RunDir) -> None:
-    """Clear what a killed save left: only for the process that holds the run's lock."""
-    for old in run.checkpoints.glob(".step-*.old"):
-        target = old.with_name(old.name[1:].removesuffix(".old"))
-        if target.exists():
-            files.remove(old)
-        else:
-            os.rename(old, target)
-    for part in run.checkpoints.glob(".step-*.part"):
-        files.remove(part)
+    """Put back what a killed save left aside: only for the process that holds the run's lock."""
+    for name in records.names(run.checkpoints):
+        if name.startswith(".step-") and name.endswith(".old"):
+            target = run.checkpoints / name[1:].removesuffix(".old")
+            if not target.exists():
+                os.rename(run.checkpoints / name, target)
+
+
+def sweep(run: RunDir) -> None:
+    """Clear what killed saves left, after `recover` and once the checkpoint to go on from is found."""
+    for name in records.names(run.checkpoints):
+        if name.startswith(".step-") and name.endswith((".old", ".part", ".gone")):
+            files.remove(run.checkpoints / name)
 
 
 def prune(run: RunDir, newest: int, keep: int, protect: Set[int]) -> None:
     """Drop old checkpoints, as step `newest` is committed. Later ones stay: a resume found them damaged."""
     for path in [p for p in checkpoints(run) if step_of(p) <= newest][:-keep]:
         if step_of(path) not in protect:
-            files.remove(path)
+            gone = path.with_name(f".{path.name}.gone")
+            try:
+                os.rename(path, gone)  # a kill leaves no half of it by its name
+            except OSError as error:  # the new one is committed all the same
+                tell(f"relaunch: cannot drop {path} ({error.strerror})", sys.stderr)
+            files.remove(gone)
 
 
 def verify(path: Path) -> dict:
     """The manifest of a checkpoint whose every byte is as it was written. Failure 65 names what is not."""
     try:
-        manifest = json.loads((path / "MANIFEST.json").read_text())
+        manifest = files.parse_json(files.read_small(path / "MANIFEST.json"))
         if manifest["schema"] != SCHEMA:
             raise Failure(DATA, f"{path} has schema {manifest['schema']}, this version reads {SCHEMA}")
+        if sorted(manifest["files"]) != sorted(FILES):
+            raise Failure(DATA, f"{path / 'MANIFEST.json'} is damaged (it lists other files)")
         for name, facts in manifest["files"].items():
             size = (path / name).stat().st_size
             if size != facts["bytes"]:
                 raise Failure(DATA, f"{path / name} has {size} bytes instead of {facts['bytes']}")
             if files.sha256(path / name) != facts["sha256"]:
                 raise Failure(DATA, f"{path / name} is damaged (its SHA-256 differs from the manifest's)")
-        meta = json.loads((path / "state.json").read_text())
-        if sorted(manifest["files"]) != sorted(FILES) or any(manifest[k] != meta[k] for k in FACTS):
+        meta = files.parse_json(files.read_small(path / "state.json"))
+        if any(manifest[k] != meta[k] for k in FACTS):
             raise Failure(DATA, f"{path / 'MANIFEST.json'} is damaged (it differs from state.json)")
+        # a copy elsewhere may be called anything; among a run's, the name is the place in their order
+        if NAME.fullmatch(path.name) and step_of(path) != manifest["step"]:
+            raise Failure(
+                DATA, f"{path} holds step {manifest['step']}: it was renamed, or copied over another"
+            )
         return manifest
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise Failure(DATA, f"{path} is not a whole checkpoint ({error})") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Failure(DATA, f"{path} is not a whole checkpoint ({reason(error)})") from error
+
+
+def reason(error: Exception) -> str:
+    return f"it lacks {error}" if isinstance(error, KeyError) else str(error)
 
 
 def newest_valid(run: RunDir) -> Path | None:
-    """The newest checkpoint that verifies; None if there are none. Failure 65 if there are, and none does."""
-    found = checkpoints(run)
-    for path in reversed(found):
+    """The newest checkpoint that verifies; None if there was none ever. Failure 65 if none can be read.
+
+    A training may commit and prune while we look: what has gone since is passed by, and what came is seen.
+    """
+    tried: set[Path] = set()
+    told = records.saved(run) or 0
+    while left := [path for path in checkpoints(run) if path not in tried]:
+        path = left[-1]
+        tried.add(path)
         try:
             verify(path)
-            return path
         except Failure as failure:
-            print(
-                f"relaunch: {failure.what}; falling back to an older checkpoint", file=sys.stderr, flush=True
-            )
-    if found:
+            if os.path.lexists(path):
+                tell(f"relaunch: {failure.what}; falling back to an older checkpoint", sys.stderr)
+            continue
+        if told > step_of(path) and run.checkpoint(told) not in tried:
+            gone = f"the checkpoint of step {told:,}, of which {run.status} tells, is not there"
+            tell(f"relaunch: {gone}; falling back to step {step_of(path):,}", sys.stderr)
+        return path
+    if tried:
         raise Failure(
             DATA,
-            f"none of the {len(found)} checkpoints in {run.checkpoints} is valid",
-            "start a new --run; nothing here was changed",
+            f"none of the {len(tried)} checkpoint{'s' * (len(tried) > 1)} in {run.checkpoints} is valid",
+            "put a whole one back, or start a new --run; nothing here was changed",
+        )
+    if signs := records.signs(run):
+        raise Failure(
+            DATA,
+            f"{run.path} had checkpoints, and none is there ({'; '.join(signs)})",
+            "mount or copy back what held them, or start a new --run; nothing here was changed",
         )
     return None
 
 
 def load(path: Path) -> State:
     """Read a checkpoint that `verify` has passed. Failure 65 if it has gone since, as a training prunes."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         return State(load_file(path / FILES[0]), load_file(path / FILES[1]), files.read_json(path / FILES[2]))
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise Failure(DATA, f"{path} cannot be read any more ({error})", "run it again") from error
 
 

@@ -1,6 +1,5 @@
 """Storage that refuses, and numbers that are not finite: what it costs; nothing bad is committed."""
 
-import resource
 import subprocess
 import sys
 
@@ -8,51 +7,13 @@ import pytest
 
 from relaunch.trainers.rundir import RunDir
 from relaunch.trainers.weights import checkpoint
+from rigs.disks import Limit, TinyDisk
 from rigs.runs import outcome, status, steps, tree
 
 NET = "cifar10 --arch net --batch-size 8 --max-steps 20 --save-every 4".split()
 
 
 # a full disk ----------------------------------------------------------------------------------------------
-
-
-class TinyDisk:
-    """A disk of its own that can be filled."""
-
-    def __init__(self, folder):
-        self.folder, self.filler = folder, folder / "filler"
-        subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", folder], check=True, capture_output=True
-        )
-
-    def fill(self):
-        with open(self.filler, "wb", buffering=0) as f:
-            try:
-                while True:
-                    f.write(bytes(4096))
-            except OSError:
-                pass
-
-    def free(self):
-        self.filler.unlink()
-
-    def end(self):
-        subprocess.run(["umount", "-l", self.folder], check=True)
-
-
-class Limit:
-    """No file may grow beyond a limit: a disk that is too small, for those who may not mount one."""
-
-    def __init__(self, folder):
-        self.folder, self.before = folder, resource.getrlimit(resource.RLIMIT_FSIZE)
-
-    def fill(self):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, self.before[1]))
-
-    def free(self):
-        resource.setrlimit(resource.RLIMIT_FSIZE, self.before)
-
-    end = free
 
 
 @pytest.fixture(params=[TinyDisk, Limit])
@@ -66,9 +27,6 @@ def disk(request, relaunch_env):
     made.end()
 
 
-@pytest.mark.filterwarnings(
-    "ignore::pytest.PytestUnhandledThreadExceptionWarning"
-)  # TensorBoard's, of which a line tells
 def test_a_full_disk_costs_checkpoints_and_not_the_training(train, relaunch_env, disk, at, capsys):
     assert train(*NET, "--run", "./whole") == 0
     at(5, lambda training: disk.fill())
@@ -84,7 +42,6 @@ def test_a_full_disk_costs_checkpoints_and_not_the_training(train, relaunch_env,
     assert outcome(disk.folder / "run") == outcome(relaunch_env / "whole")
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("stop", [[], ["--stop-after", 15]], ids=["the end", "a stop"])
 def test_a_last_checkpoint_that_does_not_fit_is_73(train, relaunch_env, disk, at, capsys, stop):
     assert train(*NET, "--run", "./whole") == 0

@@ -1,0 +1,69 @@
+"""Everything that Relaunch prints goes through here: a log that cannot be written ends nothing.
+
+tell("relaunch: falling back", sys.stderr)    # talk: a full disk, or a reader that has gone, costs the line
+give(table)                                   # an answer, to stdout: if that is full, Failure 73
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import TextIO
+
+from relaunch.data_prep.errors import STORAGE, Failure
+from relaunch.data_prep.names import shown
+
+
+def tell(
+    text: str, to: TextIO | None = None, end: str = "\n", write: Callable | None = None
+) -> OSError | None:
+    """Print `text` (to stdout). Never raises: returns what the stream said if it did not take it.
+
+    `write` is tqdm's, which keeps a bar in place. What an encoding lacks is written as `\\u2026`, and so is what would
+    drive the terminal.
+    """
+    stream = to or sys.stdout
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    text = shown(text).encode(encoding, "backslashreplace").decode(encoding)
+    try:
+        if write:
+            write(text, file=stream, end=end)
+        else:
+            stream.write(text + end)
+        stream.flush()
+    except OSError as error:
+        return error
+    except ValueError:  # closed by somebody in this process
+        pass
+    return None
+
+
+def give(text: str, end: str = "\n") -> None:
+    """Print what was asked for. Failure 73 on a full disk, where an empty file would pass for the answer."""
+    error = tell(text, end=end)
+    if error and not isinstance(error, BrokenPipeError):  # a reader that has gone has read enough
+        raise Failure(STORAGE, f"cannot write to stdout ({error.strerror or error})", "free some space")
+
+
+def hold() -> None:
+    """At a process's beginning: if it has no stdout, the next file to be opened must not become it."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)
+
+
+def settle() -> None:
+    """At a process's end: a stream that takes nothing must not become the exit code, or a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream:
+                stream.flush()
+        except OSError:  # the interpreter would try again
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        except ValueError:
+            pass
