@@ -24,6 +24,7 @@ class Sizes:
     names: tuple[str, ...] = ()  # of the classes
     mean: tuple[float, ...] = ()  # per channel of the train images, 0..1
     std: tuple[float, ...] = ()
+    vocabulary: str = ""  # SHA-256 of vocab.txt
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -39,7 +40,8 @@ def sizes(meta: dict[str, Any]) -> Sizes:
     counts = {split: facts["count"] for split, facts in meta["splits"].items()}
     about = {"data": meta["name"], "kind": meta["kind"], "counts": counts}
     if meta["kind"] == "text":
-        return Sizes(**about, shape=(), outputs=meta["arrays"]["vocab.txt"]["shape"][0])
+        vocab = meta["arrays"]["vocab.txt"]
+        return Sizes(**about, shape=(), outputs=vocab["shape"][0], vocabulary=vocab["sha256"])
     height, width, channels = next(iter(meta["splits"].values()))["shape"]
     return Sizes(
         **about,

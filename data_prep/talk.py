@@ -20,8 +20,8 @@ def tell(
 ) -> OSError | None:
     """Print `text` (to stdout). Never raises: returns what the stream said if it did not take it.
 
-    `write` is tqdm's, which keeps a bar in place. What an encoding lacks is written as `\\u2026`, and so is what would
-    drive the terminal.
+    `write` is tqdm's, which keeps a bar in place. What an encoding lacks, or would drive the terminal, is
+    written as `\\u2026`.
     """
     stream = to or sys.stdout
     encoding = getattr(stream, "encoding", None) or "utf-8"

@@ -36,8 +36,8 @@ class TransformerLM(nn.Module):
     """Next-word logits [T,B,words] of word ids [T,B]; position t sees words 0..t only.
 
     `tied` shares the output layer's weight with the embedding (Press & Wolf, 2016). Encoder layers are
-    post-norm with a final LayerNorm, as nn.Transformer builds them. `dropout` holds everywhere; in
-    pytorch/examples the encoder layers keep nn.Transformer's 0.1, whatever is asked.
+    post-norm with a final LayerNorm, as nn.Transformer builds them. `dropout` holds everywhere, unless the
+    encoder's layers have their own: in pytorch/examples they keep nn.Transformer's 0.1, whatever is asked.
     """
 
     def __init__(
@@ -49,12 +49,14 @@ class TransformerLM(nn.Module):
         nlayers: int,
         dropout: float = 0.2,
         tied: bool = False,
+        encoder_dropout: float | None = None,
     ):
         super().__init__()
         self.emsize = emsize
         self.input_emb = nn.Embedding(words, emsize)
         self.pos_encoder = PositionalEncoding(emsize, dropout)
-        layer = nn.TransformerEncoderLayer(emsize, nhead, nhid, dropout)
+        inner = dropout if encoder_dropout is None else encoder_dropout
+        layer = nn.TransformerEncoderLayer(emsize, nhead, nhid, inner)
         self.encoder = nn.TransformerEncoder(layer, nlayers, nn.LayerNorm(emsize), enable_nested_tensor=False)
         self.decoder = nn.Linear(emsize, words)
         for p in self.encoder.parameters():  # nn.Transformer's initialisation, which draws each layer afresh

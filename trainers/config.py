@@ -219,6 +219,7 @@ class Job:
     launch: Launch
     given: frozenset[str]
     argv: tuple[str, ...]
+    preset: frozenset[str] = frozenset()  # of those, the names that only the preset gave
 
 
 def run_of(argv: list[str]) -> Path | None:
@@ -284,7 +285,8 @@ def parse(argv: list[str], prog: str = "relaunch train", beside: tuple[Parser, .
         preset = work.presets[launch.preset]
     values = {**preset, **given}
     config = build(work, values)
-    return Job(config, launch, frozenset(values) - {f.name for f in fields(Launch)}, tuple(argv))
+    names = frozenset(values) - {f.name for f in fields(Launch)}
+    return Job(config, launch, names, tuple(argv), frozenset(preset) - set(given))
 
 
 def build(work, values: dict) -> RunConfig:
@@ -307,10 +309,12 @@ def merge_resumed(old: RunConfig, job: Job) -> RunConfig:
     new, changed, options = job.config, {}, {f.name for f in fields(old.options)}
     if new.workload != old.workload:
         raise Failure(USAGE, f"this run trains {old.workload}, not {new.workload}", "choose another --run")
+    # a preset may say more than when the run was begun: what was done before there was that stays
+    begun_without = {f.name: f.metadata["before"] for f in fields(old.options) if "before" in f.metadata}
     # data may have moved: it is compared by its hash, where it is opened
     for name in sorted(job.given - {"data"}):
         was, now = (getattr(c.options if name in options else c, name) for c in (old, new))
-        if was == now:
+        if was == now or name in job.preset and was == begun_without.get(name, MISSING):
             continue
         if name in EXTENDABLE and old.schedule not in ("constant", "step"):
             raise Failure(

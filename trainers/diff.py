@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def parser() -> Parser:
             "  relaunch diff first@best second             two runs, on the evaluation split\n"
             "  relaunch diff first@1000 first@2000 --fail-under 99\n"
             "  relaunch diff old.parquet new.parquet       two files that relaunch evaluate wrote\n"
-            "  relaunch diff first model.pth.tar --workload tiny_imagenet --arch resnet18"
+            "  relaunch diff first model.pth.tar --workload tiny_imagenet --normalise imagenet"
         ),
     )
     for name in ("A", "B"):
@@ -86,7 +87,7 @@ def run(argv: list[str]) -> tuple[int, str | None]:
         )
     out = Path(args.out or default_out(args.a, args.b, args.split))
 
-    sides = [open_side(name, args.data_root, config) for name in (args.a, args.b)]
+    sides = [open_side(name, args.data_root, config, args.given) for name in (args.a, args.b)]
     split = (
         args.split
         or next((s.predictions.facts["split"] for s in sides if s.predictions), None)
@@ -150,11 +151,15 @@ def default_out(a: str, b: str, split: str | None) -> Path:
     return Path("diffs") / (f"{short(a)}-vs-{short(b)}" + f"-{split}" * bool(split))
 
 
-def open_side(name: str, root: str | None, config: RunConfig | None) -> Side:
+def open_side(name: str, root: str | None, config: RunConfig | None, given: Set[str]) -> Side:
     if name.endswith(".parquet"):
-        return Side(name, predictions.read(name))
+        found = predictions.read(name)
+        if found.roles.view == "images" and found.facts["step"] is None and "inputs" not in found.facts:
+            what = f"{name} is of foreign weights and does not say how their images were normalised"
+            raise Failure(DATA, what, "write it again: relaunch evaluate FILE … --normalise")
+        return Side(name, found)
     source = open_source(name)
-    data = config_for(source, config).data
+    data = config_for(source, config, given).data
     ensure(data, data_root(root))
     return Side(name, source=source, packed=open_packed(data, data_root(root)))
 
@@ -203,11 +208,10 @@ def score(side: Side, split: str, folder: Path, root: str | None, foreign: list[
             except Failure as failure:
                 process.tell(f"{failure.what}: evaluating again", sys.stderr)
                 continue
-            if (found.facts["model_sha256"], found.facts["data_hash"], found.facts["split"]) == (
-                source.sha256,
-                side.data[1],
-                split,
-            ):
+            facts = found.facts
+            resized = {"resize", "crop"} & facts.get("inputs", {}).keys()  # by flags that are not here
+            this = (facts["model_sha256"], facts["data_hash"], facts["split"])
+            if this == (source.sha256, side.data[1], split) and not resized:
                 side.predictions = found
                 return 0
     command = [sys.executable, PROGRAM, "evaluate", str(source.path), "--split", split, "--out", str(home)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,7 +73,7 @@ def parser() -> Parser:
             "Score every sample of a split once and write the predictions.\n\n"
             "  relaunch evaluate first                     the run runs/first, its newest checkpoint\n"
             "  relaunch evaluate first@best --split test\n"
-            "  relaunch evaluate model.pth.tar --workload tiny_imagenet --arch resnet18"
+            "  relaunch evaluate model.pth.tar --workload tiny_imagenet --normalise imagenet --out theirs"
         ),
     )
     p.add_argument(
@@ -100,7 +100,14 @@ def parser() -> Parser:
     return p
 
 
-CHANGEABLE = ("data", "eval_batch_size", "threads")  # settings of a source that an evaluation may override
+# settings of a source that an evaluation may override; of normalise it is told what it does not say
+CHANGEABLE = ("data", "eval_batch_size", "threads", "eval_resize", "eval_crop", "normalise")
+
+
+def changes_of(config: RunConfig, given: Set[str]) -> dict:
+    """What was given of CHANGEABLE on a command line that names a workload."""
+    every = {**vars(config), **vars(config.options)}
+    return {name: every[name] for name in CHANGEABLE if name in given and name in every}
 
 
 def run(argv: list[str]) -> tuple[int, str | None]:
@@ -113,7 +120,8 @@ def run(argv: list[str]) -> tuple[int, str | None]:
         data_root=args.data_root,
         timeout=args.timeout,
     )
-    return evaluate(launch, config, {k: v for k, v in vars(args).items() if k in CHANGEABLE})
+    typed = {k: v for k, v in vars(args).items() if k in CHANGEABLE}
+    return evaluate(launch, config, typed if config is None else changes_of(config, args.given))
 
 
 def evaluate(launch: Launch, config: RunConfig | None, changes: dict) -> tuple[int, str | None]:
@@ -123,9 +131,9 @@ def evaluate(launch: Launch, config: RunConfig | None, changes: dict) -> tuple[i
     """
     from relaunch.data_prep.packed import data_root, open_packed
     from relaunch.data_prep.recipes import ensure
-    from relaunch.trainers.build import make_model
     from relaunch.trainers.group.runtime import Runtime
-    from relaunch.trainers.weights.state import load_weights
+    from relaunch.trainers.tasks.task import check_data
+    from relaunch.trainers.weights.match import match
 
     runtime = Runtime(deterministic=False, timeout=launch.timeout)
     with runtime.watched(), own.blamed():
@@ -136,13 +144,18 @@ def evaluate(launch: Launch, config: RunConfig | None, changes: dict) -> tuple[i
         packed = runtime.on_every_rank(lambda: open_packed(config.data, root))
         split, out = runtime.on_rank_0(lambda: check(launch, source, config, packed, "data" in changes))
         task = workloads.load(config.workload).task
-        model = runtime.on_every_rank(lambda: make_model(config, packed.sizes))
+        runtime.on_every_rank(lambda: check_data(config.workload, task, packed.sizes))
+        matched = runtime.on_every_rank(
+            lambda: match(source, config, packed, weights, changes.get("normalise"))
+        )
         scorer = runtime.on_every_rank(lambda: task.scorer(config, packed, split, runtime.device))
-        runtime.on_every_rank(lambda: load_weights(model, weights, str(source.path)))
+        if runtime.main:
+            for note in matched.notes:
+                process.tell(f"relaunch: {source.name}: {note}", sys.stderr)
         rows = score_split(
             runtime,
             scorer,
-            model.to(runtime.device),
+            matched.model.to(runtime.device),
             launch.outputs,
             stop=lambda: runtime.agree(int(process.asked_to_stop() is not None)),
         )
@@ -150,7 +163,9 @@ def evaluate(launch: Launch, config: RunConfig | None, changes: dict) -> tuple[i
             raise Failure(
                 PREEMPTED, "stopped before the evaluation ended; nothing was written", "run it again"
             )
-        runtime.on_rank_0(lambda: report(source, config, task, packed, split, rows, out, runtime))
+        runtime.on_rank_0(
+            lambda: report(source, config, task, packed, split, rows, out, runtime, matched.inputs)
+        )
     runtime.close()
     return 0, None
 
@@ -164,7 +179,11 @@ def read(name: str, config: RunConfig | None, changes: dict) -> tuple[Source, Ru
             f"{source.name} was trained as {source.config.workload}, not {config.workload}",
             "name its own workload",
         )
-    return source, dataclasses.replace(config_for(source, config), **changes), source.weights()
+    config = config_for(source, config, set(changes))
+    here = {name: value for name, value in changes.items() if name != "normalise"}
+    inner = {name: here.pop(name) for name in list(here) if hasattr(config.options, name)}
+    options = dataclasses.replace(config.options, **inner)
+    return source, dataclasses.replace(config, options=options, **here), source.weights()
 
 
 def check(launch: Launch, source: Source, config: RunConfig, packed: Packed, moved: bool) -> tuple[str, Path]:
@@ -192,7 +211,7 @@ def check(launch: Launch, source: Source, config: RunConfig, packed: Packed, mov
     return split, out
 
 
-def report(source, config, task, packed, split, rows, out: Path, runtime) -> None:
+def report(source, config, task, packed, split, rows, out: Path, runtime, inputs: dict) -> None:
     from relaunch.trainers.compare import predictions
 
     outputs = rows.pop("outputs", None)
@@ -207,6 +226,7 @@ def report(source, config, task, packed, split, rows, out: Path, runtime) -> Non
         packed=packed,
         split=split,
         metrics=metrics,
+        inputs=inputs,
         launch={
             "world": runtime.world,
             "device": str(runtime.device),
@@ -220,9 +240,10 @@ def report(source, config, task, packed, split, rows, out: Path, runtime) -> Non
         else f"{name} {value:.2f}" + " %" * name.startswith("top")
         for name, value in metrics.items()
     )
-    process.tell(
-        f"{source.name} on {packed.name}/{split}, {len(rows['id']):,} predictions: {shown}\nwritten: {path}"
-    )
+    lines = [f"{source.name} on {packed.name}/{split}, {len(rows['id']):,} predictions: {shown}"]
+    if "mean" in inputs:
+        lines.append(predictions.told(inputs))
+    process.tell("\n".join([*lines, f"written: {path}"]))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
 """The weights of a checkpoint alone, for other programs: NAME.safetensors and NAME.pth, a plain state dict.
 
+NAME.json says what these do not: how images were normalised, their size, the classes' names, and the SHA-256
+of both files, by which an evaluation of either knows that it is theirs.
+
     python -m trainers.export runs/first@best
 
 The names are torchvision's (ResNet, torchvision:NAME), timm's (timm:NAME) and pytorch/examples' (mnist,
@@ -9,12 +12,13 @@ word_language_model), so that `Net().load_state_dict(torch.load("NAME.pth"))` wo
 
 from __future__ import annotations
 
+import hashlib
 import io
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from relaunch.data_prep import files
+from relaunch.data_prep import VERSION, files
 from relaunch.data_prep.errors import USAGE, Failure
 from relaunch.data_prep.sizes import Sizes
 from relaunch.trainers.config import RunConfig
@@ -41,7 +45,8 @@ def parser() -> Parser:
     p = Parser(
         prog="relaunch export",
         description=(
-            "Write the weights of a checkpoint alone, as NAME.safetensors and NAME.pth.\n\n"
+            "Write the weights of a checkpoint alone, as NAME.safetensors and NAME.pth, and beside them\n"
+            "NAME.json: the images' mean, deviation and size, and the classes' names.\n\n"
             "  relaunch export first@best\n"
             "  relaunch export model_best.pth.tar --out weights"
         ),
@@ -51,7 +56,7 @@ def parser() -> Parser:
         metavar="RUN|CHECKPOINT|FILE",
         help="RUN, RUN@best, RUN@STEP, a checkpoint's folder or a weights file",
     )
-    p.add_argument("--out", help="folder for the two files (default: RUN/export)")
+    p.add_argument("--out", help="folder for the files (default: RUN/export)")
     return p
 
 
@@ -85,6 +90,11 @@ def run(argv: list[str]) -> tuple[int, str | None]:
     }
     before = [source.path] if source.path.is_file() else source.path.iterdir()
     process.tell(f"{source.path}: {size(sum(f.stat().st_size for f in before))} with all that it holds")
+    tensors = f", {len(weights)} tensors"
+    if source.about:
+        hashes = {f"{stem}.{kind}": hashlib.sha256(content).hexdigest() for kind, content in contents.items()}
+        about = {"relaunch": VERSION, **source.about, "files": hashes}
+        contents["json"] = files.dump_json(about).encode()
     for suffix, content in contents.items():
         path = out / f"{stem}.{suffix}"
         if path.resolve() == source.path.resolve():
@@ -92,7 +102,8 @@ def run(argv: list[str]) -> tuple[int, str | None]:
         with files.storage(path, "--out FOLDER"):
             out.mkdir(parents=True, exist_ok=True)
             files.write_atomic(path, content)
-        process.tell(f"{path}: {size(len(content))}, {len(weights)} tensors")
+        what = f"{size(len(content))}{tensors}" if suffix != "json" else "how they were trained, for evaluate"
+        process.tell(f"{path}: {what}")
     return 0, None
 
 

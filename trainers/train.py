@@ -38,16 +38,13 @@ def run(argv: list[str]) -> tuple[int, str | None]:
     job = parse(argv)
     launch = job.launch
     if launch.evaluate:
-        from relaunch.trainers.evaluate import evaluate
+        from relaunch.trainers.evaluate import changes_of, evaluate
 
         if not launch.resume or launch.resume == "auto":
             raise Failure(USAGE, "--evaluate needs a checkpoint", "add --resume RUN|CHECKPOINT|FILE")
         if launch.verify_data:
             raise Failure(USAGE, "--verify-data is for trainings", "relaunch prep NAME --verify hashes a set")
-        changes = {
-            k: getattr(job.config, k) for k in ("data", "eval_batch_size", "threads") if k in job.given
-        }
-        return evaluate(launch, job.config, changes)
+        return evaluate(launch, job.config, changes_of(job.config, job.given))
     for name in ("split", "out", "outputs"):
         if getattr(launch, name):
             raise Failure(USAGE, f"--{name} goes with --evaluate")

@@ -34,3 +34,23 @@ def pack_text(folder: Path, train: int = 2000, seed: int = 0) -> None:
     }
     writer.text(["<unk>", "<eos>", *(f"w{i}" for i in range(WORDS - 2))], streams)
     writer.finish(folder.name, "text", {}, {})
+
+
+def pack_labelled(folder: Path, images: np.ndarray, names: list[str], classes: list[str]) -> Path:
+    """A set whose train and test are the same uint8 [N,H,W,C]; `names` [N] are the classes' of each."""
+    from relaunch.data_prep.writer import Writer
+
+    folder.mkdir(parents=True)
+    writer, labels = Writer(folder), np.array([classes.index(name) for name in names])
+    writer.classes = list(classes)
+    for split in ("train", "test"):
+        writer.images(split, labels, images.shape[1:], [(range(len(images)), images)])
+    writer.finish(folder.name, "folder", {}, {})
+    return folder
+
+
+def pictures(count: int, shape, seed: int = 0) -> np.ndarray:
+    """uint8 [count,H,W,C] of blots, which look different however they are normalised."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (count, 5, 5, shape[2]))
+    rows, columns = (np.arange(n) * 5 // n for n in shape[:2])
+    return coarse[:, rows][:, :, columns].astype(np.uint8)

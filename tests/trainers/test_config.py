@@ -111,7 +111,7 @@ def test_every_preset_is_valid(name, preset):
         ("mnist --seed -1", "--seed -1 is negative"),
         ("mnist --optimizer lion", "--optimizer 'lion' is not known; there are sgd, adam,"),
         ("mnist --arch resnet18", "mnist has no architecture 'resnet18'; there is cnn"),
-        ("mnist --preset tutorial", "mnist has no preset 'tutorial'; it has none"),
+        ("mnist --preset tutorial", "mnist has no preset 'tutorial'; it has example"),
         ("cifar10 --preset zoo", "cifar10 has no preset 'zoo'; it has tutorial"),
         (
             "mnist --batch-size 10 --grad-accum-steps 3",
@@ -232,6 +232,16 @@ def test_a_resumed_run_keeps_what_is_not_typed():
     begun = "cifar10 --preset tutorial --seed 7 --crop 2"
     assert resumed(begun, "cifar10 --run x --resume auto") == config(begun)
     assert resumed(begun, begun) == config(begun)
+
+
+def test_a_run_that_was_begun_before_its_preset_said_more_goes_on_as_it_was():
+    """`--preset tutorial` has a normalisation of its own, which runs of 0.2 were trained without."""
+    begun, again = "cifar10 --preset tutorial --normalise data", "cifar10 --preset tutorial"
+    assert resumed(begun, again).options.normalise == "data"
+    assert resumed(again, again).options.normalise == "half"
+    for change in (f"{again} --normalise half", "cifar10 --preset tutorial --normalise imagenet"):
+        with pytest.raises(Failure, match="--normalise .* differs from this run's data"):
+            resumed(begun, change)
 
 
 @pytest.mark.parametrize(

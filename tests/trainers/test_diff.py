@@ -240,8 +240,14 @@ def test_a_foreign_file_against_a_run(train, capfd):
     evaluate.run(["first", "--threads", "1"])
     torch.save(load_file("runs/first/checkpoints/step-000000002/model.safetensors"), "mine.pth")
     assert "--workload" in failure("first", "mine.pth").fix
-    assert diff.run(["--workload", "mnist", "--threads", "1", "first", "mine.pth"]) == (0, None)
-    assert "no differences" in capfd.readouterr().out
+    described = ["--workload", "mnist", "--threads", "1", "first", "mine.pth"]
+    assert "mine.pth does not say how its images were normalised; add --normalise data" in (
+        failure(*described).line()
+    )
+    capfd.readouterr()
+    assert diff.run([*described, "--normalise", "data"]) == (0, None)
+    out = capfd.readouterr().out
+    assert "no differences" in out and out.count("normalised by mean") == 3  # once by the evaluation
     assert len(list(Path("diffs/first-vs-mine.pth/b").glob("test-*.parquet"))) == 1
 
 
@@ -251,7 +257,7 @@ def test_a_failed_evaluation_says_why_once_and_gives_its_code(train, capfd):
     assert train("mnist", "--run", "first", "--epochs", 1, "-b", 48) == 0
     torch.save({"fc.weight": torch.zeros(3)}, "mine.pth")
     capfd.readouterr()
-    assert diff.run(["mine.pth", "first", "--workload", "mnist"]) == (DATA, None)
+    assert diff.run(["mine.pth", "first", "--workload", "mnist", "--normalise", "data"]) == (DATA, None)
     err = capfd.readouterr().err
     assert (
         err.count("relaunch:") == 1 and "mine.pth does not fit this model" in err and "Traceback" not in err

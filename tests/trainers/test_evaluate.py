@@ -262,7 +262,7 @@ def test_a_foreign_file_after_the_flags_of_its_workload(train, relaunch_env):
     assert train(*IMAGES) == 0
     weights = relaunch_env / "run/checkpoints/step-000000014/model.safetensors"
     weights.rename(relaunch_env / "model.safetensors")
-    flags = ["--workload", "cifar10", "--arch", "net_bn", "--threads", "1", "--eval-batch-size", "4"]
+    flags = "--workload cifar10 --arch net_bn --threads 1 --eval-batch-size 4 --normalise data".split()
     assert command.run([*flags, "model.safetensors", "--out", "out"])[0] == 0
     (path,) = (relaunch_env / "out").glob("*.parquet")
     assert beside(path)["metrics"]["loss"] == records(relaunch_env / "run")[-1]["loss"]

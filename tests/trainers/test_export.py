@@ -68,7 +68,7 @@ def exported(tmp_path, capsys):
 
 
 def equal_outputs(ours, theirs, files, x, close=torch.equal):
-    assert set(files) == {".pth", ".safetensors"}
+    assert set(files) == {".pth", ".safetensors", ".json"}
     for weights in (torch.load(files[".pth"], weights_only=True), load_file(files[".safetensors"])):
         for p in theirs.parameters():
             nn.init.zeros_(p)
@@ -112,7 +112,7 @@ def test_optimizer_is_left_behind_and_export_is_repeatable(tmp_path, capsys):
     export.run([str(run.path)])
     first = {f.name: f.read_bytes() for f in (run.path / "export").iterdir()}
     export.run([str(run.path) + "@12"])
-    assert first == {f.name: f.read_bytes() for f in (run.path / "export").iterdir()} and len(first) == 2
+    assert first == {f.name: f.read_bytes() for f in (run.path / "export").iterdir()} and len(first) == 3
     assert set(load_file(run.path / "export" / "mnist-cnn-000000012.safetensors")) == set(model.state_dict())
 
 

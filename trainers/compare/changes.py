@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from relaunch.data_prep.names import shortened, table
-from relaunch.trainers.compare.predictions import OLD_TASKS, Predictions
+from relaunch.trainers.compare.predictions import OLD_TASKS, Predictions, told
 
 
 def compare(a: Predictions, b: Predictions, names: list[str]) -> tuple[dict, np.ndarray]:
@@ -141,6 +141,8 @@ def report(
         side = result[letter]
         step = "foreign weights" if side["step"] is None else f"step {side['step']}"
         lines.append(f"{letter.upper()}  {side['name']}  ({step}, {side['predictions']})")
+        if "mean" in (inputs := side.get("inputs", {})):
+            lines.append(f"   {told(inputs)}")
     lines += [f"on {a.facts['data']}/{a.facts['split']}, {n:,} {a.roles.rows}", ""]
     rows = [["", "A", "B", "B - A"]]
     for (key, x), y in zip(quality(a).items(), quality(b).values()):
@@ -189,10 +191,10 @@ def report(
 
 def numbers_that_moved(a: Predictions, b: Predictions, ids: np.ndarray) -> list[list[str]]:
     """Rows: the truth, where there is one, both guesses and both losses."""
-    told = a.truth is not None and a.guess is not None
-    rows = [["moved most", *["truth", "A", "B"] * told, "loss of A", "loss of B", "B - A"]]
+    known = a.truth is not None and a.guess is not None
+    rows = [["moved most", *["truth", "A", "B"] * known, "loss of A", "loss of B", "B - A"]]
     for i in ids:
-        told_row = [number(x) for x in (a.truth[i], a.guess[i], b.guess[i])] if told else []
+        told_row = [number(x) for x in (a.truth[i], a.guess[i], b.guess[i])] if known else []
         change = float(b.loss[i]) - float(a.loss[i])
         rows.append([f"#{i}", *told_row, f"{a.loss[i]:.4g}", f"{b.loss[i]:.4g}", f"{change:+.4g}"])
     return rows

@@ -99,9 +99,11 @@ def write(
     split: str,
     metrics: dict[str, float],
     launch: dict,
+    inputs: dict | None = None,
 ) -> Path:
     """Write `rows` (Predictions' columns, and id int64 [N]) into the folder `out`; returns the Parquet file.
 
+    `inputs` (task.inputs) say what the model was given: other numbers, other predictions.
     `outputs`, float32 [N, classes], go to `….outputs.npy`. Failure 73 if the folder cannot be written to.
     """
     path = place(out, split, source)
@@ -117,6 +119,7 @@ def write(
         "n": len(rows["id"]),
         "roles": asdict(roles),
         "metrics": {name: value if math.isfinite(value) else None for name, value in metrics.items()},
+        **({"inputs": inputs} if inputs else {}),
     }
     beside = {
         **facts,
@@ -143,6 +146,14 @@ def write(
         files.write_atomic(path.with_suffix(".json"), files.dump_json(beside))
         files.write_atomic(path, encode(rows, facts))
     return path
+
+
+def told(inputs: dict) -> str:
+    """What the model was given, in words; `inputs` are those of the facts."""
+    mean, std = (" ".join(f"{x:.4g}" for x in inputs[key]) for key in ("mean", "std"))
+    words = [f"normalised by mean {mean}, deviation {std}"]
+    words += [f"{key} {inputs[key]}" for key in ("resize", "crop", "classes") if key in inputs]
+    return ", ".join(words)
 
 
 def encode(rows: dict[str, np.ndarray], facts: dict) -> pa.Buffer:
@@ -193,8 +204,8 @@ def read(path: str | Path) -> Predictions:
             columns[name] = values.flatten().to_numpy().reshape(len(table), -1) if wide else values.to_numpy()
         if not np.array_equal(columns.pop("id"), np.arange(facts["n"])):
             raise ValueError("its ids are not 0, 1, 2, …")
-        told = facts.get("roles")
-        roles = Facts(**told | {"best": tuple(told["best"])}) if told else OLD_TASKS[facts["kind"]].facts
+        said = facts.get("roles")
+        roles = Facts(**said | {"best": tuple(said["best"])}) if said else OLD_TASKS[facts["kind"]].facts
         return Predictions(columns, roles, facts, path)
     except FileNotFoundError:
         raise Failure(DATA, f"there is no {path}") from None

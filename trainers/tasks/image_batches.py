@@ -8,7 +8,8 @@ from torch import Tensor
 
 from relaunch.data_prep.packed import Packed
 from relaunch.trainers.tasks import order
-from relaunch.trainers.tasks.sample_batches import SampleBatches, Samples
+from relaunch.trainers.tasks.images import normalisation
+from relaunch.trainers.tasks.sample_batches import SampleBatches, Samples, SampleScorer
 
 
 class Images(Samples):
@@ -16,18 +17,60 @@ class Images(Samples):
 
     def __init__(self, packed: Packed, split: str, device: torch.device):
         super().__init__(packed.images(split), packed.labels(split), device)
-        shape = (1, len(packed.mean), 1, 1)
-        self.scale = 1 / (255 * torch.tensor(packed.std, device=device).view(shape))
-        self.shift = -torch.tensor(packed.mean, device=device).view(shape) * 255 * self.scale
+        self.resize = self.crop = 0
+        self.normalise_by(packed.mean, packed.std)
+
+    def normalise_by(self, mean, std) -> None:
+        """Mean and deviation of each channel, of pixels in 0..1."""
+        shape, device = (1, len(mean), 1, 1), self.device
+        self.scale = 1 / (255 * torch.tensor(std, device=device).view(shape))
+        self.shift = -torch.tensor(mean, device=device).view(shape) * 255 * self.scale
 
     def normalise(self, x: Tensor) -> Tensor:
-        """uint8 [B,H,W,C] to float32 [B,C,H,W] with the training set's mean 0 and deviation 1."""
+        """uint8 [B,H,W,C] to float32 [B,C,H,W], to mean 0 and deviation 1 of what it is normalised by."""
+        if self.resize or self.crop:
+            x = framed(x, self.resize, self.crop)
         x = x.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
         return x.to(torch.float32, memory_format=torch.contiguous_format).mul_(self.scale).add_(self.shift)
 
     def pixels(self, x: Tensor) -> Tensor:
         """What `normalise` gave, back in 0..1."""
         return ((x - self.shift) / self.scale / 255).clamp(0, 1)
+
+
+def framed(x: Tensor, resize: int, crop: int) -> Tensor:
+    """uint8 [B,H,W,C], each as torchvision's Resize(resize) and CenterCrop(crop) make it of a picture."""
+    from PIL import Image
+
+    def frame(image: np.ndarray) -> np.ndarray:
+        picture = Image.fromarray(image)
+        width, height = picture.size
+        if resize and min(width, height) != resize:
+            short = min(width, height)
+            width, height = (resize if n == short else int(resize * n / short) for n in (width, height))
+            picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+        if crop:  # of a smaller picture: black around it
+            dx, dy = max(0, crop - width) // 2, max(0, crop - height) // 2
+            left, top = (round(max(0, n - crop) / 2) for n in (width, height))
+            picture = picture.crop((left - dx, top - dy, left - dx + crop, top - dy + crop))
+        return np.asarray(picture)
+
+    grey = x.shape[3] == 1
+    pixels = x.cpu().numpy()[..., 0] if grey else x.cpu().numpy()
+    made = torch.from_numpy(np.stack([frame(image) for image in pixels]))
+    return made[..., None] if grey else made
+
+
+class ImageScorer(SampleScorer):
+    """A split, normalised as the config says."""
+
+    data: Images
+
+    def __init__(self, task, config, packed, split, device):
+        super().__init__(task, config, packed, split, device)
+        self.data.normalise_by(*normalisation(config, packed.sizes))
+        o = config.options
+        self.data.resize, self.data.crop = (getattr(o, f"eval_{name}", 0) for name in ("resize", "crop"))
 
 
 class ImageBatches(SampleBatches):
@@ -37,6 +80,7 @@ class ImageBatches(SampleBatches):
 
     def __init__(self, task, config, packed, device, rank, world):
         super().__init__(task, config, packed, device, rank, world)
+        self.data.normalise_by(*normalisation(config, packed.sizes))
         o = config.options  # of one's own, it may lack any of these
         self.crop, self.flip, self.cutmix = (getattr(o, name, 0) for name in ("crop", "flip", "cutmix"))
 

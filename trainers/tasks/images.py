@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 from relaunch.data_prep.errors import USAGE, Failure
+from relaunch.data_prep.sizes import Sizes
 from relaunch.trainers.tasks.samples import CLASSES, SampleTask
 from relaunch.trainers.workloads import setting
+
+Numbers = tuple[float, ...]
+NORMALISE = {  # mean and deviation of pixels in 0..1, per channel or one for all
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # torchvision's weights; imagenet/main.py
+    "half": ((0.5,), (0.5,)),  # PyTorch's CIFAR tutorial: pixels in -1..1
+}
+FOUR_WAYS = (
+    "data (this set's own mean and deviation) | imagenet (torchvision's) | half (0.5:0.5) | "
+    "MEAN:STD (of pixels in 0..1, one number or one per channel: 0.1307:0.3081)"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,19 +32,38 @@ class ImageOptions:
     cutmix: float = setting(
         0.0, "share of training images that get a patch of another (CutMix, Yun et al., 2019)"
     )
+    normalise: str = setting(
+        "data", f"what pixels are normalised by: {FOUR_WAYS}", "--normalize", before="data"
+    )
+    eval_resize: int = setting(
+        0, "score weights from elsewhere on images whose short side is resized to this", least=0
+    )
+    eval_crop: int = setting(0, "… and of which this square is taken from the centre", least=0)
 
     def __post_init__(self):
         for name, flag in (("label_smoothing", "--label-smoothing"), ("cutmix", "--cutmix")):
             if not 0 <= getattr(self, name) <= 1:
                 raise Failure(USAGE, f"{flag} {getattr(self, name)} is not between 0 and 1")
+        statistics(self.normalise)
 
 
 class ImageTask(SampleTask):
-    """Images, normalised to the training set's mean 0 and deviation 1, and their classes."""
+    """Images, normalised as the options say, and their classes."""
 
     kind = "images"
     facts = replace(CLASSES, view="images", rows="images")
     libraries: tuple[str, ...] = ("torchvision", "timm")
+
+    def example(self, config, sizes):
+        import torch
+
+        return torch.zeros(1, *scored_shape(config, sizes))
+
+    def inputs(self, config, sizes) -> dict[str, Any]:
+        mean, std = normalisation(config, sizes)
+        frame = {name: getattr(config.options, f"eval_{name}", 0) for name in ("resize", "crop")}
+        shape = list(scored_shape(config, sizes))
+        return {"shape": shape, "mean": list(mean), "std": list(std)} | {k: v for k, v in frame.items() if v}
 
     def open(self, packed, split, device):
         from relaunch.trainers.tasks.image_batches import Images
@@ -41,4 +73,62 @@ class ImageTask(SampleTask):
     def batches(self, config, packed, device, rank, world):
         from relaunch.trainers.tasks.image_batches import ImageBatches
 
+        for flag in ("--eval-resize", "--eval-crop"):
+            if getattr(config.options, flag[2:].replace("-", "_"), 0):
+                raise Failure(
+                    USAGE, f"{flag} is for scoring alone", "leave it out: evaluate and diff take it"
+                )
         return ImageBatches(self, config, packed, device, rank, world)
+
+    def scorer(self, config, packed, split, device):
+        from relaunch.trainers.tasks.image_batches import ImageScorer
+
+        return ImageScorer(self, config, packed, split, device)
+
+
+def statistics(text: str) -> tuple[Numbers, Numbers] | None:
+    """Mean and deviation, one number or one per channel, that --normalise names; None for `data`."""
+    if text == "data":
+        return None
+    if text in NORMALISE:
+        return NORMALISE[text]
+    try:
+        mean, std = (tuple(float(x) for x in part.split(",")) for part in text.split(":"))
+    except ValueError:
+        raise Failure(
+            USAGE, f"--normalise {text!r} is not one of the four ways", f"use {FOUR_WAYS}"
+        ) from None
+    if not all(0 <= m <= 1 for m in mean) or not all(0 < s < math.inf for s in std):
+        what = f"--normalise {text}: means lie in 0..1 and deviations above 0, as pixels do in 0..1"
+        raise Failure(USAGE, what, "divide those of 0..255 by 255")
+    return mean, std
+
+
+def normalisation(config, sizes: Sizes) -> tuple[Numbers, Numbers]:
+    """Mean and deviation of each channel by which a config normalises images of these sizes."""
+    text = getattr(config.options, "normalise", "data")  # options of one's own may lack it
+    found = statistics(text)
+    if found is None:
+        return sizes.mean, sizes.std
+    channels = sizes.shape[0]
+    for numbers in found:
+        if len(numbers) not in (1, channels):
+            what = f"--normalise {text} is of {len(numbers)} channels, and the images of {sizes.data} have "
+            raise Failure(USAGE, f"{what}{channels}", "give one number, or one per channel")
+    mean, std = (numbers * (channels // len(numbers)) for numbers in found)
+    return mean, std
+
+
+def written(mean, std) -> str:
+    """The --normalise that says these numbers, to the bit."""
+    return ":".join(",".join(map(repr, map(float, numbers))) for numbers in (mean, std))
+
+
+def scored_shape(config, sizes: Sizes) -> tuple[int, ...]:
+    """[C,H,W] of what the model scores: the packed images', or what --eval-resize and --eval-crop make."""
+    channels, *side = sizes.shape
+    resize, crop = (getattr(config.options, f"eval_{name}", 0) for name in ("resize", "crop"))
+    if resize:
+        short, long = min(side), max(side)
+        side = [resize if s == short else int(resize * long / short) for s in side]
+    return (channels, crop, crop) if crop else (channels, *side)

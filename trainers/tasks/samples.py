@@ -56,6 +56,9 @@ class SampleTask:
 
         return torch.zeros(1, *sizes.shape)
 
+    def inputs(self, config, sizes) -> dict[str, Any]:
+        return {}
+
     def output_shape(self, config, sizes) -> tuple[int, ...] | None:
         return (1, sizes.outputs) if self.facts.classes else None
 

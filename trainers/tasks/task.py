@@ -90,6 +90,11 @@ class Task(Protocol):
     def example(self, config: RunConfig, sizes: Sizes) -> Tensor:
         """One input of the model, zeros."""
 
+    def inputs(self, config: RunConfig, sizes: Sizes) -> dict[str, Any]:
+        """What packed data become before the model gets them, for JSON: of images `shape` [C,H,W], `mean` and
+        `std` per channel of pixels in 0..1, and where they are scored so `resize` and `crop`.
+        """
+
     def output_shape(self, config: RunConfig, sizes: Sizes) -> tuple[int, ...] | None:
         """What the model makes of `example`; None where any shape will do."""
 

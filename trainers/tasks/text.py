@@ -22,14 +22,18 @@ class TextOptions:
     nhead: int = setting(2, "attention heads of each layer", least=1)
     bptt: int = setting(35, "words that the model sees at a time", least=1)
     dropout: float = setting(0.2, "share of units dropped in training")
+    encoder_dropout: float | None = setting(
+        None, "… in the encoder's layers, where it differs (pytorch/examples: 0.1 whatever is asked)", least=0
+    )
     tied: bool = setting(False, "share the weights of the embedding and the output layer")
 
     def __post_init__(self):
         if self.emsize % self.nhead:
             what = f"--emsize {self.emsize} does not divide by --nhead {self.nhead}"
             raise Failure(USAGE, what, "choose a multiple")
-        if not 0 <= self.dropout < 1:
-            raise Failure(USAGE, f"--dropout {self.dropout} is not between 0 and 1")
+        for flag, share in (("--dropout", self.dropout), ("--encoder-dropout", self.encoder_dropout)):
+            if share is not None and not 0 <= share < 1:
+                raise Failure(USAGE, f"{flag} {share} is not between 0 and 1")
         if self.bptt > 5000:
             raise Failure(USAGE, f"--bptt {self.bptt} is beyond the 5000 positions that the model knows")
 
@@ -73,6 +77,9 @@ class TextTask:
         import torch
 
         return torch.zeros(config.options.bptt, 1, dtype=torch.long)
+
+    def inputs(self, config, sizes) -> dict:
+        return {}
 
     def output_shape(self, config, sizes) -> tuple[int, ...] | None:
         return (config.options.bptt, 1, sizes.outputs)

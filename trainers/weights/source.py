@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
+from collections.abc import Set
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, USAGE, Failure
@@ -18,6 +21,7 @@ from relaunch.trainers import rundir, workloads
 from relaunch.trainers.config import RunConfig, parse
 from relaunch.trainers.flags import Parser, add_fields, words
 from relaunch.trainers.rundir import RunDir
+from relaunch.trainers.tasks.images import FOUR_WAYS, written
 from relaunch.trainers.weights import checkpoint
 from relaunch.trainers.workloads import own
 
@@ -29,7 +33,7 @@ if TYPE_CHECKING:
 class Source:
     """Weights and what is known of them.
 
-    Of a foreign file nothing is: `config`, `run` and `step` are None.
+    Of a foreign file `config`, `run` and `step` are None, and `beside` is what an export's JSON says.
     """
 
     name: str  # as typed
@@ -39,6 +43,31 @@ class Source:
     step: int | None = None
     meta: dict = dataclasses.field(default_factory=dict)  # state.json
     run: RunDir | None = None
+    beside: dict = dataclasses.field(default_factory=dict)
+    remark: str = ""  # on what was found beside it
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        """How it was trained, for JSON; what is not known is not there.
+
+        workload, arch, step, data, data_hash, `classes` (their names), `vocabulary` (of text: its SHA-256),
+        and what task.inputs says: of images `shape`, `mean` and `std`.
+        """
+        if self.config is None:
+            return self.beside
+        config, about = self.config, {"data_hash": self.meta.get("data_hash"), "step": self.step}
+        about |= {"workload": config.workload, "arch": config.arch}
+        if "sizes" not in self.meta:
+            return about
+        sizes = self.sizes
+        about |= {"data": sizes.data, **workloads.load(config.workload).task.inputs(config, sizes)}
+        told = {"classes": list(sizes.names), "vocabulary": sizes.vocabulary}
+        return about | {name: value for name, value in told.items() if value}
+
+    @property
+    def normalise(self) -> str | None:
+        """The --normalise that says how its images were normalised, to the bit; None if that is unknown."""
+        return written(self.about["mean"], self.about["std"]) if "mean" in self.about else None
 
     @property
     def sizes(self) -> Sizes:
@@ -65,7 +94,8 @@ def open_source(name: str, execute: bool = False) -> Source:
     """
     path, selector = rundir.find(name)
     if path.is_file():
-        return Source(name, path, files.sha256(path))
+        sha256 = files.sha256(path)
+        return Source(name, path, sha256, None, None, {}, None, *read_beside(path, sha256))
     if (path / "MANIFEST.json").exists() or path.name.startswith("step-"):
         folder = path
     elif (path / "config.json").exists() or (path / "checkpoints").is_dir():
@@ -90,14 +120,42 @@ def open_source(name: str, execute: bool = False) -> Source:
     )
 
 
-def config_for(source: Source, workload_config: RunConfig | None) -> RunConfig:
-    """A source's own config, or for foreign weights the one that the command line gave; else Failure 64."""
-    config = source.config or workload_config
+def read_beside(path: Path, sha256: str) -> tuple[dict, str]:
+    """What the JSON of an export says of its file, and a remark where it is of another one."""
+    place = path.with_suffix(".json")
+    try:
+        about = json.loads(place.read_text("utf-8"))
+        ours = about["relaunch"], about["files"].values()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}, ""
+    if sha256 not in ours[1]:
+        return {}, f"{place} is about another file than {path}: not used"
+    return about, ""
+
+
+def config_for(source: Source, described: RunConfig | None, given: Set[str] = frozenset()) -> RunConfig:
+    """A source's own config, or for a file the one that the command line describes; `given` is what it names.
+
+    Images are normalised as in its training. Failure 64 where neither it nor the command line says how.
+    """
+    config = source.config or described
     if config is None:
         raise Failure(
             USAGE,
             f"{source.path} says nothing of its model",
             "add --workload NAME, and its --arch and --data if they are not the default",
+        )
+    if not hasattr(config.options, "normalise"):
+        return config
+    if source.normalise:
+        options = dataclasses.replace(config.options, normalise=source.normalise)
+        return dataclasses.replace(config, options=options)
+    if source.config is None and "normalise" not in given:
+        because = f" ({source.remark})" if source.remark else ""
+        raise Failure(
+            USAGE,
+            f"{source.path} does not say how its images were normalised{because}",
+            f"add --normalise {FOUR_WAYS}, and --eval-resize 256 --eval-crop 224 where it was scored so",
         )
     return config
 
@@ -107,8 +165,9 @@ def parse_described(
 ) -> tuple[argparse.Namespace, RunConfig | None, list[str]]:
     """Parse a command that may describe foreign weights by `--workload NAME` and that workload's flags.
 
-    Returns what was typed, the config that describes them (None without --workload), and the words that say
-    so again: `--workload NAME --arch=net …`. Failure 64 for what neither `parser` nor the workload knows.
+    Returns what was typed (`given`: the names of those settings that were, by themselves or by a preset), the
+    config that describes them (None without --workload), and the words that say so again: `--workload NAME
+    --arch=net …`. Failure 64 for what neither `parser` nor the workload knows.
     """
     finder = Parser(prog=parser.prog, add_help=False)
     finder.add_argument("--workload")
@@ -116,6 +175,7 @@ def parse_described(
     parser.add_argument(
         "--workload", help="for a foreign file: its workload, whose flags (--arch …) go with it"
     )
+    parser.set_defaults(given=frozenset())
     if name is None:
         return parser.parse_args(argv), None, []
     work = workloads.load(name)
@@ -129,4 +189,6 @@ def parse_described(
     for key, value in vars(args).items():
         if key in theirs and key != "workload":
             said += words(key, value)
-    return args, parse(said, f"{parser.prog} … --workload").config, ["--workload", *said]
+    job = parse(said, f"{parser.prog} … --workload")
+    args.given = job.given
+    return args, job.config, ["--workload", *said]

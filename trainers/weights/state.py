@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from relaunch.data_prep.errors import DATA, Failure
+from relaunch.trainers.weights.foreign import listed
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
@@ -41,7 +42,7 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], origin: str) -> N
     shapes = [n for n in own if n in filled and own[n].shape != filled[n].shape]
     if missing or extra or shapes:
         if missing:
-            what = f"lacks {missing[0]}"
+            what = f"lacks {missing[0]}" + (f" and has {listed(extra)}" if extra else "")
         elif extra:
             what = f"has {extra[0]}, which the model lacks"
         else:

@@ -48,6 +48,7 @@ WORKLOAD = Workload(
             weight_decay=0.0,
             crop=0,
             flip=False,
+            normalise="half",
             log_interval=2000,
             save_every=12500,
         )

@@ -43,4 +43,21 @@ WORKLOAD = Workload(
         crop=8,
         flip=True,
     ),
+    # pytorch/examples' imagenet/main.py, but for its random crops of another size: images stay as packed
+    presets={
+        "example": dict(
+            epochs=90,
+            batch_size=256,
+            lr=0.1,
+            schedule="step",
+            step_size=30,
+            gamma=0.1,
+            warmup_steps=0,
+            momentum=0.9,
+            weight_decay=1e-4,
+            crop=0,
+            flip=True,
+            normalise="imagenet",
+        )
+    },
 )

@@ -10,7 +10,8 @@ def model(config, sizes):
     from relaunch.models.transformer import TransformerLM
 
     o = config.options
-    return TransformerLM(sizes.outputs, o.emsize, o.nhead, o.nhid, o.nlayers, o.dropout, o.tied)
+    sides = (o.emsize, o.nhead, o.nhid, o.nlayers)
+    return TransformerLM(sizes.outputs, *sides, o.dropout, o.tied, o.encoder_dropout)
 
 
 WORKLOAD = Workload(
@@ -34,4 +35,6 @@ WORKLOAD = Workload(
         clip=0.25,
         log_interval=200,
     ),
+    # the same in their model, too: its positions drop --dropout, its encoder's layers nn.Transformer's 0.1
+    presets={"example": dict(dropout=0.2, encoder_dropout=0.1)},
 )

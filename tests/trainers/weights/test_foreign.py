@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import save_file
 
 from relaunch.data_prep.errors import Failure
-from relaunch.trainers.weights.foreign import read
+from relaunch.trainers.weights.foreign import fit, read
+from relaunch.trainers.weights.state import load_weights
 
 WEIGHTS = {"conv.weight": torch.arange(6.0).view(2, 3), "fc.bias": torch.ones(1)}
 
@@ -59,6 +60,93 @@ def test_bare_state_dicts(tmp_path):
     save_file(model.state_dict(), tmp_path / "a.safetensors")
     assert same(read(tmp_path / "a.pt"), model.state_dict())
     model.load_state_dict(read(tmp_path / "a.safetensors"))
+
+
+@pytest.mark.parametrize("key", ["model_state_dict", "model", "net", "weights", "module"])
+def test_the_one_state_dict_under_whatever_key(tmp_path, key):
+    beside = {"epoch": 3, "loss": 1.5, "acc": torch.tensor(90.0), "metrics": {"top1": torch.tensor(90.0)}}
+    optimizer = imagenet(1.0)["optimizer"]
+    torch.save(
+        {**beside, key: {"module." + k: v for k, v in WEIGHTS.items()}, "optim": optimizer}, tmp_path / "x.pt"
+    )
+    assert same(read(tmp_path / "x.pt"), WEIGHTS)
+
+
+@pytest.mark.parametrize("keys", [("generator", "critic"), ("state_dict", "state_dict_ema")])
+def test_two_state_dicts_are_refused_by_their_keys(tmp_path, keys):
+    torch.save({"epoch": 1, **dict.fromkeys(keys, WEIGHTS)}, tmp_path / "two.pt")
+    with pytest.raises(Failure) as failure:
+        read(tmp_path / "two.pt")
+    assert failure.value.code == 65
+    assert f"two.pt holds 2 state dicts, under the keys {keys[0]}, {keys[1]}; save" in failure.value.line()
+
+
+def test_a_refusal_names_the_keys_that_were_found(tmp_path):
+    torch.save({"epoch": 1, "optimizer": imagenet(1.0)["optimizer"], "best": 3.0}, tmp_path / "x.pt")
+    with pytest.raises(Failure, match="a dict with the keys epoch, optimizer, best"):
+        read(tmp_path / "x.pt")
+    model = torch.nn.Linear(2, 2)
+    with pytest.raises(Failure, match="lacks weight and has conv.weight, fc.bias"):
+        load_weights(model, WEIGHTS, "x.pt")
+
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bn, self.scale = torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2), None
+        self.scale = torch.nn.Parameter(torch.tensor(2.0))  # one number, and of the model
+
+
+class Wrapped(torch.nn.Module):
+    """A model all of whose names share a prefix of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = Net()
+
+
+def written(path, weights):
+    torch.save({"state_dict": weights}, path)
+    return read(path)
+
+
+@pytest.mark.parametrize("prefix", ["", "backbone.", "model.", "module.encoder.", "_orig_mod.net.", "a.b.c."])
+@pytest.mark.parametrize("model", [Net, Wrapped])
+def test_any_prefix_that_all_names_share(tmp_path, model, prefix):
+    theirs, ours = model(), model()
+    found = written(tmp_path / "x.pt", {prefix + k: v for k, v in theirs.state_dict().items()})
+    weights, notes = fit(found, ours.state_dict())
+    load_weights(ours, weights, "x.pt")
+    assert same(ours.state_dict(), theirs.state_dict()) and not notes
+
+
+def test_a_wrapper_that_the_model_has_and_the_file_lacks_is_refused(tmp_path):
+    weights, _ = fit(written(tmp_path / "x.pt", Net().state_dict()), Wrapped().state_dict())
+    with pytest.raises(Failure, match="lacks net.scale and has conv.weight|lacks net.scale and has scale"):
+        load_weights(Wrapped(), weights, "x.pt")
+
+
+def test_entries_of_wrappers_are_left_out(tmp_path):
+    model = Net()
+    averaged = torch.optim.swa_utils.AveragedModel(model)
+    weights, notes = fit(written(tmp_path / "x.pt", averaged.state_dict()), model.state_dict())
+    load_weights(Net(), weights, "x.pt")
+    assert notes == ["left out of its weights: n_averaged, which no layer has"]
+    ema = {f"ema.{k}": v for k, v in model.state_dict().items()}
+    ema |= {"num_updates": torch.tensor(7), "decay": torch.tensor([0.999])}
+    weights, notes = fit(written(tmp_path / "x.pt", ema), model.state_dict())
+    load_weights(Net(), weights, "x.pt")
+    assert notes == ["left out of its weights: num_updates, decay, which no layer has"]
+
+
+def test_files_without_batchnorms_counters(tmp_path):
+    theirs, ours = Net(), Net()
+    bare = {k: v for k, v in theirs.state_dict().items() if "num_batches" not in k}
+    ours.bn.num_batches_tracked += 5
+    weights, notes = fit(written(tmp_path / "x.pt", bare), ours.state_dict())
+    load_weights(ours, weights, "x.pt")
+    assert same(ours.state_dict(), theirs.state_dict())
+    assert notes == ["it has no counters of BatchNorm (1 of num_batches_tracked): they begin at 0"]
 
 
 class Evil:
