@@ -1,7 +1,8 @@
 """Reading a zip, a tar (plain, gz, bz2, xz) or a folder without unpacking it and without trusting it.
 
 `open_source(path)` lists regular files; `stream` reads the wanted ones in the source's own order, so a
-compressed tar is read straight through. Whatever is wrong with a source is one Failure 65.
+compressed tar is read straight through. Whatever is wrong with a source is one Failure 65. loose.py reads
+folders and single files.
 """
 
 import bz2
@@ -9,7 +10,6 @@ import gzip
 import hashlib
 import io
 import lzma
-import os
 import stat
 import tarfile
 import zipfile
@@ -20,6 +20,8 @@ from pathlib import Path, PurePosixPath
 
 from relaunch.data_prep.errors import DATA, Failure
 from relaunch.data_prep.files import md5, sha256
+from relaunch.data_prep.names import printable, some
+from relaunch.data_prep.tally import Tally
 
 MAX_FILES = 5_000_000  # ImageNet has 1.3 million
 MAX_FILE = 4 << 30  # bytes of one file, which is read whole into memory; WikiText-103 has 0.5 GiB
@@ -40,7 +42,8 @@ BROKEN = (
 
 
 class Source:
-    """Regular files by name. `sizes`: name -> bytes, in order of name; hidden files are left out.
+    """Regular files by name. `sizes`: name -> bytes, in order of name; `folders`: those that it lists, which
+    may be empty; `left_out` counts hidden files and what else is no regular file.
 
     Failure 65 when it cannot be read, or holds what no data set does: unsafe paths, links, a bomb.
     """
@@ -48,6 +51,8 @@ class Source:
     def __init__(self, path: Path):
         self.path, self.name = path, path.resolve().name
         self.sizes: dict[str, int] = {}
+        self.folders: set[str] = set()
+        self.left_out = Tally()
         self.total = 0  # bytes of all files
         with self._reading():
             for name, size in self._list():
@@ -78,6 +83,24 @@ class Source:
         facts = {"file": self.name, "sha256": sha if self.path.is_file() else total.hexdigest()}
         return facts | ({"as_published": all(same.values())} if same else {})
 
+    def together(self, roles: dict[str, str]) -> dict[str, dict[str, str]]:
+        """Folder -> {file name: its role} of the folders that have a file of each name in `roles`."""
+        found: dict[str, dict[str, str]] = {}
+        for name in self.sizes:
+            folder, _, file = name.rpartition("/")
+            if file in roles:
+                found.setdefault(folder, {})[name] = roles[file]
+        return {folder: names for folder, names in found.items() if len(names) == len(roles)}
+
+    def only_one(self, places: Iterable[str]) -> None:
+        """Failure 65 if a data set lies in each of several folders: taking one of them would be a guess."""
+        several = sorted({place.strip("/") or "the top" for place in places})
+        if len(several) > 1:
+            self._refuse(
+                f"it holds {len(several)} sets, in {some(several)}",
+                "pass the folder of the one that you mean" + ", unpacked" * self.path.is_file(),
+            )
+
     def _files_on_disk(self, names: list[str]) -> list[tuple[str, Path]]:
         return [(self.name, self.path)]
 
@@ -85,7 +108,10 @@ class Source:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name or name[1:2] == ":":
             self._refuse(f"a member has the unsafe path {name!r}")
+        if not name.isprintable() and any("\ud800" <= char <= "\udfff" for char in name):
+            self._refuse(f"a file's name is not UTF-8 ({printable(name)})", "rename it")
         if any(part.startswith(".") or part == "__MACOSX" for part in path.parts):
+            self.left_out.add("hidden files", name)
             return
         if str(path) in self.sizes:
             self._refuse(f"it holds {name!r} twice")
@@ -108,6 +134,8 @@ class Source:
         try:
             yield
         except BROKEN as error:
+            if isinstance(error, PermissionError):
+                raise Failure(DATA, f"{error.filename} may not be read", "check its permissions") from None
             raise Failure(
                 DATA,
                 f"{self.name} cannot be read, it is truncated or damaged ({error or type(error).__name__})",
@@ -115,45 +143,24 @@ class Source:
             ) from None
 
 
-class Folder(Source):
-    def _list(self):
-        visited = set()
-        for folder, inner, files in os.walk(self.path, followlinks=True):
-            real = os.path.realpath(folder)
-            if real in visited:  # a link back up
-                inner.clear()
-                continue
-            visited.add(real)
-            inner[:] = [name for name in inner if not name.startswith(".")]
-            for file in files:
-                path = Path(folder, file)
-                if not file.startswith(".") and path.is_file():
-                    yield path.relative_to(self.path).as_posix(), path.stat().st_size
-
-    def _stream(self, wanted):
-        for name in sorted(wanted):
-            yield name, (self.path / name).read_bytes()
-
-    def _files_on_disk(self, names):
-        return [(name, self.path / name) for name in names]
-
-
 class Zip(Source):
     def _list(self):
         with zipfile.ZipFile(self.path) as archive:
             for info in archive.infolist():
-                if info.is_dir():
+                name = _slashes(info.filename)
+                if name.endswith("/"):
+                    self.folders.add(name.rstrip("/"))
                     continue
                 if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
                     self._refuse(f"{info.filename!r} is a link or a device")
                 if info.flag_bits & 1:
                     self._refuse("it is encrypted")
-                yield info.filename, info.file_size
+                yield name, info.file_size
 
     def _stream(self, wanted):
         with zipfile.ZipFile(self.path) as archive:
             for info in archive.infolist():
-                name = str(PurePosixPath(info.filename))
+                name = str(PurePosixPath(_slashes(info.filename)))
                 if name in wanted:
                     content = archive.read(info)  # checks the CRC and stops at the declared size
                     if len(content) != info.file_size:
@@ -161,11 +168,16 @@ class Zip(Source):
                     yield name, content
 
 
+def _slashes(name: str) -> str:
+    return name.replace("\\", "/")  # as programs on Windows write them, against zip's own rules
+
+
 class Tar(Source):
     def _list(self):
         with self._open() as archive:
             for info in archive:
                 if info.isdir():
+                    self.folders.add(str(PurePosixPath(info.name)))
                     continue
                 if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
                     self._refuse(f"{info.name!r} is a link or a device")
@@ -231,8 +243,15 @@ def _start(path: Path) -> bytes:
         return file.read(262)  # as far as a tar's mark
 
 
+def is_text(name: str) -> bool:
+    """Whether a file of that name is read as text, e.g. WikiText's wiki.train.tokens and wiki.train.raw."""
+    return name.lower().endswith((".txt", ".tokens", ".raw", ".text"))
+
+
 def open_source(path: Path) -> Source:
-    """A reader for a folder, zip or tar. Failure 65 when there is nothing there, or it is something else."""
+    """A reader for a folder, zip, tar or text. Failure 65 when there is nothing, or it is something else."""
+    from relaunch.data_prep.loose import Folder, Single
+
     if path.is_dir():
         return Folder(path)
     if not path.is_file():
@@ -245,10 +264,12 @@ def open_source(path: Path) -> Source:
         return Zip(path)
     if start[:2] in (b"\x1f\x8b", b"BZ", b"\xfd7") or start[257:262] == b"ustar":
         return Tar(path)
+    if start and is_text(path.name):
+        return Single(path)
     raise Failure(
         DATA,
         f"{path.name} is {'empty' if not start else 'neither a folder nor a zip or tar archive'}",
-        "pass the official archive, or the folder that holds its files",
+        "pass an archive, the folder that holds the files, one text (.txt), or a parquet or csv table",
     )
 
 

@@ -24,12 +24,11 @@ TRAIN = [f"data_batch_{k}" for k in range(1, 6)]
 
 
 def find(source: Source) -> dict | None:
-    """File name -> batch name, if all seven files are there."""
-    names: dict[str, str] = {}
-    for name in source.sizes:
-        if (batch := name.rpartition("/")[2]) in (*TRAIN, "test_batch", "batches.meta"):
-            names.setdefault(batch, name)
-    return {name: batch for batch, name in names.items()} if len(names) == 7 else None
+    """File name -> batch name, if one folder has all seven files. Failure 65 if several have."""
+    batches = {batch: batch for batch in (*TRAIN, "test_batch", "batches.meta")}
+    found = source.together(batches)
+    source.only_one(found)
+    return next(iter(found.values()), None)
 
 
 def pack(source: Source, roles: dict, writer) -> None:

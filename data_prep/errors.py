@@ -3,6 +3,8 @@
 `Failure` is raised anywhere below the entry points, which print `relaunch: CODE what; fix` once and exit so.
 """
 
+from relaunch.data_prep.names import printable
+
 DIED = 1  # another process of the group died; its own lines say why
 USAGE = 64  # the command or the config is wrong
 DATA = 65  # data or a checkpoint is missing or bad
@@ -28,4 +30,4 @@ class Failure(Exception):
     def line(self) -> str:
         """The one line that users see, e.g. `relaunch: 64 unknown workload 'minst'; did you mean mnist?`."""
         text = f"{self.what}; {self.fix}" if self.fix else self.what
-        return f"relaunch: {self.code} {' '.join(text.split())}"
+        return f"relaunch: {self.code} {printable(' '.join(text.split()))}"

@@ -1,87 +1,115 @@
-"""Any Hugging Face dataset through `datasets`: a Hub id, or parquet, arrow or save_to_disk files on disk.
+"""Any Hugging Face dataset through `datasets`: a Hub id, or parquet, arrow, csv, save_to_disk files on disk.
 
-relaunch prep fashion --source hub:zalando-datasets/fashion_mnist --size 28
-relaunch prep mine --source my.parquet --columns image=photo,label=species
+    relaunch prep fashion --source hub:zalando-datasets/fashion_mnist --size 28
+    relaunch prep mine --source my.parquet --columns image=photo,label=species
+    relaunch prep mine --source list.csv --val-fraction 0.1        (columns path and label)
+
+Labels of all splits, and of all files of a split, are matched by class name.
 """
+
+from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from relaunch.data_prep.errors import DATA, USAGE, Failure
-from relaunch.data_prep.images import decode, measure
+from relaunch.data_prep.images import decode, is_encoded, is_image, measure
+from relaunch.data_prep.splits import one_name_each, refuse_unknown
+from relaunch.data_prep.tables import load
+from relaunch.data_prep.tally import Tally
 from relaunch.data_prep.text import write_lines
 
 TITLE = "a Hugging Face dataset"
-SPLITS = {"train": "train", "validation": "val", "valid": "val", "val": "val", "dev": "val", "test": "test"}
-
-
-def is_local(path: Path) -> bool:
-    """Whether a path is what `datasets` writes: parquet or arrow files, or a save_to_disk folder."""
-    return (
-        path.suffix in (".parquet", ".arrow")
-        or path.is_dir()
-        and any(
-            next(path.glob(pattern), None)
-            for pattern in ("dataset_dict.json", "state.json", "*.parquet", "*/*.parquet", "*.arrow")
-        )
-    )
+LABELS = ("label", "labels", "class", "target", "category")  # where no column is typed as one, in this order
 
 
 class Hub:
     """A loaded dataset with its columns chosen: `digest` identifies its content, `pack` packs it.
 
-    Failure 64 for columns that are not there, 65 for a dataset that cannot be loaded or packed.
+    Failure 64 for columns that are not there, 65 for a dataset that cannot be loaded or packed, 73 for a
+    cache of the library's that cannot be written.
     """
 
     def __init__(self, source: str, columns: dict[str, str]):
-        import datasets
-
         self.name = source if source.startswith("hub:") else Path(source).resolve().name
-        loaded = _load(source)
-        self.splits = {}
-        for split, rows in loaded.items():
-            if split in SPLITS and len(rows):
-                self.splits[SPLITS[split]] = rows
-        if "train" not in self.splits:
+        path = Path(source)
+        self.base = path if path.is_dir() else path.parent  # where the paths in a table begin
+        self.left_out = Tally()
+        loaded = load(source)
+        names = one_name_each(loaded, self.name)
+        self.parts: dict[str, list[Any]] = {}  # split -> its datasets
+        for name, parts in loaded.items():
+            rows = sum(map(len, parts))
+            if name in names and rows:
+                self.parts[names[name]] = [part for part in parts if len(part)]
+            else:
+                self.left_out.add("rows of other splits" if rows else "empty splits", name, rows or 1)
+        if "train" not in self.parts:
             raise Failure(
                 DATA,
                 f"{self.name} has no split 'train', it has: {', '.join(loaded) or 'none'}",
                 "name its files train-*, validation-*, test-*",
             )
-        features = self.splits["train"].features
-        images = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
+        self._choose(columns)
+        for split, parts in self.parts.items():
+            self.parts[split] = [self._only_chosen(split, part) for part in parts]
+
+    def _choose(self, columns: dict[str, str]) -> None:
+        import datasets
+
+        features = self.parts["train"][0].features
+        typed = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
         labels = [name for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
+        first = self.parts["train"][0][0] if not typed else {}
+        images = typed or [name for name in features if is_encoded(_bytes(first[name]))]
+        if not images and "text" not in features:
+            images = [name for name in features if isinstance(first[name], str) and is_image(first[name])]
+        labels = labels or [name for name in LABELS if name in features]
         self.is_text = "text" in columns or not (images or "image" in columns)
         if self.is_text:
             self.columns = {"text": columns.get("text", "text")}
-        else:
-            self.columns = {
-                "image": columns.get("image") or (images or ["image"])[0],
-                "label": columns.get("label") or (labels or ["label"])[0],
-            }
-        for split, rows in self.splits.items():
-            if missing := [column for column in self.columns.values() if column not in rows.features]:
-                there = ", ".join(rows.features)
-                raise Failure(
-                    USAGE,
-                    f"{self.name} has no column '{missing[0]}' in {split}, it has: {there}",
-                    "add --columns image=…,label=… or --columns text=…",
-                )
-            self.splits[split] = rows = rows.select_columns(sorted(set(self.columns.values())))
-            if not self.is_text:
-                try:
-                    self.splits[split] = rows.cast_column(self.columns["image"], datasets.Image(decode=False))
-                except (TypeError, ValueError, NotImplementedError):
-                    raise Failure(
-                        USAGE,
-                        f"{self.name}: column '{self.columns['image']}' holds no images",
-                        "choose another with --columns image=…",
-                    ) from None
+            return
+        self.columns = {
+            "image": columns.get("image") or (images or ["image"])[0],
+            "label": columns.get("label") or (labels or ["label"])[0],
+        }
+        for role, found in (("image", images), ("label", labels)):
+            if role not in columns:
+                for other in found[1:]:
+                    self.left_out.add(f"columns that could be the {role} as well as {found[0]}", other)
+
+    def _only_chosen(self, split: str, rows: Any) -> Any:
+        import datasets
+
+        if missing := [column for column in self.columns.values() if column not in rows.features]:
+            there = ", ".join(rows.features)
+            raise Failure(
+                USAGE,
+                f"{self.name} has no column '{missing[0]}' in {split}, it has: {there}",
+                "add --columns image=…,label=… or --columns text=…",
+            )
+        rows = rows.select_columns(sorted(set(self.columns.values())))
+        if self.is_text:
+            return rows
+        try:
+            return rows.cast_column(self.columns["image"], datasets.Image(decode=False))
+        except (TypeError, ValueError, NotImplementedError):
+            raise Failure(
+                USAGE,
+                f"{self.name}: column '{self.columns['image']}' holds no images",
+                "choose another with --columns image=…",
+            ) from None
 
     def digest(self) -> dict:
         """The SHA-256 of the chosen columns' content: an id does not say what the Hub holds today."""
         total = hashlib.sha256()
-        for split in sorted(self.splits):
+        orders = [self._names(part) for parts in self.parts.values() for part in parts]
+        if any(order != orders[0] for order in orders):  # without these, sets of before keep their digest
+            total.update(repr(orders).encode())
+        for split in sorted(self.parts):
             for row in self._rows(split):
                 for part in row:
                     part = part if isinstance(part, bytes) else str(part).encode()
@@ -90,61 +118,99 @@ class Hub:
 
     def pack(self, writer, size: int | None = None) -> None:
         """Images uint8 [N,H,W,C], H = W = `size` pixels if given, or words. Labels are matched by name."""
+        writer.left_out.found.update(self.left_out.found)
+        splits = [split for split in ("train", "val", "test") if split in self.parts]
+        writer.check_splits(splits)
         if self.is_text:
             return write_lines(
                 writer,
                 {
                     split: (line for (text,) in self._rows(split) for line in text.splitlines() or [""])
-                    for split in ("train", "val", "test")
-                    if split in self.splits
+                    for split in splits
                 },
             )
-        label = self.splits["train"].features[self.columns["label"]]
-        names = getattr(label, "names", None)  # of a ClassLabel
-        labels = {split: list(rows[self.columns["label"]]) for split, rows in self.splits.items()}
-        if not all(isinstance(label, (int, str)) for values in labels.values() for label in values):
-            raise Failure(
-                DATA,
-                f"{self.name}: column '{self.columns['label']}' has rows that are neither integer nor text",
-                "choose another with --columns label=…",
-            )
-        known = list(range(len(names))) if names else sorted(set().union(*labels.values()))
-        writer.classes = names or [str(value) for value in known]
-        index = {value: number for number, value in enumerate(known)}
-        for split, values in labels.items():
-            if bad := set(values) - set(known):  # the Hub writes -1 where a test split has no labels
-                raise Failure(
-                    DATA,
-                    f"{self.name}: split {split} has unlabelled rows (label {bad.pop()})",
-                    "remove that split or those rows",
-                )
+        writer.classes, labels = self._labels(writer.notes)
 
         def stream(split):
             return (
                 (row, f"{split} row {row}", content) for row, (content, _) in enumerate(self._rows(split))
             )
 
-        shape = measure(
-            [stream(split) for split in self.splits], sum(map(len, labels.values())), size, writer.show
-        )
-        for split in ("train", "val", "test"):
-            if split in self.splits:
-                writer.images(
-                    split,
-                    [index[value] for value in labels[split]],
-                    shape,
-                    decode(stream(split), shape, len(labels[split]), f"packing {split}", writer.show),
-                )
+        total = sum(map(len, labels.values()))
+        shape = measure([stream(split) for split in self.parts], total, size, writer.show, writer.changed)
+        for split in splits:
+            writer.images(
+                split,
+                labels[split],
+                shape,
+                decode(stream(split), shape, len(labels[split]), f"packing {split}", writer.show),
+            )
+
+    def _names(self, rows: Any) -> list[str] | None:
+        """The class names of a dataset's labels by number, where they have some."""
+        return None if self.is_text else getattr(rows.features[self.columns["label"]], "names", None)
+
+    def _labels(self, notes: list[str]) -> tuple[list[str], dict[str, np.ndarray]]:
+        """(train's class names, split -> indices into them int64 [N]). Failure 65 for a row without a label,
+        and for a class that train does not have."""
+        values = {
+            split: [(part, list(part[self.columns["label"]])) for part in parts]
+            for split, parts in self.parts.items()
+        }
+        for split, parts in values.items():
+            for part, found in parts:
+                if not all(isinstance(label, (int, str)) for label in found):
+                    raise Failure(
+                        DATA,
+                        f"{self.name}: column '{self.columns['label']}' has rows of {split} that are neither "
+                        "integer nor text",
+                        "choose another with --columns label=…",
+                    )
+                named = self._names(part)
+                if named and (bad := set(found) - set(range(len(named)))):
+                    raise Failure(  # the Hub writes -1 where a test split has no labels
+                        DATA,
+                        f"{self.name}: split {split} has unlabelled rows (label {bad.pop()})",
+                        "pass a source without that split or those rows",
+                    )
+        named = [names for part, _ in values["train"] if (names := self._names(part))]
+        if named:
+            classes = list(dict.fromkeys(name for names in named for name in names))
+        else:
+            plain = {label for _, found in values["train"] for label in found}
+            classes = [
+                str(label) for label in sorted(plain, key=lambda label: (isinstance(label, str), label))
+            ]
+        index = {name: number for number, name in enumerate(classes)}
+        result, unknown = {}, set()
+        for split, parts in values.items():
+            rows: list[int] = []
+            for part, found in parts:
+                names = self._names(part) or (named[0] if named and isinstance(found[0], int) else None)
+                if names and not self._names(part):
+                    notes.append(f"labels of {split} have no names: they are taken as train's numbers")
+                of = {
+                    label: names[label] if names and 0 <= int(label) < len(names) else str(label)
+                    for label in set(found)
+                }
+                unknown |= {f"{split}/{name}" for name in of.values() if name not in index}
+                rows += [index.get(of[label], -1) for label in found]
+            result[split] = np.asarray(rows, np.int64)
+        refuse_unknown(unknown, self.name, "rows")
+        orders = [self._names(part) for parts in values.values() for part, _ in parts]
+        if any(order != orders[0] for order in orders):
+            notes.append("its splits or files number their classes differently: they were matched by name")
+        return classes, result
 
     def _rows(self, split: str):
         """Tuples of the chosen columns, images as encoded bytes."""
-        for row in self.splits[split]:
+        for row in (row for part in self.parts[split] for row in part):
             if self.is_text:
                 yield (str(row[self.columns["text"]] or ""),)
                 continue
             image = row[self.columns["image"]] or {}
             try:
-                content = image.get("bytes") or Path(image.get("path") or "").read_bytes()
+                content = image.get("bytes") or (self.base / (image.get("path") or "")).read_bytes()
             except OSError:
                 raise Failure(
                     DATA,
@@ -154,30 +220,6 @@ class Hub:
             yield content, row[self.columns["label"]]
 
 
-def _load(source: str) -> dict:
-    import datasets
-    from huggingface_hub.utils import logging
-
-    datasets.disable_progress_bars()
-    logging.set_verbosity_error()  # its retries without a network are not for users to read
-    name = source.removeprefix("hub:")
-    try:
-        if source.startswith("hub:"):
-            return dict(datasets.load_dataset(name))
-        path = Path(source)
-        if path.is_dir() and ((path / "dataset_dict.json").exists() or (path / "state.json").exists()):
-            loaded = datasets.load_from_disk(str(path))
-        elif path.is_dir() and not any(path.rglob("*.arrow")):
-            loaded = datasets.load_dataset(str(path))
-        else:
-            kind = "parquet" if path.suffix == ".parquet" else "arrow"
-            files = str(path) if path.is_file() else [str(file) for file in sorted(path.glob("*.arrow"))]
-            loaded = datasets.load_dataset(kind, data_files=files)
-        return dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
-    except Exception as error:  # the library raises dozens of kinds, from no network to a damaged file
-        why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise Failure(
-            DATA,
-            f"datasets cannot load {source}: {why[:300]}",
-            "check the id and the network, or download it and pass its path",
-        ) from None
+def _bytes(value: Any) -> Any:
+    """What a column without a type holds of an encoded image: bytes, or a struct of bytes and path."""
+    return value.get("bytes") if isinstance(value, dict) else value

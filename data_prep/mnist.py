@@ -26,12 +26,19 @@ URLS = {name: [MIRROR + name] for name in PUBLISHED}
 
 
 def find(source: Source) -> dict | None:
-    """File name -> (split, kind), if all four files are there."""
-    roles: dict[tuple[str, str], str] = {}
+    """File name -> (split, kind), if all four files are there. Failure 65 if two folders differ in one."""
+    roles: dict[tuple[str, str], list[str]] = {}
     for name in source.sizes:
         if match := re.search(r"(?:^|/)(train|t10k)-(images|labels)[-.]idx[13]-ubyte(\.gz)?$", name):
-            roles.setdefault(("train" if match[1] == "train" else "test", match[2]), name)
-    return {name: role for role, name in roles.items()} if len(roles) == 4 else None
+            roles.setdefault(("train" if match[1] == "train" else "test", match[2]), []).append(name)
+    if len(roles) < 4:
+        return None
+    for names in roles.values():
+        if len(folders := {name.rpartition("/")[0] for name in names}) > 1:  # FashionMNIST has the same names
+            files = source.stream(names)
+            if len({gunzip(name, text) if name.endswith(".gz") else text for name, text in files}) > 1:
+                source.only_one(folders)
+    return {names[0]: role for role, names in roles.items()}
 
 
 def pack(source: Source, roles: dict, writer) -> None:

@@ -123,7 +123,7 @@ def open_packed(name_or_path: str | Path, root: str | Path) -> Packed:
     again = f"run: relaunch prep {shlex.quote(path.name)}{source} --out {shlex.quote(str(path.parent))}"
     if not path.exists():
         raise Failure(DATA, f"no packed data set '{path.name}' in {path.parent}", again)
-    again = f"remove it, then {again}"
+    again = f"move it away, then {again}"
     try:
         meta = json.loads((path / "meta.json").read_text("utf-8"), parse_constant=_refuse_constant)
         if meta["schema"] != SCHEMA:
@@ -144,7 +144,7 @@ def open_packed(name_or_path: str | Path, root: str | Path) -> Packed:
 
 def verify(packed: Packed) -> None:
     """Hash every array again. Failure 65 names the first file that differs from meta.json."""
-    again = f"remove {packed.path} and prepare it again"
+    again = "prepare it again, under another name or after moving it away"
     for file, facts in packed.meta["arrays"].items():
         if sha256(packed.path / file) != facts["sha256"]:
             raise Failure(

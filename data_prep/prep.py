@@ -13,6 +13,7 @@ import time
 from relaunch.data_prep.errors import PREEMPTED, USAGE, Failure
 from relaunch.data_prep.packed import OFFICIAL, data_root, describe, open_packed, verify
 from relaunch.data_prep.recipes import RECIPES, prepare
+from relaunch.data_prep.report import packed_lines, said_lines
 
 ABOUT = """Prepare a data set: its official archive, or your own images or texts, become packed arrays in
 ROOT/NAME. A set that is there is never replaced."""
@@ -21,6 +22,7 @@ EXAMPLES = """examples:
   relaunch prep cifar10 --source cifar-10-python.tar.gz        the archive, or its extracted folder, is here
   relaunch prep tiny_imagenet --source tiny-imagenet-200.zip --as-folders
   relaunch prep flowers --source my_images --size 64           my_images/{train,val}/<class>/*.jpg
+  relaunch prep leaves --source my_images --val-fraction 0.2   my_images/<class>/*.jpg
   relaunch prep book --source my_texts                         my_texts/{train,valid,test}.txt
   relaunch prep mine --source hub:user/dataset --columns image=photo,label=species
   relaunch prep mnist --verify                                 hash a prepared set again
@@ -43,8 +45,8 @@ def _parser() -> argparse.ArgumentParser:
     add("name", metavar="NAME", help="what the set will be called; a recipe's name also chooses that recipe")
     add(
         "--source",
-        metavar="PATH|hub:ID",
-        help="archive (zip, tar), folder, parquet file or Hub id; default: download, for "
+        metavar="PATH|hub:ID[:CONFIG]",
+        help="archive (zip, tar), folder, text, parquet or csv table, or Hub id; default: download, for "
         + ", ".join(OFFICIAL),
     )
     add(
@@ -66,7 +68,18 @@ def _parser() -> argparse.ArgumentParser:
         help="resize the short side to N pixels and crop the centre (image folders, Hub); "
         "needed when sizes differ",
     )
-    add("--columns", metavar="ROLE=COLUMN,…", help="Hub and parquet: image=…,label=… or text=…")
+    add("--columns", metavar="ROLE=COLUMN,…", help="Hub and tables: image=…,label=… or text=…")
+    share = parser.add_mutually_exclusive_group()
+    share.add_argument(
+        "--val-fraction",
+        type=float,
+        metavar="F",
+        help="take this share of train as val: of each class, the same images on every machine (of a text, "
+        "its end); a val of the source's own becomes test",
+    )
+    share.add_argument(
+        "--holdout", type=int, metavar="N", help="the same, as a number of images (words, for texts)"
+    )
     add(
         "--as-folders",
         action="store_true",
@@ -93,6 +106,16 @@ def main(argv: list[str] | None = None) -> int:
         args = _parser().parse_args(argv)
         if args.size is not None and args.size < 1:
             raise Failure(USAGE, f"--size {args.size} is not a number of pixels", "use for example --size 64")
+        if args.val_fraction is not None and not 0 < args.val_fraction < 1:
+            raise Failure(
+                USAGE,
+                f"--val-fraction {args.val_fraction} is not between 0 and 1",
+                "use for example --val-fraction 0.1",
+            )
+        if args.holdout is not None and args.holdout < 1:
+            raise Failure(
+                USAGE, f"--holdout {args.holdout} is not a number of images", "use for example --holdout 5000"
+            )
         root, started = data_root(args.out), time.perf_counter()
         if args.verify:
             data = open_packed(args.name, root)
@@ -101,10 +124,22 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         existed = (root / args.name).exists()
         data = prepare(
-            args.name, args.source, args.recipe, root, args.size, _columns(args.columns), args.as_folders
+            args.name,
+            args.source,
+            args.recipe,
+            root,
+            args.size,
+            _columns(args.columns),
+            args.as_folders,
+            val_fraction=args.val_fraction,
+            holdout=args.holdout,
         )
         note = "was already there" if existed else f"{time.perf_counter() - started:.1f} s"
         print(f"{describe(data)} ({note})")
+        for line in packed_lines(data):
+            print(line)
+        for line in said_lines(data, existed):
+            print(line, file=sys.stderr)
         if data.meta["source"].get("as_published") is False and not existed:
             file = data.meta["source"]["file"]
             print(f"note: {file} is not byte for byte the published one; its contents are well formed")

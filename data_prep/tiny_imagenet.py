@@ -23,10 +23,11 @@ TEXTS = ("wnids.txt", "words.txt", "val/val_annotations.txt")
 
 def find(source: Source) -> dict | None:
     """File name -> ("train", wnid), ("val", None) for images and ("text", name) for the lists."""
-    marker = next((name for name in source.sizes if name.endswith(TEXTS[2])), None)
-    if marker is None:
+    tops = [name.removesuffix(TEXTS[2]) for name in source.sizes if name.endswith(TEXTS[2])]
+    if not tops:
         return None
-    prefix, roles = marker.removesuffix(TEXTS[2]), dict[str, tuple[str, str | None]]()
+    source.only_one(tops)
+    prefix, roles = tops[0], dict[str, tuple[str, str | None]]()
     for name in source.sizes:
         inner = name.removeprefix(prefix) if name.startswith(prefix) else ""
         parts = inner.split("/")

@@ -19,9 +19,7 @@ FILES = {"wiki.train.tokens": "train", "wiki.valid.tokens": "val", "wiki.test.to
 
 
 def find(source: Source) -> dict | None:
-    """File name -> split, if all three files are there."""
-    names: dict[str, str] = {}
-    for name in source.sizes:
-        if (file := name.rpartition("/")[2]) in FILES:
-            names.setdefault(FILES[file], name)
-    return {name: split for split, name in names.items()} if len(names) == 3 else None
+    """File name -> split, if one folder has all three files. Failure 65 if several have."""
+    found = source.together(FILES)
+    source.only_one(found)  # WikiText-103 has the same file names
+    return next(iter(found.values()), None)

@@ -15,17 +15,23 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from relaunch.data_prep import VERSION
 from relaunch.data_prep.errors import DATA, USAGE, Failure
 from relaunch.data_prep.files import remove, sha256, storage, sync, sync_tree
+from relaunch.data_prep.images import RULES
+from relaunch.data_prep.names import some
 from relaunch.data_prep.packed import FLAG, SCHEMA, data_hash
 from relaunch.data_prep.progress import ctrl_c_between_batches
+from relaunch.data_prep.splits import TAKE, Holdout
+from relaunch.data_prep.tally import Tally
+
+NEARLY_ALL = 0.99  # of the values are one: 0.81 in MNIST, 0.96 in drawings of thin lines
 
 
 @contextmanager
@@ -91,9 +97,12 @@ class Writer:
     Failure 65 for what a set cannot be made of, 73 for a disk that does not take it.
     """
 
-    def __init__(self, folder: Path, show: bool = False):
+    def __init__(self, folder: Path, show: bool = False, holdout: Holdout | None = None):
         self.folder, self.show = folder, show  # show: print progress
+        self.holdout = holdout  # what is taken out of train as val; a val of the source's is then test
         self.classes: list[str] = []
+        self.left_out, self.changed = Tally(), Tally()
+        self.notes: list[str] = []  # what else to say of the set
         self.splits: dict[str, dict[str, Any]] = {}
         self.arrays: dict[str, dict[str, Any]] = {}
 
@@ -116,30 +125,50 @@ class Writer:
             raise Failure(
                 DATA, f"split '{split}' has a label outside 0..{len(self.classes) - 1}", "check the source"
             )
-        self._save(f"{split}/labels.npy", labels)
-        path, stride, seen = self.folder / split / "images.npy", int(np.prod(shape)), 0
+        parts = {self._called(split): np.ones(len(labels), bool)}
+        if split == "train" and self.holdout:
+            held = self.holdout.rows(labels)
+            parts = {"train": ~held, "val": held}
+        part, position = np.zeros(len(labels), np.int8), np.zeros(len(labels), np.int64)  # where a row goes
+        stride, seen = int(np.prod(shape)), 0
         # plain writes, not a map: on a full disk a map dies of SIGBUS
-        with storage(path, FLAG), open(path, "wb") as file:
-            header = {"descr": "|u1", "fortran_order": False, "shape": (len(labels), *shape)}
-            np.lib.format.write_array_header_1_0(file, header)
-            start = file.tell()
+        with storage(self.folder / split, FLAG), ExitStack() as stack:
+            files: list[BinaryIO] = []
+            for name, chosen in parts.items():
+                self._save(f"{name}/labels.npy", labels[chosen])
+                file = stack.enter_context(open(self.folder / name / "images.npy", "wb"))
+                header = {"descr": "|u1", "fortran_order": False, "shape": (int(chosen.sum()), *shape)}
+                np.lib.format.write_array_header_1_0(file, header)
+                part[chosen] = len(files)
+                position[chosen] = file.tell() + np.arange(chosen.sum()) * stride
+                files.append(file)
             for rows, pixels in batches:
                 for row, image in zip(rows, pixels):
-                    file.seek(start + int(row) * stride)
+                    file = files[part[row]]
+                    file.seek(position[row])
                     file.write(image.tobytes())
                 seen += len(pixels)
         if seen != len(labels):
             raise Failure(
                 DATA, f"split '{split}' has {len(labels):,} labels but {seen:,} images", "check the source"
             )
-        self._record(f"{split}/images.npy", "uint8", [len(labels), *shape])
-        self.splits[split] = {"count": len(labels), "shape": list(shape)}
+        for name, chosen in parts.items():
+            count = int(chosen.sum())
+            self._record(f"{name}/images.npy", "uint8", [count, *shape])
+            self.splits[name] = {"count": count, "shape": list(shape)}
+            self._note_missing(name, np.bincount(labels[chosen], minlength=len(self.classes)))
 
     def text(self, vocab: list[str], splits: dict[str, Any]) -> None:
         """Write vocab.txt and, per split, its token ids [N] in the smallest unsigned type that holds them."""
         with storage(self.folder, FLAG):
             (self.folder / "vocab.txt").write_text("".join(f"{word}\n" for word in vocab), "utf-8")
         self._record("vocab.txt", "utf-8", [len(vocab)])
+        self.check_splits(splits)
+        if self.holdout:
+            at = self.holdout.cut(splits["train"], vocab.index("<eos>") if "<eos>" in vocab else -1)
+            train = splits["train"]
+            others = {self._called(split): ids for split, ids in splits.items() if split != "train"}
+            splits = {"train": train[:at], "val": train[at:], **others}
         dtype = np.uint16 if len(vocab) <= 1 << 16 else np.uint32
         for split, ids in splits.items():
             if not len(ids):
@@ -154,7 +183,15 @@ class Writer:
         from importlib.metadata import version
 
         kind = "text" if "vocab.txt" in self.arrays else "images"
-        mean, std = _mean_std(self.folder / "train" / "images.npy") if kind == "images" else ([], [])
+        mean, std = self._mean_std() if kind == "images" else ([], [])
+        if not {"val", "test"} & set(self.splits):
+            self.notes.append(f"it has neither val nor test, so nothing can be scored: {TAKE}")
+        said = {
+            "left_out": self.left_out.facts(),
+            "changed": self.changed.facts(),
+            "notes": self.notes,
+            "rules": RULES if kind == "images" and recipe in ("folder", "hub") else None,
+        }
         meta = {
             "schema": SCHEMA,
             "name": name,
@@ -168,11 +205,53 @@ class Writer:
             "options": options,
             "arrays": self.arrays,
             "made_by": f"relaunch {VERSION}, Pillow {version('pillow')}",
-        }
+        } | {key: value for key, value in said.items() if value}
         meta["hash"] = data_hash(meta)
         with storage(self.folder, FLAG):
             text = json.dumps(meta, indent=1, allow_nan=False, ensure_ascii=False)
             (self.folder / "meta.json").write_text(text + "\n", "utf-8")
+
+    def check_splits(self, splits: Iterable[str]) -> None:
+        """Failure 64 if val is to be taken out of train and the source's own val has nowhere to go."""
+        if self.holdout and {"val", "test"} <= set(splits):
+            raise Failure(
+                USAGE,
+                "the source has val and test already, so none is to be taken out of train",
+                "leave --val-fraction and --holdout away",
+            )
+
+    def _called(self, split: str) -> str:
+        if not self.holdout or split != "val":
+            return split
+        self.notes.append("val is taken out of train; the source's own val is this set's test")
+        return "test"
+
+    def _note_missing(self, split: str, counts: np.ndarray) -> None:
+        names = [name for name, count in zip(self.classes, counts) if not count]
+        if names:
+            self.notes.append(
+                f"{split} has no images of {len(names):,} of {len(counts):,} classes: {some(names)}"
+            )
+
+    def _mean_std(self) -> tuple[list[float], list[float]]:
+        """Per channel over all pixels of train, 0..1, from exact counts: the same on every machine."""
+        images = np.load(self.folder / "train" / "images.npy", mmap_mode="r")
+        counts = np.zeros((images.shape[-1], 256), dtype=np.int64)
+        for first in range(0, len(images), 1024):
+            for channel, row in enumerate(counts):
+                row += np.bincount(images[first : first + 1024, ..., channel].ravel(), minlength=256)
+        levels, total = np.arange(256) / 255, counts.sum(axis=1)
+        mean = counts @ levels / total
+        std = np.sqrt(np.maximum(counts @ levels**2 / total - mean**2, 0))
+        value, share = int(counts.sum(axis=0).argmax()), counts.sum(axis=0).max() / counts.sum()
+        if share > NEARLY_ALL or std.max() < 1 / 255:
+            self.notes.append(
+                f"{share:.1%} of all values of train are {value}, and they deviate by {255 * std.max():.2f} "
+                "of 255 levels: are these the images that you mean?"
+            )
+        elif std.min() <= 1e-6:
+            self.notes.append("a channel of train has the same value in all pixels")
+        return mean.tolist(), np.where(std > 1e-6, std, 1.0).tolist()  # 1 for a constant channel
 
     def _save(self, file: str, array: np.ndarray) -> None:
         with storage(self.folder / file, FLAG):
@@ -188,16 +267,3 @@ class Writer:
             "bytes": path.stat().st_size,
             "sha256": sha256(path),
         }
-
-
-def _mean_std(path: Path) -> tuple[list[float], list[float]]:
-    """Per channel over all pixels of [N,H,W,C], 0..1, from exact counts: the same on every machine."""
-    images = np.load(path, mmap_mode="r")
-    counts = np.zeros((images.shape[-1], 256), dtype=np.int64)
-    for first in range(0, len(images), 1024):
-        for channel, row in enumerate(counts):
-            row += np.bincount(images[first : first + 1024, ..., channel].ravel(), minlength=256)
-    levels, total = np.arange(256) / 255, counts.sum(axis=1)
-    mean = counts @ levels / total
-    std = np.sqrt(np.maximum(counts @ levels**2 / total - mean**2, 0))
-    return mean.tolist(), np.where(std > 1e-6, std, 1.0).tolist()  # 1 for a constant channel: 0 would divide

@@ -90,7 +90,7 @@ def test_missing_and_incomplete_sets_say_what_to_run(small, tmp_path):
     (small.path / "meta.json").unlink()
     assert "no meta.json" in failure(65, open_packed, "mnist", root)
     # prep never deletes a folder that it did not make
-    assert "remove it" in failure(65, prepare, "mnist", tmp_path / "source", root=root, progress=False)
+    assert "move it away" in failure(65, prepare, "mnist", tmp_path / "source", root=root, progress=False)
 
 
 @pytest.mark.parametrize("file", ["train/images.npy", "test/labels.npy"])
@@ -154,7 +154,7 @@ def test_what_lies_there_is_never_replaced(tmp_path, name, there):
         tree_of(target, {"notes.txt": "mine"} if there == "a folder of somebody" else {})
     before = tree(target.parent)
     line = failure(65, ensure_or_prepare, name, source, target)
-    assert f"remove it, then run: relaunch prep {name}" in line
+    assert f"move it away, then run: relaunch prep {name}" in line
     assert tree(target.parent) == before and target.exists() and os.listdir(target.parent) == [name]
 
 

@@ -7,6 +7,7 @@ import struct
 import sys
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,34 @@ def picture(mode="RGB", size=(64, 64), format="PNG", value=None) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, format)
     return stream.getvalue()
+
+
+def saved(image: Image.Image, format="PNG", **how) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, format, **how)
+    return stream.getvalue()
+
+
+def png16(pixels: np.ndarray) -> bytes:
+    """A PNG of 16 bits: [H,W] grey, [H,W,2] grey with alpha, [H,W,3] RGB; Pillow itself writes only grey."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    colour = {2: 0, 3: {2: 4, 3: 2}.get(pixels.shape[-1])}[pixels.ndim]
+    head = struct.pack(">2I5B", pixels.shape[1], pixels.shape[0], 16, colour, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)  # 0: no filter
+    parts = chunk(b"IHDR", head), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def sideways(orientation=6, format="JPEG", size=(24, 16)) -> bytes:
+    """A white bar at the top, and the EXIF orientation by which it belongs elsewhere: 6 is the right edge."""
+    pixels = np.zeros((size[1], size[0], 3), np.uint8)
+    pixels[: size[1] // 4] = 255
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    return saved(Image.fromarray(pixels), format, exif=exif, **({"quality": 95} if format != "PNG" else {}))
 
 
 def zip_of(path: Path, files: dict) -> Path:
