@@ -17,7 +17,7 @@ from typing import Literal
 from relaunch.data_prep.errors import DATA, USAGE, Failure
 from relaunch.trainers import workloads
 from relaunch.trainers.flags import Parser, add_fields, check_all, flag
-from relaunch.trainers.workloads import setting
+from relaunch.trainers.workloads import own, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +57,9 @@ class RunConfig:
     eval_every: int = setting(1, "epochs between evaluations, beside the one at the end", least=1)
     log_interval: int = setting(100, "steps between log lines", least=1)
     options: typing.Any = field(metadata={"help": "the workload's own settings"})
+    code: dict | None = field(
+        default=None, metadata={"help": "SHA-256 of the files of a workload of one's own"}
+    )
 
     def __post_init__(self):
         given = {name: value for name, value in vars(self).items() if name not in ("options", "workload")}
@@ -68,6 +71,11 @@ class RunConfig:
         if self.batch_size % self.grad_accum_steps:
             what = f"--batch-size {self.batch_size} does not divide by --grad-accum-steps "
             raise Failure(USAGE, f"{what}{self.grad_accum_steps}", "choose a multiple")
+
+    def __reduce_ex__(self, protocol):
+        if work := self.code and workloads.load(self.workload):  # which other ranks may not have
+            return own.revive, (work.code, self.to_json())
+        return super().__reduce_ex__(protocol)
 
     def to_json(self) -> dict:
         """A dict that `from_json` turns into an equal config."""
@@ -81,9 +89,9 @@ class RunConfig:
         """
         try:
             options = workloads.load(values["workload"]).options
-            own = completed(options, values["options"])
-            check_all(options, own)
-            return RunConfig(**{**completed(RunConfig, values), "options": options(**own)})
+            theirs = completed(options, values["options"])
+            check_all(options, theirs)
+            return RunConfig(**{**completed(RunConfig, values), "options": options(**theirs)})
         except (TypeError, KeyError, Failure) as error:
             raise Failure(
                 DATA,
@@ -181,7 +189,7 @@ def overview(prog: str) -> str:
 
 
 def parse(argv: list[str], prog: str = "relaunch train", beside: tuple[Parser, ...] = ()) -> Job:
-    """Parse `WORKLOAD --flag value …`. Raises Failure 64; `--help` prints and leaves with 0."""
+    """Parse `WORKLOAD|FILE.py --flag value …`. Raises Failure 64; `--help` prints and leaves with 0."""
     if not argv or argv[0] in ("-h", "--help"):
         print(overview(prog))
         raise SystemExit(0 if argv else USAGE)
@@ -213,14 +221,15 @@ def parse(argv: list[str], prog: str = "relaunch train", beside: tuple[Parser, .
 def build(work, values: dict) -> RunConfig:
     """The config of a workload with `values` over its defaults. Keys of other dataclasses are ignored."""
     merged = {"data": work.data, "arch": work.archs[0], **work.defaults, **values}
-    own = {f.name: merged[f.name] for f in fields(work.options) if f.name in merged}
+    own_values = {f.name: merged[f.name] for f in fields(work.options) if f.name in merged}
     common = {
         f.name: merged[f.name]
         for f in fields(RunConfig)
-        if f.name in merged and f.name not in ("workload", "options")
+        if f.name in merged and f.name not in ("workload", "options", "code")
     }
-    check_all(work.options, own)
-    return RunConfig(workload=work.name, options=work.options(**own), **common)
+    check_all(work.options, own_values)
+    code = work.code and work.code.record()
+    return RunConfig(workload=work.name, options=work.options(**own_values), code=code, **common)
 
 
 def merge_resumed(old: RunConfig, job: Job) -> RunConfig:

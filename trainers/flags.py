@@ -107,7 +107,7 @@ def add_fields(parser: argparse.ArgumentParser, cls, defaults: dict, title: str)
     """One flag per field of a dataclass. Nothing is set unless typed, so that what was typed is known."""
     group, hints = parser.add_argument_group(title), typing.get_type_hints(cls)
     for f in fields(cls):
-        if f.name in ("workload", "options"):
+        if f.name in ("workload", "options", "code"):
             continue
         kind, choices = scalar(hints[f.name])
         default = defaults.get(f.name, f.default)

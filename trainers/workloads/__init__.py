@@ -1,4 +1,4 @@
-"""What can be trained: one file here per workload, whose name is the registry.
+"""What can be trained: one file here per workload, whose name is the registry, or one of anybody's own.
 
 A workload file defines `WORKLOAD = Workload(...)`. It imports torch only inside functions, so that the
 command line can read defaults and help without it.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from relaunch.data_prep.errors import USAGE, Failure
 
 if TYPE_CHECKING:
     from relaunch.trainers.tasks.task import Task
+    from relaunch.trainers.workloads.own import Code
 
 
 def setting(default, help: str, short: str | None = None, **facts):
@@ -42,24 +43,57 @@ class Workload:
     model: Callable  # (RunConfig, Sizes) -> nn.Module
     defaults: dict = field(default_factory=dict)  # over RunConfig's and options' own
     presets: dict[str, dict] = field(default_factory=dict)
+    code: Code | None = None  # of a workload of one's own: its files, filled in when they are loaded
+
+
+_own: dict[str, Workload] = {}  # of one's own, by name, and where launch stands in for one, as typed
+
+
+def register(work: Workload, *words: str) -> None:
+    """Make a workload known under its name, and as these words name it."""
+    _own.update(dict.fromkeys([work.name, *words], work))
+
+
+def unregister(work: Workload) -> None:
+    for word in [word for word, known in _own.items() if known is work]:
+        del _own[word]
+
+
+def registered() -> Iterable[Workload]:
+    return _own.values()
 
 
 def names() -> list[str]:
-    return sorted(m.name for m in pkgutil.iter_modules(__path__))
+    """Of ours."""
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in ("own", "check"))
 
 
 def nearest(word: str, known: list[str]) -> str | None:
     return next(iter(difflib.get_close_matches(word, known, 1)), None)
 
 
-@cache
 def load(name: str) -> Workload:
-    """The workload of that name. Failure 64 names the nearest one."""
-    if name not in names():
-        near = nearest(name, names())
-        raise Failure(
-            USAGE,
-            f"unknown workload {name!r}",
-            f"did you mean {near}?" if near else f"known: {', '.join(names())}",
-        )
+    """The workload of that name, or that FILE.py or module:NAME defines. Failure 64 names the nearest one."""
+    if name in _own:
+        return _own[name]
+    if name in names():
+        return _ours(name)
+    from relaunch.trainers.workloads import own
+
+    if own.is_code(name):
+        return own.load(name)
+    found = own.installed()
+    if name in found:
+        return own.load(found[name])
+    known = sorted([*names(), *found, *_own])
+    near = nearest(name, known)
+    raise Failure(
+        USAGE,
+        f"unknown workload {name!r}",
+        f"did you mean {near}?" if near else f"known: {', '.join(known)}",
+    )
+
+
+@cache
+def _ours(name: str) -> Workload:
     return importlib.import_module(f"{__name__}.{name}").WORKLOAD
