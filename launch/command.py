@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 
 from relaunch.data_prep.errors import USAGE, Failure
-from relaunch.launch import accelerate_config
+from relaunch.launch import accelerate_config, standin
 from relaunch.trainers import config
 from relaunch.trainers.flags import Parser
 
@@ -83,8 +83,12 @@ def job(rest: list[str], *others: Parser) -> config.Job:
 
     A flag that is mistyped may be one of the launcher's or of the `others` that this command line takes.
     """
+    wrong = standin.register(rest, flags(), *others)
     try:
-        return config.parse(rest, beside=(flags(), *others))
+        job = config.parse(rest, beside=(flags(), *others))
     except SystemExit:  # help was asked for, and printed
         print("\n" + help())
         raise
+    if wrong:
+        raise wrong
+    return job

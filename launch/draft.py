@@ -60,7 +60,8 @@ def size_of(todo: plan.Plan, root: str | None) -> estimate.Size | None:
     """
     if todo.data is None or todo.data.sizes is None:
         return None
-    words = ["summary", "--json", "--settings", json.dumps(todo.config.to_json())]
+    words = ["summary", workloads.word(todo.config.workload), "--json"]
+    words += ["--settings", json.dumps(todo.config.to_json())]
     words += ["--data-root", root] if root else []
     asked = subprocess.run([sys.executable, PROGRAM, *words], capture_output=True, text=True)
     try:

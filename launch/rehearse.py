@@ -16,7 +16,7 @@ from pathlib import Path
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import PREEMPTED, Failure
 from relaunch.launch import command, draft, plan, supervise
-from relaunch.trainers import records
+from relaunch.trainers import records, workloads
 from relaunch.trainers.config import Job, RunConfig
 from relaunch.trainers.rundir import RunDir
 
@@ -54,7 +54,7 @@ def run(typed: dict, processes: int, planned: tuple[RunConfig, Job] | None, runs
         config = dataclasses.replace(config, epochs=3, max_steps=3)
         place.path.mkdir()
         place.config.write_text(files.dump_json(config.to_json()))
-        words = [config.workload, "--run", str(place.path), "--resume", "auto"]
+        words = [workloads.word(config.workload), "--run", str(place.path), "--resume", "auto"]
         words += ["--timeout", str(launch.timeout)]
         words += ["--data-root", launch.data_root] if launch.data_root else []
         with supervise.Asked(patience=False) as asked:

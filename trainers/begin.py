@@ -15,7 +15,7 @@ from pathlib import Path
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import USAGE, Failure
 from relaunch.trainers import records, rundir
-from relaunch.trainers.config import Job, RunConfig, merge_resumed
+from relaunch.trainers.config import Job, RunConfig, merge_resumed, same_code
 from relaunch.trainers.flags import without
 from relaunch.trainers.rundir import RunDir
 
@@ -51,7 +51,9 @@ def begin(job: Job) -> Beginning:
                 f"{run.path} already holds a run",
                 "add --resume auto to continue it, or choose another --run",
             )
-        stored = RunConfig.from_json(files.read_json(run.config))
+        values = files.read_json(run.config)
+        same_code(values, job.config)
+        stored = RunConfig.from_json(values)
         return Beginning(run, merge_resumed(stored, job), resumes=True)
     if taken(run.path):
         raise Failure(USAGE, f"{run.path} exists and is not a run", "choose another --run")

@@ -15,6 +15,7 @@ from relaunch.trainers.config import RunConfig
 from relaunch.trainers.group.process import fits
 from relaunch.trainers.tasks import order
 from relaunch.trainers.tasks.task import Batches, check_data
+from relaunch.trainers.workloads import own
 
 
 def make_batches(
@@ -30,7 +31,8 @@ def make_batches(
             f"{config.grad_accum_steps} accumulation steps",
             "choose a multiple",
         )
-    return task.batches(config, packed, device, rank, world)
+    with own.blamed():
+        return task.batches(config, packed, device, rank, world)
 
 
 def make_model(config: RunConfig, sizes: Sizes) -> nn.Module:
@@ -41,13 +43,16 @@ def make_model(config: RunConfig, sizes: Sizes) -> nn.Module:
     work = workloads.load(config.workload)
     check_data(config.workload, work.task, sizes)
     torch.manual_seed(order.key("init", config.seed))
-    with fits("choose a smaller model"):
+    with own.blamed(), fits("choose a smaller model"):
         model = work.model(config, sizes)
-    example = work.task.example(config, sizes)
+    if not isinstance(model, nn.Module):
+        raise Failure(USAGE, f"{own.place(work)}the model is {type(model).__name__}, and no nn.Module")
+    with own.blamed():
+        example = work.task.example(config, sizes)
     shape = "x".join(map(str, example.shape[1:]))
     model.eval()
     try:
-        with fits("choose a smaller model"), torch.no_grad():
+        with own.blamed(), fits("choose a smaller model"), torch.no_grad():
             outputs = model(example)
     except RuntimeError as error:
         raise Failure(
@@ -61,7 +66,9 @@ def make_model(config: RunConfig, sizes: Sizes) -> nn.Module:
     if wanted and found != wanted:
         is_, should = (list(s) if s is not None else type(outputs).__name__ for s in (found, wanted))
         raise Failure(
-            USAGE, f"{config.arch} makes {is_} of one input of {sizes.data}, and should make {should}"
+            USAGE,
+            f"{own.place(work)}{config.arch} makes {is_} of one input of {sizes.data}, "
+            f"and should make {should}",
         )
     return model
 

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import types
 import typing
 from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
 from typing import Literal
 
 from relaunch.data_prep.errors import DATA, USAGE, Failure
-from relaunch.trainers import workloads
+from relaunch.trainers import rundir, workloads
 from relaunch.trainers.flags import Parser, add_fields, check_all, flag
-from relaunch.trainers.workloads import own, setting
+from relaunch.trainers.workloads import Workload, own, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,9 +167,17 @@ class Job:
     argv: tuple[str, ...]
 
 
-def workload_parser(name: str, prog: str = "relaunch train") -> Parser:
+def run_of(argv: list[str]) -> Path | None:
+    """The run's folder that a command line names, before it is known what else it may say."""
+    finder = Parser(add_help=False)
+    finder.add_argument("--run")
+    named = finder.parse_known_args(list(argv))[0].run
+    return rundir.locate(named) if named else None
+
+
+def workload_parser(name: str, prog: str = "relaunch train", work: Workload | None = None) -> Parser:
     """The parser of one workload: its own flags, the common ones, and their defaults for it."""
-    work = workloads.load(name)
+    work = work or workloads.load(name)
     presets = "".join(
         f"\n  {key}: {' '.join(f'{flag(k)} {v}' for k, v in values.items())}"
         for key, values in work.presets.items()
@@ -199,8 +209,8 @@ def parse(argv: list[str], prog: str = "relaunch train", beside: tuple[Parser, .
             f"the workload comes first, before {argv[0]}",
             f"type: {prog} {' | '.join(workloads.names())} …",
         )
-    work = workloads.load(argv[0])
-    parser = workload_parser(argv[0], prog)
+    work = workloads.load(own.in_run(argv[0], run_of(argv)))
+    parser = workload_parser(argv[0], prog, work)
     parser.beside = beside
     given = vars(parser.parse_args(list(argv[1:])))
     launch = Launch(**{f.name: given[f.name] for f in fields(Launch) if f.name in given})
@@ -258,6 +268,27 @@ def merge_resumed(old: RunConfig, job: Job) -> RunConfig:
     if "data" in job.given:
         changed["data"] = new.data
     return dataclasses.replace(old, **changed)
+
+
+def same_code(values: dict, config: RunConfig) -> None:
+    """Failure 64 unless a run's config.json is of the workload, and of the files, that `config` is of."""
+    if values.get("workload") != config.workload:
+        what = f"this run trains {values.get('workload')}, not {config.workload}"
+        raise Failure(USAGE, what, "choose another --run")
+    if changed := own.difference(values.get("code"), config.code):
+        work = workloads.load(config.workload)
+        path = work.code.folder / changed[0] if work.code else changed[0]
+        raise Failure(
+            USAGE, f"{path} {changed[1]} since this run began", "put it back as it was, or start a new --run"
+        )
+
+
+def unread(values: dict) -> RunConfig:
+    """The config of a workload of somebody's own whose code is not to be executed: its values, unchecked."""
+    config = object.__new__(RunConfig)
+    options = types.SimpleNamespace(**values["options"])
+    vars(config).update(completed(RunConfig, values) | {"options": options})
+    return config
 
 
 def differences(one: RunConfig, other: RunConfig) -> list[tuple[str, object, object]]:

@@ -19,6 +19,7 @@ from relaunch.trainers.flags import Parser
 from relaunch.trainers.group import process
 from relaunch.trainers.group.faults import fault
 from relaunch.trainers.weights.source import Source, config_for, open_source, parse_described
+from relaunch.trainers.workloads import own
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -127,7 +128,7 @@ def evaluate(launch: Launch, config: RunConfig | None, changes: dict) -> tuple[i
     from relaunch.trainers.weights.state import load_weights
 
     runtime = Runtime(deterministic=False, timeout=launch.timeout)
-    with runtime.watched():
+    with runtime.watched(), own.blamed():
         source, config, weights = runtime.on_rank_0(lambda: read(launch.resume, config, changes))
         runtime.settle(config.threads or source.meta.get("threads"), config.deterministic)
         root = data_root(launch.data_root)
@@ -156,7 +157,7 @@ def evaluate(launch: Launch, config: RunConfig | None, changes: dict) -> tuple[i
 
 def read(name: str, config: RunConfig | None, changes: dict) -> tuple[Source, RunConfig, dict[str, Tensor]]:
     """What `name` names, the config to score it with, and its weights on the CPU."""
-    source = open_source(name)
+    source = open_source(name, execute=True)
     if config and source.config and config.workload != source.config.workload:
         raise Failure(
             USAGE,

@@ -20,6 +20,7 @@ from relaunch.trainers import workloads
 from relaunch.trainers.config import RunConfig
 from relaunch.trainers.flags import Parser
 from relaunch.trainers.group import process
+from relaunch.trainers.workloads import own
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +30,7 @@ def tied(config: RunConfig, sizes: Sizes) -> dict[str, str]:
     """Of each tensor with two names in the model: second -> first, the only one in a checkpoint."""
     import torch
 
-    with torch.device("meta"):
+    with own.blamed(), torch.device("meta"):
         model = workloads.load(config.workload).model(config, sizes)
     first: dict[Tensor, str] = {}
     names = {name: first.setdefault(p, name) for name, p in model.named_parameters(remove_duplicate=False)}
@@ -61,7 +62,7 @@ def run(argv: list[str]) -> tuple[int, str | None]:
 
     from relaunch.trainers.weights.source import open_source
 
-    source = open_source(args.source)
+    source = open_source(args.source, execute=True)
     if not args.out and not source.run:
         raise Failure(
             USAGE, f"{source.path} lies in no run, so there is no place for its weights", "add --out FOLDER"

@@ -59,7 +59,7 @@ def run(argv: list[str]) -> tuple[int, str | None]:
     from relaunch.trainers.weights.source import open_source
     from relaunch.trainers.weights.state import load_weights
 
-    source = open_source(args.source)
+    source = open_source(args.source, execute=True)
     if source.config is None:
         raise Failure(
             USAGE, f"{source.path} says nothing of its model and words", "name a run or a checkpoint"

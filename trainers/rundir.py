@@ -30,6 +30,7 @@ class RunDir:
         self.predictions = self.path / "predictions"
         self.status = self.path / "status.json"
         self.stop = self.path / "STOP"
+        self.code = self.path / "code"  # the files of a workload of one's own
         self._lock: TextIO | None = None
         self._began = 0.0  # of time.monotonic(), had all starts of the run been this one
 

@@ -6,6 +6,7 @@ python -m trainers.summary tiny_imagenet --json      the same as one line of JSO
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import sys
@@ -100,7 +101,8 @@ def run(argv: list[str]) -> tuple[int, str | None]:
     if {"-h", "--help"} & set(rest):
         process.tell("relaunch summary WORKLOAD --json prints the layers as one line of JSON.\n")
     try:
-        text = summarise(settings(args.settings, rest), args.data_root, args.json)
+        with contextlib.redirect_stdout(sys.stderr):  # what a model of one's own prints
+            text = summarise(settings(args.settings, rest), args.data_root, args.json)
     except Failure as failure:
         if not args.json:
             raise
@@ -115,11 +117,12 @@ def settings(given: str | None, rest: list[str]) -> RunConfig:
     """The config that a JSON text holds, or else the one that the words `rest` ask for. Failure 64 or 65."""
     if given is None:
         return parse(rest, "relaunch summary").config
+    named = workloads.load(rest[0]).name if rest else None
     try:
         config = RunConfig.from_json(json.loads(given))
     except ValueError as error:
         raise Failure(USAGE, f"--settings is not JSON ({error})", "give a run's config.json") from error
-    if rest not in ([], [config.workload]):
+    if rest and (rest[1:] or named != config.workload):
         raise Failure(USAGE, f"{rest[0]!r} beside --settings", "they hold every setting: leave it out")
     return config
 

@@ -26,6 +26,7 @@ from relaunch.trainers.config import (
 )
 from relaunch.trainers.group import process
 from relaunch.trainers.rundir import RunDir
+from relaunch.trainers.workloads import own
 
 if TYPE_CHECKING:
     from relaunch.trainers.weights.checkpoint import State
@@ -70,6 +71,7 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
     from relaunch.trainers.loop import Training, total_steps
     from relaunch.trainers.metrics import Metrics
     from relaunch.trainers.snapshot import restore
+    from relaunch.trainers.tryout import try_out
     from relaunch.trainers.weights.source import open_source
     from relaunch.trainers.weights.state import load_weights
 
@@ -82,6 +84,8 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
     runtime.on_every_rank(lambda: packed.check_split(packed.eval_split))
     model = runtime.on_every_rank(lambda: make_model(config, packed.sizes))
     runtime.on_every_rank(lambda: check_micro_batch(config, model, packed.sizes, world))
+    if config.code:
+        runtime.on_every_rank(lambda: try_out(config, packed, batches, model, runtime.device))
     if beginning.weights:
 
         def read():
@@ -100,10 +104,11 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
 
     path, state = runtime.on_rank_0(claim_run)
     run = claimed[0] if claimed else RunDir(path)
+    work = workloads.load(config.workload)
     if state:
         runtime.set_threads(state.meta["threads"])
     step, evaluated = (state.meta["step"], state.meta["evaluated"]) if state else (0, 0)
-    task = workloads.load(config.workload).task
+    task = work.task
     epoch_steps = task.steps_per_epoch(config, packed.sizes)
     total = total_steps(config, epoch_steps)
     if state and (step, evaluated) >= (total, total):
@@ -117,6 +122,8 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
     def write_down():
         with files.storage(run.path, "--run PATH"):
             files.write_atomic(run.config, files.dump_json(config.to_json()))
+            if work.code:
+                work.code.write(run.code)
             files.write_atomic(run.plan, files.dump_json(plan(job, runtime, packed, epoch_steps, total)))
             run.cut_metrics(step, evaluated)
             run.write_status("running", step=step)
@@ -153,11 +160,13 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
             if code in (PREEMPTED, STOPPED):
                 training.say(f"to go on: {command_to_go_on(job.argv, run)}")
     except Exception as error:  # the launcher compares where crashes happened
+        begun = training and training.step > step
+        error = error if begun else own.blame(error) or error
         if runtime.main:
             ours = isinstance(error, Failure)
             code, what = (error.code, error.what) if ours else (1, f"{type(error).__name__}: {error}")
             run.write_status("failed", code, training.step if training else step, what)
-        raise
+        raise error
     finally:
         for metrics in opened:
             metrics.close()

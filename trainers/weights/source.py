@@ -19,6 +19,7 @@ from relaunch.trainers.config import RunConfig, parse
 from relaunch.trainers.flags import Parser, add_fields, flag
 from relaunch.trainers.rundir import RunDir
 from relaunch.trainers.weights import checkpoint
+from relaunch.trainers.workloads import own
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,8 +58,11 @@ class Source:
         return read(self.path)
 
 
-def open_source(name: str) -> Source:
-    """Find and verify what `name` names; reads no weights yet. Failure 65 if it is not there or damaged."""
+def open_source(name: str, execute: bool = False) -> Source:
+    """Find and verify what `name` names; reads no weights yet. Failure 65 if it is not there or damaged.
+
+    `execute`: whether its workload is needed, which may be somebody's own code, and not only what it says.
+    """
     path, selector = rundir.find(name)
     if path.is_file():
         return Source(name, path, files.sha256(path))
@@ -79,7 +83,7 @@ def open_source(name: str) -> Source:
         name,
         folder,
         manifest["files"]["model.safetensors"]["sha256"],
-        RunConfig.from_json(meta["config"]),
+        own.config_of(meta["config"], run and run.path, execute),
         manifest["step"],
         meta,
         run,

@@ -18,7 +18,7 @@ from relaunch.data_prep.errors import USAGE, Failure
 
 if TYPE_CHECKING:
     from relaunch.trainers.tasks.task import Task
-    from relaunch.trainers.workloads.own import Code
+    from relaunch.trainers.workloads.own.code import Code
 
 
 def setting(default, help: str, short: str | None = None, **facts):
@@ -65,7 +65,7 @@ def registered() -> Iterable[Workload]:
 
 def names() -> list[str]:
     """Of ours."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in ("own", "check"))
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.ispkg)
 
 
 def nearest(word: str, known: list[str]) -> str | None:
@@ -92,6 +92,12 @@ def load(name: str) -> Workload:
         f"unknown workload {name!r}",
         f"did you mean {near}?" if near else f"known: {', '.join(known)}",
     )
+
+
+def word(name: str) -> str:
+    """How a command line names a known workload, so that another process finds it."""
+    code = load(name).code
+    return code.word if code else name
 
 
 @cache

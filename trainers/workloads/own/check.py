@@ -13,7 +13,7 @@ from relaunch.trainers import workloads
 from relaunch.trainers.workloads import Workload, nearest
 
 if TYPE_CHECKING:
-    from relaunch.trainers.workloads.own import Code
+    from relaunch.trainers.workloads.own.code import Code
 
 SEAM = ("kind", "facts", "steps_per_epoch", "samples_done", "example", "output_shape", "batches", "scorer")
 TYPES = (int, float, bool, str)
@@ -104,6 +104,8 @@ def line_of(code: Code, *names: str) -> int:
     tree = ast.parse(code.contents[next(iter(code.contents))])
     for name in names:
         for node in ast.walk(tree):
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name == name:
+                return node.lineno
             targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
             if any(isinstance(t, ast.Name) and t.id == name for t in targets):
                 return node.lineno

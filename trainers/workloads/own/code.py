@@ -1,37 +1,27 @@
-"""A workload of one's own, in one file anywhere or in an installed package: found, checked, and imported.
+"""The files that a workload of one's own is made of: found by what they import, read, and never executed.
 
-    load("./flowers.py")            # its WORKLOAD, registered under the workload's name
-    load("flowerlib.work:ROSES")    # that name of an installed module
-
-It is somebody's code: only what trains, scores, summarises, exports or generates imports it.
+find("./flowers.py").record()     # {"entry": "flowers.py", "files": {"flowers.py": "9f86d0…", …}}
 """
 
 from __future__ import annotations
 
 import ast
-import atexit
-import builtins
-import contextlib
-import dataclasses
 import hashlib
-import importlib
 import importlib.util
 import os
-import re
 import sys
-import tempfile
-import traceback
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from relaunch.data_prep import files
-from relaunch.data_prep.errors import USAGE, Failure
+from relaunch.data_prep.errors import DATA, USAGE, Failure
 from relaunch.trainers import workloads
 
 FOLDER = "code"  # of a run, where it keeps them
 GROUP = "relaunch.workloads"  # of entry points
+folders: list[Path] = []  # that we have put on sys.path
 
 
 @dataclass(frozen=True)
@@ -51,17 +41,38 @@ class Code:
         hashes = {name: hashlib.sha256(content).hexdigest() for name, content in self.contents.items()}
         return {"entry": self.entry, "files": hashes}
 
+    @property
+    def word(self) -> str:
+        """How a command line names it."""
+        return self.entry if ":" in self.entry else str(self.main)
+
+    @staticmethod
+    def read_again(folder: Path, entry: str, hashes: dict[str, str]) -> Code:
+        """The code of a record. Failure 64 if a file has changed since that was made."""
+        contents = {}
+        for name, expected in hashes.items():
+            contents[name] = (folder / name).read_bytes()
+            if hashlib.sha256(contents[name]).hexdigest() != expected:
+                raise Failure(USAGE, f"{folder / name} changes while it is read", "try again")
+        return Code(entry, folder, contents)
+
     def write(self, folder: Path) -> None:
-        """OSError."""
+        """Into a run's folder for code, where it is not there yet. OSError."""
         for name, content in self.contents.items():
             path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            files.write_atomic(path, content)
+            if not path.is_file() or path.read_bytes() != content:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                files.write_atomic(path, content)
 
 
 def is_code(word: str) -> bool:
     """Whether a word names a file, or a name of a module."""
     return word.endswith(".py") or os.sep in word or ":" in word
+
+
+def is_own(word: str) -> bool:
+    """Whether it names no workload of ours and one of somebody's."""
+    return word not in workloads.names() and (is_code(word) or word in installed())
 
 
 def installed() -> dict[str, str]:
@@ -71,11 +82,9 @@ def installed() -> dict[str, str]:
     return {point.name: point.value for point in entry_points(group=GROUP)}
 
 
-# finding its files ------------------------------------------------------------------------------------------
-
-
 def find(word: str) -> Code:
     """The code that a word names. Reads files, and imports nothing but the packages above a module."""
+    word = installed().get(word, word) if not is_code(word) else word
     if word.endswith(".py") or os.sep in word:
         path = Path(word)
         if not path.is_file() or path.suffix != ".py":
@@ -156,8 +165,8 @@ def neighbours(folder: Path, wanted: str) -> list[str]:
 def refuse_hidden(folder: Path, name: str, neighbour: str, where: str) -> None:
     """Failure 64 if Python's, or an installed, module of that name comes before the neighbour."""
     kept = sys.modules.get(name)
-    if kept is not None and lies_in(kept, folders):  # of a workload that this one takes the place of
-        return
+    if kept is not None and any(below(earlier, name, kept) for earlier in folders):
+        return  # of a workload that this one takes the place of
     if name in sys.stdlib_module_names or name in sys.builtin_module_names:
         other = "Python's own"
     else:
@@ -165,13 +174,12 @@ def refuse_hidden(folder: Path, name: str, neighbour: str, where: str) -> None:
             spec = importlib.util.find_spec(name)
         except (ImportError, ValueError):
             return
-        if (
-            spec is None
-            or spec.origin is None
-            or Path(spec.origin).resolve().is_relative_to(folder.resolve())
-        ):
+        origin = Path(spec.origin) if spec and spec.origin else None
+        if origin is None or origin.resolve() == (folder / neighbour).resolve():
             return
-        other = spec.origin
+        if {origin.parent, origin.parent.parent} & set(folders):
+            return
+        other = str(origin)
     raise Failure(
         USAGE,
         f"{where}: import {name} gives {other}, and not the {neighbour} beside it",
@@ -179,113 +187,58 @@ def refuse_hidden(folder: Path, name: str, neighbour: str, where: str) -> None:
     )
 
 
-# importing it -----------------------------------------------------------------------------------------------
-
-folders: list[Path] = []  # that we have put on sys.path
-
-
-def load(word: str) -> workloads.Workload:
-    """Import the workload that a word names, and register it. Failure 64 for every mistake in its files."""
-    return take(find(word))
-
-
-def take(code: Code) -> workloads.Workload:
-    """The workload that this code defines; it is imported unless its files are loaded as they are."""
-    for work in workloads.registered():
-        if work.code and work.code.record() == code.record():
-            return work
-    forget()
-    # a file that is changed twice in a second may leave bytecode that is not its own; a run's is not ours
-    sys.dont_write_bytecode = True
-    if ":" not in code.entry or code.folder.name == FOLDER:
-        folders.append(code.folder.resolve())
-        sys.path.append(str(folders[-1]))
-    with blamed(code, at_import=True), contextlib.redirect_stdout(sys.stderr):
-        if ":" in code.entry:
-            module, _, name = code.entry.partition(":")
-            space = vars(importlib.import_module(module))
-        else:
-            name = "WORKLOAD"
-            space = vars(execute(code))
-    from relaunch.trainers.workloads.check import check
-
-    with blamed(code):
-        work = dataclasses.replace(check(space, name, code), code=code)
-    workloads.register(work)
-    return work
-
-
-def execute(code: Code) -> types.ModuleType:
-    """Run the very bytes that were read, as a module whose name nobody else has."""
-    name = "relaunch_own_" + re.sub(r"\W", "_", code.main.stem)
-    spec = importlib.util.spec_from_file_location(name, code.main.resolve())
-    assert spec
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    exec(compile(code.contents[code.main.name], str(code.main.resolve()), "exec"), vars(module))
-    return module
-
-
-def forget() -> None:
-    """A process has one workload of one's own: the modules of an earlier one are not taken for this one's."""
-    for name, module in list(sys.modules.items()):
-        if lies_in(module, folders):
-            del sys.modules[name]
-    for folder in folders:
-        sys.path.remove(str(folder))
-    folders.clear()
-    importlib.invalidate_caches()
-
-
-def lies_in(module: types.ModuleType, places: list[Path]) -> bool:
-    file = getattr(module, "__file__", None)
-    return bool(file) and any(Path(str(file)).is_relative_to(place) for place in places)
-
-
-def revive(code: Code, values: dict):
-    """A config that came from another process, whose code came with it: it may lie on no disk of ours."""
-    from relaunch.trainers.config import RunConfig
-
-    if not any(work.code and work.code.record() == code.record() for work in workloads.registered()):
-        folder = tempfile.TemporaryDirectory(prefix="relaunch-code-")
-        atexit.register(folder.cleanup)
-        code = dataclasses.replace(code, folder=Path(folder.name, FOLDER))
-        code.write(code.folder)
-        take(code)
-    return RunConfig.from_json(values)
-
-
-# whose mistake it is ----------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def blamed(code: Code | None, at_import: bool = False):
-    """An error that comes out of a workload's own files becomes Failure 64 that names file and line."""
+def installed_as(entry: str) -> Code | None:
     try:
-        yield
-    except (Exception, SystemExit) as error:
-        if code and (failure := blame(code, error, at_import)):
-            raise failure from error
-        raise
+        return find(entry)
+    except Failure:
+        return None
 
 
-def blame(code: Code, error: BaseException, at_import: bool = False) -> Failure | None:
-    """What is wrong in which line of the code's files; None where none of them had a part in it."""
-    if isinstance(error, Failure) or isinstance(error, SystemExit) and not at_import:
-        return None
-    names = {str((code.folder / name).resolve()): code.folder / name for name in code.contents}
-    frames = [(f.filename, f.lineno) for f in traceback.extract_tb(error.__traceback__)]
-    if isinstance(error, SyntaxError):
-        frames.append((error.filename or "", error.lineno))
-    ours = [(names[file], line) for file, line in frames if file in names]
-    if not ours:
-        return None
-    kind = type(error).__name__
-    if isinstance(error, SystemExit):
-        what, fix = "it ends the program while it is imported", "put that under if __name__ == '__main__':"
-    elif isinstance(error, ModuleNotFoundError):
-        what, fix = str(error), "install it, put it beside the file, or correct its name"
-    else:
-        what = f"{kind}: {error}" if str(error) else kind
-        fix = "correct it" if hasattr(builtins, kind) else ""
-    return Failure(USAGE, f"{ours[-1][0]}, line {ours[-1][1]}: {what}", fix)
+def in_run(word: str, run: Path | None) -> str:
+    """A file as it was typed; where it is gone, the one that the run keeps."""
+    kept = run / FOLDER / Path(word).name if run else Path(word)
+    gone = word.endswith(".py") and not Path(word).exists()
+    return str(kept) if gone and kept.is_file() else word
+
+
+def of_run(recorded: dict, run: Path | None) -> Code:
+    """The files that a run keeps, which are those that its config has `recorded`. Failure 65."""
+    entry, names = recorded["entry"], recorded["files"]
+    if ":" in entry:
+        there = installed_as(entry)
+        if there:
+            if changed := difference(recorded, there.record()):
+                fix = "use an interpreter that has what it was trained with"
+                raise Failure(
+                    DATA, f"{there.folder / changed[0]} {changed[1]} since the run was trained", fix
+                )
+            return there
+    if run is None:
+        what = f"its workload is somebody's own, {entry}, and a checkpoint alone does not hold that"
+        raise Failure(DATA, what, f"add --workload {'FILE.py' if ':' not in entry else entry}")
+    contents = {}
+    for name, expected in names.items():
+        path = run / FOLDER / name
+        if not path.is_file():
+            raise Failure(DATA, f"{path} is not there", "put it back: without it the run has no model")
+        contents[name] = path.read_bytes()
+        if hashlib.sha256(contents[name]).hexdigest() != expected:
+            raise Failure(DATA, f"{path} is not what the run was trained with", "put it back")
+    return Code(entry, run / FOLDER, contents)
+
+
+def difference(then: dict | None, now: dict | None) -> tuple[str, str] | None:
+    """The first file that differs between two records, and how."""
+    old, new = ((record or {}).get("files", {}) for record in (then, now))
+    for name in [*new, *old]:
+        if old.get(name) != new.get(name):
+            return name, "is gone" if name not in new else "is new" if name not in old else "has changed"
+    return None
+
+
+def below(folder: Path, name: str, module: types.ModuleType) -> str | None:
+    """The path below `folder` of a module that was found there by its name: more may lie there, as a venv."""
+    file = getattr(module, "__file__", None)
+    path = Path(*name.split("."))
+    fitting = (str(path / "__init__.py"), f"{path}.py")
+    return next((place for place in fitting if file and Path(file) == folder / place), None)
