@@ -61,7 +61,7 @@ def shown(name: str, value: float) -> str:
 
 def last_line(training, why: str) -> str:
     best = training.best
-    tail = f"; best {best['metric']} {best['value']:.2f} at step {best['step']}" if best else ""
+    tail = f"; best {best['metric']} {best['value']:.5g} at step {best['step']}" if best else ""
     return f"{training.run.path}: {why}, step {training.step}/{training.total}{tail}"
 
 
