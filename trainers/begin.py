@@ -15,9 +15,10 @@ from pathlib import Path
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import USAGE, Failure
 from relaunch.trainers import records, rundir
-from relaunch.trainers.config import Job, RunConfig, merge_resumed, same_code
+from relaunch.trainers.config import Job, RunConfig, merge_resumed
 from relaunch.trainers.flags import without
 from relaunch.trainers.rundir import RunDir
+from relaunch.trainers.workloads import own
 
 AUTO = "auto"
 HARMLESS = ("STOP", "logs")  # what may lie in a new run's folder, beside names with a dot
@@ -52,7 +53,7 @@ def begin(job: Job) -> Beginning:
                 "add --resume auto to continue it, or choose another --run",
             )
         values = files.read_json(run.config)
-        same_code(values, job.config)
+        own.same_code(values, job.config)
         stored = RunConfig.from_json(values)
         return Beginning(run, merge_resumed(stored, job), resumes=True)
     if taken(run.path):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import types
 import typing
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
@@ -268,27 +267,6 @@ def merge_resumed(old: RunConfig, job: Job) -> RunConfig:
     if "data" in job.given:
         changed["data"] = new.data
     return dataclasses.replace(old, **changed)
-
-
-def same_code(values: dict, config: RunConfig) -> None:
-    """Failure 64 unless a run's config.json is of the workload, and of the files, that `config` is of."""
-    if values.get("workload") != config.workload:
-        what = f"this run trains {values.get('workload')}, not {config.workload}"
-        raise Failure(USAGE, what, "choose another --run")
-    if changed := own.difference(values.get("code"), config.code):
-        work = workloads.load(config.workload)
-        path = work.code.folder / changed[0] if work.code else changed[0]
-        raise Failure(
-            USAGE, f"{path} {changed[1]} since this run began", "put it back as it was, or start a new --run"
-        )
-
-
-def unread(values: dict) -> RunConfig:
-    """The config of a workload of somebody's own whose code is not to be executed: its values, unchecked."""
-    config = object.__new__(RunConfig)
-    options = types.SimpleNamespace(**values["options"])
-    vars(config).update(completed(RunConfig, values) | {"options": options})
-    return config
 
 
 def differences(one: RunConfig, other: RunConfig) -> list[tuple[str, object, object]]:

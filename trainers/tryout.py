@@ -8,6 +8,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import sys
+import traceback
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -30,33 +32,52 @@ def try_out(
     """A step and an evaluation in little, on a copy of the model. Failure 64 for what is wrong in them."""
     work = workloads.load(config.workload)
     refuse_strays(work)
-    tried = copy.deepcopy(model).to(device)
-    with own.blamed(), fits("lower --batch-size"), torch.random.fork_rng():
-        loss, seen = batches.loss(tried.train(), batches.batch(0, 0))
-        if loss.ndim or not loss.is_floating_point():
-            what = f"the loss of a micro-batch is {list(loss.shape)} {loss.dtype}, not one number"
-            raise Failure(USAGE, f"{own.place(work)}{what}", "end it with .mean()")
-        if not loss.requires_grad:
-            what = "the loss does not depend on the model's parameters"
-            raise Failure(USAGE, f"{own.place(work)}{what}", "compute it from the model's outputs")
-        loss.backward()
-        sums = [0.0] * batches.sums
-        batches.add(sums, [seen])
-        batches.metrics(sums)
-        few = dataclasses.replace(config, eval_batch_size=min(ROWS, config.eval_batch_size))
-        with torch.no_grad():
-            rows = work.task.scorer(few, packed, packed.eval_split, device).score(tried.eval(), 0)
-        rows.pop("outputs", None)
-        wanted = {"id", *work.task.facts.columns}
-        if rows.keys() != wanted:
-            what = (
-                f"scored rows hold {', '.join(sorted(rows))}, and facts.columns {', '.join(sorted(wanted))}"
-            )
-            raise Failure(USAGE, f"{own.place(work)}{what}", "make columns() return what facts names")
-        best = work.task.facts.best[0]
-        if best not in (found := work.task.summarise(rows)):
-            what = f"summarise() gives {', '.join(found)}, and facts.best is {best}"
-            raise Failure(USAGE, f"{own.place(work)}{what}", "name one of those in facts.best")
+    try:
+        with own.blamed(), fits("lower --batch-size"), torch.random.fork_rng():
+            tried = copy.deepcopy(model).to(device)
+            if said := step(config, batches, tried.train()) or score(config, packed, tried.eval(), device):
+                raise Failure(USAGE, own.place(work, "task") + said[0], said[1])
+    except Failure:
+        raise
+    except Exception as error:  # what a hook gave back does not fit: all else here is what ours run on
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        what = f"what its hooks give does not fit ({type(error).__name__}: {error}"
+        where = f"in {Path(last.filename).name}, line {last.lineno})"
+        raise Failure(USAGE, f"{own.place(work, 'task')}{what}, {where}", "see docs/own-model.md") from error
+
+
+def step(config: RunConfig, batches: Batches, model: nn.Module) -> tuple[str, str] | None:
+    """What is wrong with a training step, and its fix."""
+    loss, seen = batches.loss(model, batches.batch(0, 0))
+    if loss.ndim or not loss.is_floating_point():
+        what = f"the loss of a micro-batch is {list(loss.shape)} {loss.dtype}, not one number"
+        return what, "end it with .mean()"
+    if not loss.requires_grad:
+        return "the loss does not depend on the model's parameters", "compute it from the model's outputs"
+    loss.backward()
+    sums = [0.0] * batches.sums
+    batches.add(sums, [seen])
+    batches.metrics(sums)
+    return None
+
+
+def score(
+    config: RunConfig, packed: Packed, model: nn.Module, device: torch.device
+) -> tuple[str, str] | None:
+    """What is wrong with scored rows, and its fix."""
+    task = workloads.load(config.workload).task
+    few = dataclasses.replace(config, eval_batch_size=min(ROWS, config.eval_batch_size))
+    with torch.no_grad():
+        rows = task.scorer(few, packed, packed.eval_split, device).score(model, 0)
+    rows.pop("outputs", None)
+    wanted = {"id", *task.facts.columns}
+    if rows.keys() != wanted:
+        what = f"scored rows hold {', '.join(sorted(rows))}, and facts.columns {', '.join(sorted(wanted))}"
+        return what, "make columns() return what facts names"
+    if task.facts.best[0] not in (found := task.summarise(rows)):
+        what = f"summarise() gives {', '.join(found)}, and facts.best is {task.facts.best[0]}"
+        return what, "name one of those in facts.best"
+    return None
 
 
 def refuse_strays(work: workloads.Workload) -> None:

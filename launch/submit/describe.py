@@ -13,16 +13,18 @@ import math
 import re
 import sys
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
 from relaunch.data_prep.errors import USAGE, Failure
 from relaunch.launch import PROGRAM, accelerate_config, command, draft, plan, preflight
 from relaunch.launch.facts import Facts
 from relaunch.launch.submit.surroundings import Site, checked, site
-from relaunch.trainers import config, rundir
+from relaunch.trainers import config, rundir, workloads
 from relaunch.trainers.begin import AUTO, begin
 from relaunch.trainers.flags import Parser, without
 from relaunch.trainers.rundir import RunDir
+from relaunch.trainers.workloads.own.code import Code
 
 REQUEUES = 20  # each brings one time limit's worth of training: more is a job that nobody looks after
 THREADS = 2  # CPUs per process: one trains, one writes; there are no loader processes
@@ -43,6 +45,16 @@ class Job:
     site: Site
     tasks: tuple[tuple[str, tuple[str, ...]], ...]  # (label, flags) of each point of a sweep
     given: argparse.Namespace
+    workload: str  # as it was typed, among the words
+    code: Code | None = None  # its files, where they are somebody's own and travel with the job
+
+    def with_code_in(self, folder: Path | str) -> Job:
+        """The same job, where the workload's files lie in that folder when it starts."""
+        if self.code is None:
+            return self
+        at = self.words.index(self.workload)
+        word = str(Path(folder) / self.code.main.name)
+        return replace(self, words=(*self.words[:at], word, *self.words[at + 1 :]))
 
     def command(self, *more: str, program: tuple[str, ...] = (PROGRAM,)) -> list[str]:
         """The start of a launcher, as words."""
@@ -182,6 +194,7 @@ def parse(kind: str, argv: list[str]) -> Job:
     name = checked("--name", given.name or run.name)
     if re.search(r"^\.|[/%]", name):  # it names a folder, in a pattern of sbatch's
         raise Failure(USAGE, f"--name {name} holds / or %, or begins with a dot", "choose another")
+    code = workloads.load(job.config.workload).code
     local = shape.processes // shape.machines
     gpus = given.gpus if given.gpus is not None else 0 if shape.use_cpu or "emulate" in typed else local
     return Job(
@@ -196,6 +209,8 @@ def parse(kind: str, argv: list[str]) -> Job:
         tasks=tasks,
         data=settings.data,
         given=given,
+        workload=rest[0],
+        code=None if code is None or ":" in code.entry else code,
     )
 
 

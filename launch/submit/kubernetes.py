@@ -18,6 +18,8 @@ from relaunch.launch.submit.describe import Job
 from relaunch.launch.submit.surroundings import checked, environment
 
 GRACE = 180  # s from SIGTERM to SIGKILL: above the 120 s that accelerate is given to save and leave
+CODE = "/relaunch-code"  # where a workload of one's own lies in a pod
+LARGEST = 1_000_000  # bytes of a ConfigMap, with room for its keys
 RETRY = 128 + PREEMPTED  # what PyTorchJob takes for "again": it restarts on codes from 128 up alone
 
 
@@ -56,6 +58,10 @@ def manifest(job: Job) -> str:
     if not job.given.image:
         raise Failure(USAGE, "a pod needs an image", "add --image REGISTRY/NAME:TAG")
     volumes, mounted = mounts(job)
+    documents = []
+    if job.code:
+        documents.append(config_map(job, label(job.name), volumes, mounted))
+        job = job.with_code_in(CODE)
     if not any(job.run.startswith(m["mountPath"].rstrip("/") + "/") for m in mounted[1:]):
         raise Failure(
             USAGE,
@@ -76,8 +82,24 @@ def manifest(job: Job) -> str:
         "volumeMounts": mounted,
     }
     pod = {"terminationGracePeriodSeconds": GRACE, "volumes": volumes}
-    documents = (pytorchjob if job.given.pytorchjob else trainjob)(job, meta, pod, parts, bool(queue))
+    documents += (pytorchjob if job.given.pytorchjob else trainjob)(job, meta, pod, parts, bool(queue))
     return "---\n".join(yaml.dump(d, Dumper=Plain, sort_keys=False, width=10000) for d in documents)
+
+
+def config_map(job: Job, name: str, volumes: list[dict], mounted: list[dict]) -> dict:
+    """The workload's own files, which each pod then finds in CODE. Its keys take no slash: the paths do."""
+    keys = {path: f"file-{i}.py" for i, path in enumerate(job.code.contents)}
+    if sum(map(len, job.code.contents.values())) > LARGEST:
+        what = f"the files beside {job.code.main} are more than a ConfigMap takes"
+        raise Failure(USAGE, what, "put them into the image as a package, and name them as module:NAME")
+    try:
+        data = {keys[path]: content.decode() for path, content in job.code.contents.items()}
+    except UnicodeDecodeError as error:
+        raise Failure(USAGE, f"a file beside {job.code.main} is not UTF-8 ({error})", "save it so") from error
+    items = [{"key": key, "path": path} for path, key in keys.items()]
+    volumes.append({"name": "code", "configMap": {"name": f"{name}-code", "items": items}})
+    mounted.append({"name": "code", "mountPath": CODE, "readOnly": True})
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"{name}-code"}, "data": data}
 
 
 class Plain(yaml.SafeDumper):

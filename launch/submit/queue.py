@@ -57,6 +57,11 @@ def submit(job: Job) -> int:
     folder = slurm.folder(job)
     with files.storage(folder, "--name"):
         folder.mkdir(parents=True, exist_ok=True)
+        if job.code:  # what is edited while the job waits, or of another job of this name, is not its own
+            copy = folder / f"code-{job.code.digest[:12]}"
+            job.code.write(copy)
+            job = job.with_code_in(copy)
+            print(f"{', '.join(job.code.contents)}: copied to {copy}, and started from there")
         (folder / "job.sh").write_text(slurm.script(job))
     ids, runs = [], [run for run, _ in job.runs()]
     for _ in range(job.given.chain):

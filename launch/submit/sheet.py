@@ -31,6 +31,7 @@ def block(job: Job) -> str:
         if "/" in checked(name, text):
             raise Failure(USAGE, f"{name} {text!r} is not a name", "it is one folder of the platform's")
     source = f"/data/{given.user}/{dataset}"
+    job = job.with_code_in("own")
     words = [
         "python3",
         "launch/__main__.py",
@@ -53,6 +54,10 @@ def block(job: Job) -> str:
         f"GPUs:           {job.gpus}",
         *([f"Time limit:     {given.time / 3600:.1f} h"] if given.time else []),
         "Code:           this repository, which the platform shows as /code",
+        *(
+            [f"               and {', '.join(job.code.contents)} of {job.code.folder} as /code/own"]
+            * bool(job.code)
+        ),
         f"Data:           {source} (a packed set: few files, read-only)",
         *(f"Variable:       {k}={checked(f'--env {k}', v)}" for k, v in values.items()),
         *(f"Variable:       {k}=*** (type it into the form yourself)" for k in hidden),

@@ -19,6 +19,7 @@ import tempfile
 import types
 from pathlib import Path
 
+from relaunch.data_prep.errors import USAGE, Failure
 from relaunch.trainers import workloads
 from relaunch.trainers.group import process
 from relaunch.trainers.workloads.own.blame import blame, blamed
@@ -87,7 +88,7 @@ def config_of(values: dict, run: Path | None, execute: bool, where: str = "confi
     """The RunConfig of a run or checkpoint. Of somebody's own workload the files are executed, or else its
     options are but the values that it was trained with, unchecked.
     """
-    from relaunch.trainers.config import RunConfig, unread
+    from relaunch.trainers.config import RunConfig
 
     recorded = values.get("code")
     known = any(work.code and work.code.record() == recorded for work in workloads.registered())
@@ -98,14 +99,38 @@ def config_of(values: dict, run: Path | None, execute: bool, where: str = "confi
     return RunConfig.from_json(values, where)
 
 
+def same_code(values: dict, config) -> None:
+    """Failure 64 unless a run's config.json is of the workload, and of the files, that `config` is of."""
+    if values.get("workload") != config.workload:
+        what = f"this run trains {values.get('workload')}, not {config.workload}"
+        raise Failure(USAGE, what, "choose another --run")
+    if changed := difference(values.get("code"), config.code):
+        work = workloads.load(config.workload)
+        path = work.code.folder / changed[0] if work.code else changed[0]
+        raise Failure(
+            USAGE, f"{path} {changed[1]} since this run began", "put it back as it was, or start a new --run"
+        )
+
+
+def unread(values: dict):
+    """The config of a workload of somebody's own whose code is not to be executed: its values, unchecked."""
+    from relaunch.trainers.config import RunConfig, completed
+
+    config = object.__new__(RunConfig)
+    options = types.SimpleNamespace(**values["options"])
+    vars(config).update(completed(RunConfig, values) | {"options": options})
+    return config
+
+
 def execute(code: Code) -> types.ModuleType:
     """Run the very bytes that were read, as a module whose name nobody else has."""
     name = "relaunch_own_" + re.sub(r"\W", "_", code.main.stem)
-    spec = importlib.util.spec_from_file_location(name, code.main.resolve())
+    path = code.folder.resolve() / code.main.name
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    exec(compile(code.contents[code.main.name], str(code.main.resolve()), "exec"), vars(module))
+    exec(compile(code.contents[code.main.name], str(path), "exec"), vars(module))
     return module
 
 
@@ -133,8 +158,8 @@ def revive(code: Code, values: dict):
     return RunConfig.from_json(values)
 
 
-def place(work: workloads.Workload) -> str:
-    """Where the model of a workload of one's own is made, as the beginning of a line; empty for ours."""
+def place(work: workloads.Workload, name: str = "model") -> str:
+    """Where a part of a workload of one's own is defined, as the beginning of a line; empty for ours."""
     from relaunch.trainers.workloads.own.check import line_of
 
-    return f"{work.code.main}, line {line_of(work.code, 'model')}: " if work.code else ""
+    return f"{work.code.main}, line {line_of(work.code, name)}: " if work.code else ""

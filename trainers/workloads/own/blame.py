@@ -35,7 +35,7 @@ def blame(error: BaseException, loading: Code | None = None) -> Failure | None:
 def blame_one(code: Code, error: BaseException, at_import: bool) -> Failure | None:
     if isinstance(error, Failure) or isinstance(error, SystemExit) and not at_import:
         return None
-    names = {str((code.folder / name).resolve()): code.folder / name for name in code.contents}
+    names = {str(code.folder.resolve() / name): code.folder / name for name in code.contents}
     frames = [(f.filename, f.lineno) for f in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, SyntaxError):
         frames.append((error.filename or "", error.lineno))

@@ -42,6 +42,11 @@ class Code:
         return {"entry": self.entry, "files": hashes}
 
     @property
+    def digest(self) -> str:
+        """Of all files together."""
+        return hashlib.sha256(files.dump_json(self.record()).encode()).hexdigest()
+
+    @property
     def word(self) -> str:
         """How a command line names it."""
         return self.entry if ":" in self.entry else str(self.main)
