@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from relaunch.data_prep.errors import USAGE, Failure
@@ -95,30 +94,3 @@ def checked(task, columns: Any, count: int) -> dict[str, Tensor]:
             raise wrong(task, "columns", f"returns {name} as {about(values)}", fix)
         result[name] = values.int() if whole else values.float()
     return result
-
-
-def rehearse(task, config, loss: Any, outputs: Any, target: Tensor) -> None:
-    """Score one training batch for nothing: what only the first evaluation would find is found here."""
-    if not (isinstance(loss, Tensor) and loss.is_floating_point() and loss.dim() == 0):
-        fix = "return the mean over the samples, one number that backward() can begin from"
-        raise wrong(task, "loss", f"returns {about(loss)}", fix)
-    if not loss.requires_grad:
-        raise wrong(task, "loss", "does not depend on the model's outputs", "compute it from the outputs")
-    facts = task.facts
-    for role in ("loss", "truth", "guess", "sure"):
-        name = getattr(facts, role)
-        if name is not None and name not in facts.columns:
-            fix = f"name one of {', '.join(facts.columns)}"
-            raise wrong(task, "facts", f"says that {role} is the column {name!r}, which is none", fix)
-    with torch.no_grad():
-        rows = checked(task, task.columns(config, in_float32(outputs), target), len(target))
-        metrics = task.summarise({name: column.cpu().numpy() for name, column in rows.items()})
-    if not isinstance(metrics, dict) or not all(
-        isinstance(value, (int, float)) for value in metrics.values()
-    ):
-        raise wrong(task, "summarise", f"returns {about(metrics)}", "return a dict of names and plain floats")
-    if facts.best[0] not in metrics:
-        what = f"calls a checkpoint the best by {facts.best[0]!r}, which summarise does not return"
-        raise wrong(
-            task, "facts", what, f"use one of {', '.join(metrics)}: best=({next(iter(metrics), '')!r}, 'min')"
-        )

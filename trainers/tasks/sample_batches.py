@@ -16,7 +16,7 @@ from torch import Tensor
 from relaunch.data_prep.packed import Packed
 from relaunch.trainers.config import RunConfig
 from relaunch.trainers.tasks import order
-from relaunch.trainers.tasks.hooks import check_arguments, in_float32, prepared, rehearse, scored
+from relaunch.trainers.tasks.hooks import check_arguments, in_float32, prepared, scored
 from relaunch.trainers.tasks.meters import Classes, Loss, Numbers
 from relaunch.trainers.tasks.regression import Regression
 from relaunch.trainers.tasks.samples import SampleTask
@@ -62,7 +62,7 @@ class SampleBatches:
     def __init__(
         self, task: SampleTask, config: RunConfig, packed: Packed, device: torch.device, rank: int, world: int
     ):
-        check_arguments(task)
+        check_arguments(task, mixed=bool(task.kind == "images" and getattr(config.options, "cutmix", 0)))
         self.task, self.config, self.device, self.rank, self.world = task, config, device, rank, world
         self.data = task.open(packed, "train", device)
         self.steps_per_epoch = task.steps_per_epoch(config, packed.sizes)
@@ -72,7 +72,6 @@ class SampleBatches:
             self.meter = Numbers(partial(task.like, config), self.scale)
         self.sums = self.meter.sums
         self.epoch = -1
-        self.rehearsed = False
 
     def start_epoch(self, epoch: int) -> None:
         """Draw the epoch's order: a function of (seed, epoch) alone."""
@@ -105,13 +104,8 @@ class SampleBatches:
 
     def loss(self, model: Callable, batch: tuple[Tensor, ...]) -> tuple[Tensor, tuple]:
         x, *target = batch
-        if len(target) > 1 and not self.rehearsed:
-            check_arguments(self.task, mixed=True)
         outputs = model(x)
         loss = self.task.loss(self.config, outputs, *target)
-        if not self.rehearsed:  # before hours are spent on what only the first evaluation would find
-            rehearse(self.task, self.config, loss, outputs, target[0])
-            self.rehearsed = True
         return loss, self.meter.keep(loss, x, outputs, target[0])
 
     def add(self, sums: list[float], seen: list[tuple]) -> None:

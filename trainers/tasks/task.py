@@ -35,6 +35,14 @@ class Facts:
     view: str = "none"  # what there is to look at of a changed row: images, text or none
     rows: str = "samples"  # what a row is called
 
+    def __post_init__(self):
+        for role in ("loss", "truth", "guess", "sure"):
+            name = getattr(self, role)
+            if name is not None and name not in self.columns:
+                raise ValueError(f"{role} is the column {name!r}, and there is {', '.join(self.columns)}")
+        if bool(self.truth) != bool(self.guess):
+            raise ValueError("truth and guess go together")
+
     @property
     def classes(self) -> bool:
         """Whether a guess is right or wrong."""

@@ -20,6 +20,7 @@ from relaunch.trainers.tasks.arrays import ArrayTask, NoOptions
 from relaunch.trainers.tasks.images import ImageOptions, ImageTask
 from relaunch.trainers.tasks.regression import ImageRegressionTask, RegressionTask
 from relaunch.trainers.tasks.task import Facts
+from relaunch.trainers.tryout import try_out
 from relaunch.trainers.workloads import Workload
 
 CPU, R = torch.device("cpu"), np.random.default_rng(0)
@@ -249,10 +250,9 @@ def test_outputs_may_be_several_tensors(made):
         ),
         (
             dict(loss=lambda self, c, o, t: (o - t).square()),
-            r"Mine.loss returns float32 \[8, 5\]; return the mean",
+            r"loss of a micro-batch is \[8, 5\] .*; end it with .mean",
         ),
-        (dict(loss=lambda self, c, o, t: 1.0), "Mine.loss returns float"),
-        (dict(loss=lambda self, c, o, t: (o.detach() - t).mean()), "Mine.loss does not depend on the model"),
+        (dict(loss=lambda self, c, o, t: (o.detach() - t).mean()), "the loss does not depend on the model"),
         (
             dict(loss=lambda self, o, t: o.mean()),
             r"Mine.loss takes \(o, t\), and is called with \(config, out",
@@ -269,28 +269,28 @@ def test_outputs_may_be_several_tensors(made):
         (dict(columns=lambda self, c, o, t: {"loss": o[:3, 0]}), r"returns loss as float32 \[3\]"),
         (dict(columns=lambda self, c, o, t: {"loss": o[..., None]}), r"returns loss as float32 \[8, 5, 1\]"),
         (dict(facts=replace(LOSS, columns={"loss": "int32"})), "returns loss as float32"),
-        (dict(facts=replace(LOSS, loss="nll")), "Mine.facts says that loss is the column 'nll'"),
-        (
-            dict(facts=replace(LOSS, best=("psnr", "max"))),
-            "by 'psnr', which summarise does not return; use one of",
-        ),
-        (dict(summarise=lambda self, rows: rows["loss"]), "Mine.summarise returns ndarray"),
-        (dict(summarise=lambda self, rows: {"loss": rows["loss"]}), "Mine.summarise returns dict"),
+        (dict(facts=replace(LOSS, best=("psnr", "max"))), "summarise.. gives loss, and facts.best is psnr"),
+        (dict(summarise=lambda self, rows: {"loss": rows["loss"]}), "summarise.. gives loss as ndarray"),
     ],
 )
-def test_what_a_hook_may_not_return_is_one_line_at_the_first_step(made, parts, words):
+def test_what_a_hook_may_not_return_is_one_line_before_the_first_step(made, parts, words, tmp_path):
     with pytest.raises(Failure) as refused:
         batches, _, model = made(changed(**parts), ROW % 3, model=same)
-        batches.loss(model, batches.batch(0, 0))
+        try_out(batches.config, open_packed("own", tmp_path), batches, model, CPU)
     assert refused.value.code == 64 and "\n" not in refused.value.line()
     assert re.search(words, refused.value.line()), refused.value.line()
 
 
+@pytest.mark.parametrize("roles", [dict(loss="nll"), dict(truth="loss"), dict(sure="confidence")])
+def test_facts_name_columns_that_there_are(roles):
+    with pytest.raises(ValueError, match="and there is loss|truth and guess go together"):
+        replace(LOSS, **roles)
+
+
 def test_cutmix_with_a_loss_that_knows_nothing_of_it(made):
     task = changed(ImageTask, loss=lambda self, config, outputs, labels: outputs.mean())
-    batches, _, model = made(task, ROW % 3, flags=("--cutmix", "1"), options=ImageOptions)
     with pytest.raises(Failure, match="Mine.loss takes") as refused:
-        batches.loss(model, batches.batch(0, 0))
+        made(task, ROW % 3, flags=("--cutmix", "1"), options=ImageOptions)
     assert refused.value.fix == "leave --cutmix out, or take them"
 
 
