@@ -2,6 +2,7 @@
 
     relaunch prep fashion --source hub:zalando-datasets/fashion_mnist --size 28
     relaunch prep mine --source my.parquet --columns image=photo,label=species
+    relaunch prep ages --source faces.parquet --columns image=photo,target=age       (numbers to predict)
     relaunch prep mine --source list.csv --val-fraction 0.1        (columns path and label)
 
 Labels of all splits, and of all files of a split, are matched by class name.
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from relaunch.data_prep.arrays import as_float32
 from relaunch.data_prep.errors import DATA, USAGE, Failure
 from relaunch.data_prep.images import decode, is_encoded, is_image, measure
 from relaunch.data_prep.splits import one_name_each, refuse_unknown
@@ -79,6 +81,12 @@ class Hub:
         if self.is_text:
             self.columns = {"text": columns.get("text", "text")}
             return
+        if "target" in columns and "label" in columns:
+            raise Failure(
+                USAGE, "--columns has a label= and a target=", "use label= for classes, else target="
+            )
+        self.numbers = "target" in columns
+        columns = {"label": columns["target"], **columns} if self.numbers else columns
         self.columns = {
             "image": columns.get("image") or (images or ["image"])[0],
             "label": columns.get("label") or (labels or ["label"])[0],
@@ -136,7 +144,10 @@ class Hub:
                     for split in splits
                 },
             )
-        writer.classes, labels = self._labels(writer.notes)
+        if self.numbers:
+            labels = self._numbers(writer)
+        else:
+            writer.classes, labels = self._labels(writer.notes)
         self._count_unlisted(writer.left_out)
 
         def stream(split):
@@ -168,6 +179,28 @@ class Hub:
                 if is_image(file.name) and file.is_file() and os.path.realpath(file) not in files:
                     left_out.add("images that no row names", file.relative_to(self.folder).as_posix())
 
+    def _numbers(self, writer) -> dict[str, np.ndarray]:
+        """Split -> numbers to predict, float32 [N] or [N,K]. Failure 65 for a row that lacks them."""
+        column, result = self.columns["label"], {}
+        for split, parts in self.parts.items():
+            values = [value for part in parts for value in part[column]]
+            if None in values:
+                empty = f"{self.name}: {column} of {split} row {values.index(None)} is empty"
+                raise Failure(DATA, empty, "fill or remove such rows")
+            try:
+                found = np.asarray(values)
+            except ValueError:
+                raise Failure(
+                    DATA,
+                    f"{self.name}: {column} of {split} has rows of several lengths",
+                    "make them the same",
+                ) from None
+            result[split] = as_float32(f"{column} of {split}", found, writer)
+        widths = {values.shape[1:] for values in result.values()}
+        if len(widths) > 1:
+            raise Failure(DATA, f"{self.name}: {column} has rows of several lengths", "make them the same")
+        return result
+
     def _names(self, rows: Any) -> list[str] | None:
         """The class names of a dataset's labels by number, where they have some."""
         return None if self.is_text else getattr(rows.features[self.columns["label"]], "names", None)
@@ -186,7 +219,7 @@ class Hub:
                         DATA,
                         f"{self.name}: column '{self.columns['label']}' has rows of {split} that are neither "
                         "integer nor text",
-                        "choose another with --columns label=…",
+                        "choose another with --columns label=…, or target=… for numbers to predict",
                     )
                 named = self._names(part)
                 if named and (bad := set(found) - set(range(len(named)))):

@@ -1,7 +1,8 @@
 """Packed data sets: the one on-disk format that every workload trains from. Opening a set never writes one.
 
     ROOT/NAME/meta.json                 written last: a folder without it is not a set
-    ROOT/NAME/SPLIT/images.npy          uint8 [N,H,W,C]       ROOT/NAME/SPLIT/labels.npy   int64 [N]
+    ROOT/NAME/SPLIT/images.npy          uint8 [N,H,W,C]       ROOT/NAME/SPLIT/labels.npy   int64 [N], or
+    ROOT/NAME/SPLIT/inputs.npy          float32 [N,…]           float32 [N] or [N,K]: numbers to predict
     ROOT/NAME/SPLIT/tokens.npy          uint16 or uint32 [N]  ROOT/NAME/vocab.txt          one word a line
 
 `relaunch prep NAME --verify` hashes a set again; writer.py writes them.
@@ -42,7 +43,7 @@ class Packed:
     def __init__(self, path: Path, meta: dict[str, Any]):
         self.path, self.meta = path, meta
         self.name: str = meta["name"]
-        self.kind: str = meta["kind"]  # "images" or "text"
+        self.kind: str = meta["kind"]  # "images", "arrays" or "text"
         self.hash: str = meta["hash"]  # identifies the data, whatever it is called and wherever it lies
         self.classes: list[str] = meta["classes"]
         self.mean: list[float] = meta["mean"]  # per channel of the train images, 0..1
@@ -71,8 +72,12 @@ class Packed:
         """uint8 [N,H,W,C]."""
         return self._array(split, "images.npy")
 
+    def inputs(self, split: str) -> np.ndarray:
+        """float32 [N,…]."""
+        return self._array(split, "inputs.npy")
+
     def labels(self, split: str) -> np.ndarray:
-        """int64 [N], indices into `classes`."""
+        """int64 [N], indices into `classes`, or numbers to predict, float32 [N] or [N,K]."""
         return self._array(split, "labels.npy")
 
     def tokens(self, split: str) -> np.ndarray:
@@ -176,11 +181,13 @@ def data_hash(meta: dict[str, Any]) -> str:
 def describe(packed: Packed) -> str:
     """One line: `mnist: train 60,000, test 10,000 images 28x28x1, 10 classes, 55.0 MB in data/mnist`."""
     counts = ", ".join(f"{split} {count:,}" for split, count in packed.splits.items())
-    if packed.kind == "images":
-        shape = "x".join(map(str, next(iter(packed.meta["splits"].values()))["shape"]))
-        what = f"images {shape}, {len(packed.classes)} classes"
+    known = packed.sizes
+    if packed.kind == "text":
+        what = f"tokens of {known.outputs:,} words"
     else:
-        what = f"tokens of {packed.meta['arrays']['vocab.txt']['shape'][0]:,} words"
+        shape = "x".join(map(str, next(iter(packed.meta["splits"].values()))["shape"]))
+        labels = f"number{'s' * (known.outputs > 1)} to predict" if known.numbers else "classes"
+        what = f"{packed.kind} {shape}, {known.outputs} {labels}"
     size = sum(facts["bytes"] for facts in packed.meta["arrays"].values()) / 1e6
     return f"{packed.name}: {counts} {what}, {size:,.1f} MB in {packed.path}"
 

@@ -26,6 +26,7 @@ EXAMPLES = """examples:
   relaunch prep flowers --source my_images --size 64           my_images/{train,val}/<class>/*.jpg
   relaunch prep leaves --source my_images --val-fraction 0.2   my_images/<class>/*.jpg
   relaunch prep book --source my_texts                         my_texts/{train,valid,test}.txt
+  relaunch prep diabetes --source diabetes.npz                 x_train, y_train, x_val, y_val
   relaunch prep mine --source hub:user/dataset --columns image=photo,label=species
   relaunch prep mnist --verify                                 hash a prepared set again
 then train on it by name:  relaunch train cifar10 --data NAME"""
@@ -59,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--source",
         metavar="PATH|hub:ID[:CONFIG]",
-        help="archive (zip, tar), folder, text, parquet or csv table, or Hub id; default: download, for "
+        help="archive (zip, tar), folder, text, parquet, csv, .npz, or Hub id; default: download, for "
         + ", ".join(OFFICIAL),
     )
     add(
@@ -81,7 +82,11 @@ def _parser() -> argparse.ArgumentParser:
         help="resize the short side to N pixels and crop the centre (image folders, Hub); "
         "needed when sizes differ",
     )
-    add("--columns", metavar="ROLE=COLUMN,…", help="Hub and tables: image=…,label=… or text=…")
+    add(
+        "--columns",
+        metavar="ROLE=COLUMN,…",
+        help="Hub and tables: image=…,label=… (classes), image=…,target=… (numbers) or text=…",
+    )
     share = parser.add_mutually_exclusive_group()
     share.add_argument(
         "--val-fraction",
@@ -104,11 +109,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _columns(text: str | None) -> dict[str, str]:
     pairs = dict(pair.partition("=")[::2] for pair in text.split(",")) if text else {}
-    if not all(pairs.values()) or set(pairs) - {"image", "label", "text"}:
+    if not all(pairs.values()) or set(pairs) - {"image", "label", "target", "text"}:
         raise Failure(
             USAGE,
             f"--columns {text} is not understood",
-            "write --columns image=COLUMN,label=COLUMN or --columns text=COLUMN",
+            "write --columns image=COLUMN,label=COLUMN (target=COLUMN for numbers) or --columns text=COLUMN",
         )
     return pairs
 

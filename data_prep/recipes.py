@@ -24,7 +24,7 @@ from relaunch.data_prep.packed import EMBEDDED, OFFICIAL, Packed, data_root, not
 from relaunch.data_prep.splits import Holdout
 from relaunch.data_prep.writer import Writer, exclusive, new_folder
 
-ARCHIVES = (*OFFICIAL, "folder", "text")  # read through archive.py; looked for in this order
+ARCHIVES = (*OFFICIAL, "folder", "text", "arrays")  # read through archive.py; looked for in this order
 RECIPES = (*ARCHIVES, "hub", *EMBEDDED)
 
 
@@ -214,7 +214,7 @@ def _recognise(recipe: str | None, reader: archive.Source) -> tuple[str, dict]:
             f"run: relaunch prep {name} --source {quoted(str(reader.path))}",
         )
     holds = f"{reader.name} holds {_summary(reader)}"
-    differs = [text for each in ("folder", "text") if (text := _module(each).differs(reader))]
+    differs = [text for each in ("folder", "text", "arrays") if (text := _module(each).differs(reader))]
     if recipe:
         module = _module(recipe)
         why = f"it lacks {module.NEEDS}; " + "; ".join([holds, *differs])
@@ -223,7 +223,7 @@ def _recognise(recipe: str | None, reader: archive.Source) -> tuple[str, dict]:
         DATA,
         f"{reader.name} is no data set that prep knows: {'; '.join([holds, *differs])}",
         f"expected is {_module('folder').NEEDS}, <class>/*.jpg with --val-fraction, {_module('text').NEEDS}, "
-        f"one text with --val-fraction, or the files of {', '.join(OFFICIAL)}",
+        f"one text with --val-fraction, {_module('arrays').NEEDS}, or the files of {', '.join(OFFICIAL)}",
     )
 
 

@@ -11,9 +11,12 @@ LISTED = 10  # classes: of more only the smallest and the largest are named
 
 
 def packed_lines(data: Packed) -> list[str]:
-    """One line per split of images: `  train: 12 images of 2 classes (cat: 8, dog: 4)`; none for texts."""
-    if data.kind != "images":
+    """One line per split: `  train: 12 images of 2 classes (cat: 8, dog: 4)`; none for texts."""
+    if data.kind == "text":
         return []
+    if data.sizes.numbers:
+        return [f"  {split}: {numbers(data.labels(split))}" for split in data.splits]
+    what = "images" if data.kind == "images" else "samples"
     result = []
     for split in data.splits:
         counts = np.bincount(data.labels(split), minlength=len(data.classes))
@@ -25,8 +28,18 @@ def packed_lines(data: Packed) -> list[str]:
             each = ", ".join(f"{name}: {count:,}" for count, name in there)
         else:
             each = f"from {fewest[1]}: {fewest[0]:,} to {most[1]}: {most[0]:,}"
-        result.append(f"  {split}: {counts.sum():,} images of {len(there):,} classes ({each})")
+        result.append(f"  {split}: {counts.sum():,} {what} of {len(there):,} classes ({each})")
     return result
+
+
+def numbers(labels: np.ndarray) -> str:
+    """`40 numbers to predict, from 1 to 9, mean 4.5`; of several per sample what the first is like."""
+    first = labels.reshape(len(labels), -1)[:, 0].astype(float)
+    each = f" x {labels.shape[1]}" if labels.ndim > 1 else ""
+    return (
+        f"{len(labels):,}{each} numbers to predict, {'the first ' if each else ''}from {first.min():.4g} to "
+        f"{first.max():.4g}, mean {first.mean():.4g}"
+    )
 
 
 def said_lines(data: Packed, existed: bool) -> list[str]:

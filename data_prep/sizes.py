@@ -17,14 +17,19 @@ class Sizes:
     """The sizes of one packed set. A checkpoint's state.json keeps them, too."""
 
     data: str  # its name
-    kind: str  # of data: images | text
+    kind: str  # of data: images | arrays | text
     counts: dict[str, int]  # split -> samples: images, or words
-    shape: tuple[int, ...]  # of one input as a model gets it: [C,H,W]; empty for text
-    outputs: int  # classes, or words of the vocabulary
+    shape: tuple[int, ...]  # of one input as a model gets it: [C,H,W] of images; empty for text
+    outputs: int  # classes, words of the vocabulary, or numbers to predict of each sample
     names: tuple[str, ...] = ()  # of the classes
-    mean: tuple[float, ...] = ()  # per channel of the train images, 0..1
+    mean: tuple[
+        float, ...
+    ] = ()  # of train: per channel of images, 0..1; per feature of inputs [N,F], else one
     std: tuple[float, ...] = ()
     vocabulary: str = ""  # SHA-256 of vocab.txt
+    numbers: bool = False  # whether labels are numbers to predict, and not classes
+    target_mean: tuple[float, ...] = ()  # of train's numbers to predict
+    target_std: tuple[float, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -42,14 +47,20 @@ def sizes(meta: dict[str, Any]) -> Sizes:
     if meta["kind"] == "text":
         vocab = meta["arrays"]["vocab.txt"]
         return Sizes(**about, shape=(), outputs=vocab["shape"][0], vocabulary=vocab["sha256"])
-    height, width, channels = next(iter(meta["splits"].values()))["shape"]
+    shape = tuple(next(iter(meta["splits"].values()))["shape"])
+    labels = meta["arrays"]["train/labels.npy"] if "train" in meta["splits"] else {"dtype": "int64"}
+    targets = meta.get("targets", {"mean": (), "std": ()})
+    numbers = labels["dtype"] == "float32"
     return Sizes(
         **about,
-        shape=(channels, height, width),
-        outputs=len(meta["classes"]),
+        shape=(shape[2], *shape[:2]) if meta["kind"] == "images" else shape,
+        outputs=len(targets["mean"]) if numbers else len(meta["classes"]),
         names=tuple(meta["classes"]),
         mean=tuple(meta["mean"]),
         std=tuple(meta["std"]),
+        numbers=numbers,
+        target_mean=tuple(targets["mean"]),
+        target_std=tuple(targets["std"]),
     )
 
 

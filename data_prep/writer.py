@@ -25,6 +25,7 @@ from relaunch.data_prep import VERSION
 from relaunch.data_prep.errors import DATA, USAGE, Failure
 from relaunch.data_prep.files import open_lock, remove, sha256, storage, sync, sync_tree
 from relaunch.data_prep.images import RULES
+from relaunch.data_prep.moments import of_inputs, of_targets
 from relaunch.data_prep.names import printable, some
 from relaunch.data_prep.packed import FLAG, SCHEMA, data_hash
 from relaunch.data_prep.progress import ctrl_c_between_batches
@@ -114,22 +115,12 @@ class Writer:
         shape: tuple[int, ...],
         batches: Iterable[tuple[Iterable[int], Sequence[np.ndarray] | np.ndarray]],
     ) -> None:
-        """Write a split's labels [N], indices into `classes`, and its N images of `shape` [H,W,C].
+        """Write a split's labels (see `arrays`) and its N images of `shape` [H,W,C].
 
         `batches` yields (row numbers, uint8 [n,H,W,C]): in any order, so that a stream is packed in bounded
         memory, and each row once.
         """
-        labels = np.asarray(labels, dtype=np.int64)
-        if not len(labels):
-            raise Failure(DATA, f"the source has no images for split '{split}'", "check what --source holds")
-        if labels.min() < 0 or labels.max() >= len(self.classes):
-            raise Failure(
-                DATA, f"split '{split}' has a label outside 0..{len(self.classes) - 1}", "check the source"
-            )
-        parts = {self._called(split): np.ones(len(labels), bool)}
-        if split == "train" and self.holdout:
-            held = self.holdout.rows(labels)
-            parts = {"train": ~held, "val": held}
+        labels, parts = self._parts(split, labels)
         part, position = np.zeros(len(labels), np.int8), np.zeros(len(labels), np.int64)  # where a row goes
         stride, seen = int(np.prod(shape)), 0
         # plain writes, not a map: on a full disk a map dies of SIGBUS
@@ -157,7 +148,34 @@ class Writer:
             count = int(chosen.sum())
             self._record(f"{name}/images.npy", "uint8", [count, *shape])
             self.splits[name] = {"count": count, "shape": list(shape)}
-            self._note_missing(name, np.bincount(labels[chosen], minlength=len(self.classes)))
+            self._note_missing(name, labels[chosen])
+
+    def arrays_of(self, split: str, inputs: np.ndarray, labels: np.ndarray) -> None:
+        """Write a split's inputs float32 [N,…] and labels: int64 [N], indices into `classes`, or numbers to
+        predict, float32 [N] or [N,K].
+        """
+        labels, parts = self._parts(split, labels)
+        for name, chosen in parts.items():
+            self._save(f"{name}/labels.npy", labels[chosen])
+            self._save(f"{name}/inputs.npy", inputs[chosen])
+            self.splits[name] = {"count": int(chosen.sum()), "shape": list(inputs.shape[1:])}
+            self._note_missing(name, labels[chosen], "samples")
+
+    def _parts(self, split: str, labels: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """The labels as they are written, and which rows go into which split: name -> bool [N]."""
+        labels = np.asarray(labels)
+        numbers = labels.dtype.kind == "f"
+        labels = labels.astype(np.float32 if numbers else np.int64)
+        if not len(labels):
+            raise Failure(DATA, f"the source has nothing for split '{split}'", "check what --source holds")
+        if not numbers and (labels.min() < 0 or labels.max() >= len(self.classes)):
+            raise Failure(
+                DATA, f"split '{split}' has a label outside 0..{len(self.classes) - 1}", "check the source"
+            )
+        if split != "train" or not self.holdout:
+            return labels, {self._called(split): np.ones(len(labels), bool)}
+        held = self.holdout.rows(np.zeros(len(labels), np.int64) if numbers else labels)
+        return labels, {"train": ~held, "val": held}
 
     def text(self, vocab: list[str], splits: dict[str, Any]) -> None:
         """Write vocab.txt and, per split, its token ids [N] in the smallest unsigned type that holds them."""
@@ -190,8 +208,13 @@ class Writer:
         """Write meta.json: facts of the data, no times or places, so that equal sources give equal bytes."""
         from importlib.metadata import version
 
-        kind = "text" if "vocab.txt" in self.arrays else "images"
-        mean, std = self._mean_std() if kind == "images" else ([], [])
+        stems = {Path(file).stem for file in self.arrays}
+        kind = "text" if "vocab" in stems else "arrays" if "inputs" in stems else "images"
+        mean, std = {
+            "text": lambda: ([], []),
+            "arrays": lambda: of_inputs(self.folder, self.notes),
+            "images": self._mean_std,
+        }[kind]()
         if not {"val", "test"} & set(self.splits):
             self.notes.append(f"it has neither val nor test, so nothing can be scored: {TAKE}")
         said = {
@@ -199,6 +222,7 @@ class Writer:
             "changed": self.changed.facts(),
             "notes": [printable(note) for note in dict.fromkeys(self.notes)],
             "rules": RULES if kind == "images" and recipe in ("folder", "hub") else None,
+            "targets": of_targets(self.folder, self.notes),
         }
         meta = {
             "schema": SCHEMA,
@@ -234,11 +258,12 @@ class Writer:
         self.notes.append("val is taken out of train; the source's own val is this set's test")
         return "test"
 
-    def _note_missing(self, split: str, counts: np.ndarray) -> None:
+    def _note_missing(self, split: str, labels: np.ndarray, what: str = "images") -> None:
+        counts = np.bincount(labels, minlength=len(self.classes)) if labels.dtype.kind == "i" else np.ones(0)
         names = [name for name, count in zip(self.classes, counts) if not count]
         if names:
             self.notes.append(
-                f"{split} has no images of {len(names):,} of {len(counts):,} classes: {some(names)}"
+                f"{split} has no {what} of {len(names):,} of {len(counts):,} classes: {some(names)}"
             )
 
     def _mean_std(self) -> tuple[list[float], list[float]]:

@@ -237,7 +237,9 @@ def report(source, config, task, packed, split, rows, out: Path, runtime, inputs
     shown = "  ".join(
         f"{name} {value:.4f}"
         if name in ("loss", "nll")
-        else f"{name} {value:.2f}" + " %" * name.startswith("top")
+        else f"{name} {value:.2f} %"
+        if name.startswith("top")
+        else f"{name} {value:.5g}"
         for name, value in metrics.items()
     )
     lines = [f"{source.name} on {packed.name}/{split}, {len(rows['id']):,} predictions: {shown}"]

@@ -77,7 +77,7 @@ def why_done(config, step: int, total: int, best: dict | None, since_best: int) 
 
 def last_line(training, why: str) -> str:
     best = training.best
-    tail = f"; best {best['metric']} {best['value']:.2f} at step {best['step']}" if best else ""
+    tail = f"; best {best['metric']} {best['value']:.5g} at step {best['step']}" if best else ""
     return f"{training.run.path}: {why}, step {training.step}/{training.total}{tail}"
 
 

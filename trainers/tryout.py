@@ -77,6 +77,8 @@ def score(
     if task.facts.best[0] not in (found := task.summarise(rows)):
         what = f"summarise() gives {', '.join(found)}, and facts.best is {task.facts.best[0]}"
         return what, "name one of those in facts.best"
+    if odd := [name for name, value in found.items() if not isinstance(value, (int, float))]:
+        return f"summarise() gives {odd[0]} as {type(found[odd[0]]).__name__}", "make it a float"
     return None
 
 

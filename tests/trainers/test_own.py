@@ -239,7 +239,7 @@ def test_scored_rows_that_are_not_what_facts_say_are_found_before_the_first_step
     hook = "    def columns(self, config, outputs, labels):\n        return {'nll': outputs.sum(1)}\n\n"
     hook += "    def loss("
     assert train(write(relaunch_env / "work", ("    def loss(", hook)), "--run", "first") == 64
-    assert "scored rows hold id, nll" in capfd.readouterr().err
+    assert "Task.columns returns ['nll'], and its facts say" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

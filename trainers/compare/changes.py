@@ -19,7 +19,8 @@ def compare(a: Predictions, b: Predictions, names: list[str]) -> tuple[dict, np.
 
     Of classes these are the samples whose prediction changed, the most confident first: a changed sample's
     confidence is the mean of both, how sure the two were of verdicts of which one is wrong. Of numbers, the
-    samples whose loss moved, the furthest first. Percentages are 0..100; `names` are those of the classes.
+    samples of which anything differs, the one whose loss moved furthest first. Percentages are 0..100;
+    `names` are those of the classes.
     """
     change = b.loss.astype(np.float64) - a.loss
     about = {
@@ -30,7 +31,7 @@ def compare(a: Predictions, b: Predictions, names: list[str]) -> tuple[dict, np.
     if a.roles.classes:
         numbers, changed = of_classes(a, b, names)
     else:
-        numbers, changed = of_numbers(change)
+        numbers, changed = of_numbers(a, b, change)
     return {**about, **numbers, "changed": changed.tolist()}, changed
 
 
@@ -63,16 +64,25 @@ def of_classes(a: Predictions, b: Predictions, names: list[str]) -> tuple[dict, 
     }, changed
 
 
-def of_numbers(change: np.ndarray) -> tuple[dict, np.ndarray]:
-    """`change` [N] of each sample's loss; to agree is to have the very same one."""
-    moved = np.flatnonzero(change != 0)  # NaN: moved
-    counts = {"worse": int((change > 0).sum()), "better": int((change < 0).sum())}
-    same = len(change) - len(moved)
+def of_numbers(a: Predictions, b: Predictions, change: np.ndarray) -> tuple[dict, np.ndarray]:
+    """`change` [N] of each sample's loss. To agree is to be the same in every column: two guesses may lie on
+    either side of the truth and have one loss.
+    """
+    differ = np.zeros(len(a), bool)
+    for name, column in a.columns.items():
+        other = b.columns[name]
+        same = (column == other) | ((column != column) & (other != other))  # NaN is not NaN
+        differ |= ~same.reshape(len(a), -1).all(1)
+    moved = np.flatnonzero(differ)
+    rose, fell = change > 0, change < 0
+    same = len(a) - len(moved)
     return {
         "agree": same,
-        "agreement": percent(same, len(change)),
-        **counts,
-        "sign_p": fair_coins(counts["worse"], counts["better"]),
+        "agreement": percent(same, len(a)),
+        "worse": int(rose.sum()),
+        "better": int(fell.sum()),
+        "same_loss": int((differ & ~rose & ~fell).sum()),
+        "sign_p": fair_coins(int(rose.sum()), int(fell.sum())),
         "mean_loss_change": strict(change.mean()),
     }, moved[np.argsort(-np.abs(change[moved]), kind="stable")]
 
@@ -119,8 +129,9 @@ def strict(value: float) -> float | None:
 # for the terminal ---------------------------------------------------------------------------------
 
 LABELS = {"top1": "top-1 %", "top5": "top-5 %", "loss": "loss, nats", "nll": "nll, nats", "ppl": "perplexity"}
+OF_NUMBERS = {"mae": "mean absolute error", "r2": "R2"}
 PERCENT_OR_LARGE = ("top1", "top5", "ppl")
-MOVES = {"worse": "loss rose", "better": "loss fell"}
+MOVES = {"worse": "loss rose", "better": "loss fell", "same_loss": "differs, loss the same"}
 FLIPS = {
     "right_to_wrong": "right -> wrong",
     "wrong_to_right": "wrong -> right",
@@ -147,9 +158,10 @@ def report(
     rows = [["", "A", "B", "B - A"]]
     for (key, x), y in zip(quality(a).items(), quality(b).values()):
         x, y = (math.nan if v is None else v for v in (x, y))
-        digits = 2 if key in PERCENT_OR_LARGE else 4
-        label = "next word right %" if of_words and key == "top1" else LABELS.get(key, key)
-        rows.append([label, f"{x:,.{digits}f}", f"{y:,.{digits}f}", f"{y - x:+,.{digits}f}"])
+        style = ",.2f" if key in PERCENT_OR_LARGE else ",.4f" if key in LABELS else ",.5g"
+        labels = LABELS if a.roles.classes else OF_NUMBERS
+        label = "next word right %" if of_words and key == "top1" else labels.get(key, key)
+        rows.append([label, f"{x:{style}}", f"{y:{style}}", f"{y - x:+{style}}"])
     lines += [*table(rows), ""]
     if result["identical"]:
         return [*lines, f"no differences: all {n:,} predictions are the same, to the bit of every column"]

@@ -15,7 +15,7 @@ import json
 import math
 import platform
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -103,10 +103,14 @@ def write(
 ) -> Path:
     """Write `rows` (Predictions' columns, and id int64 [N]) into the folder `out`; returns the Parquet file.
 
-    `inputs` (task.inputs) say what the model was given: other numbers, other predictions.
-    `outputs`, float32 [N, classes], go to `….outputs.npy`. Failure 73 if the folder cannot be written to.
+    Columns of k numbers a row, [N,k], are lists there. `inputs` (task.inputs) say what the model was given:
+    other numbers, other predictions. `outputs`, float32 [N,…], go to `….outputs.npy`. Failure 73 if the
+    folder cannot be written to.
     """
     path = place(out, split, source)
+    wide = {
+        name: f"{dtype.removesuffix('[]')}[]" for name, dtype in roles.columns.items() if rows[name].ndim > 1
+    }
     facts = {
         "schema": SCHEMA,
         "workload": config.workload,
@@ -117,7 +121,7 @@ def write(
         "data": packed.name,
         "data_hash": packed.hash,
         "n": len(rows["id"]),
-        "roles": asdict(roles),
+        "roles": asdict(replace(roles, columns={**roles.columns, **wide})),
         "metrics": {name: value if math.isfinite(value) else None for name, value in metrics.items()},
         **({"inputs": inputs} if inputs else {}),
     }

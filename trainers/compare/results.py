@@ -40,12 +40,14 @@ def write(
     nothing to look at, and a line says so. `top`: passages to show of a text. Raises OSError.
     """
     columns = {"id": changed}
+    if a.truth is not None:  # which is one
+        columns["label" if a.roles.classes else a.roles.truth] = listed(a.truth[changed])
     if a.roles.classes:
-        columns |= {"label": a.truth[changed], "confidence": changes.confidence(a, b)[changed]}
-    same = (a.roles.truth, "top5")  # the truth is one, and the others are in the predictions
+        columns["confidence"] = changes.confidence(a, b)[changed]
+    told = (a.roles.truth, "top5")  # the five are in the predictions
     for letter, p in (("a", a), ("b", b)):
-        narrow = {name: column[changed] for name, column in p.columns.items() if column.ndim == 1}
-        columns |= {f"{name}_{letter}": column for name, column in narrow.items() if name not in same}
+        own = {name: column[changed] for name, column in p.columns.items() if name not in told}
+        columns |= {f"{name}_{letter}": listed(column) for name, column in own.items()}
     table = io.BytesIO()
     pq.write_table(pa.table(columns), table)
     contents = {"diff.json": files.dump_json(result), "changed.parquet": table.getvalue()}
@@ -69,6 +71,11 @@ def write(
     return list(contents)
 
 
+def listed(column: np.ndarray):
+    """What pyarrow takes: [n] as it is, and of [n,k] a list for each row."""
+    return column if column.ndim == 1 else list(column)
+
+
 def picture(
     result: dict,
     a: Predictions,
@@ -85,8 +92,10 @@ def picture(
         first, beside = "most confident", "above each image the truth, below it both verdicts"
     else:
         flips = ", ".join(f"{result[key]:,} {label}" for key, label in changes.MOVES.items())
-        first, beside = "furthest", "below each image both losses"
-    which = f"{first} first" if len(shown) == total else f"the {first} {len(shown)}"
+        first, beside = "furthest moved", "below each image both losses"
+        if a.truth is not None:
+            beside = "above each image the truth, below it both guesses and their losses"
+    which = f"{first} first" if len(shown) == total else f"the {len(shown)} {first}"
     heading = [title, f"{total:,} of {result['n']:,} changed: {flips}", f"{which}; {beside}"]
     content = io.BytesIO()
     fonts = Fonts([*heading, *pictures.said(shown, a, b, names)])

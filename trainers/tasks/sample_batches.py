@@ -7,6 +7,7 @@ x, target = batches.batch(step=0, micro=0)
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,6 +16,9 @@ from torch import Tensor
 from relaunch.data_prep.packed import Packed
 from relaunch.trainers.config import RunConfig
 from relaunch.trainers.tasks import order
+from relaunch.trainers.tasks.hooks import check_arguments, in_float32, prepared, scored
+from relaunch.trainers.tasks.meters import Classes, Loss, Numbers
+from relaunch.trainers.tasks.regression import Regression
 from relaunch.trainers.tasks.samples import SampleTask
 
 RESIDENT = 0.25  # share of a GPU's free memory that the whole set may take
@@ -38,16 +42,35 @@ class Samples:
         return x.to(self.device, non_blocking=True)
 
 
+class Arrays(Samples):
+    """Inputs float32 [N,…] and their labels: int64 [N], or numbers float32 [N] or [N,K]."""
+
+    def __init__(self, packed: Packed, split: str, device: torch.device):
+        super().__init__(packed.inputs(split), packed.labels(split), device)
+        self.mean, self.std = (
+            torch.tensor(v, dtype=torch.float32, device=device) for v in (packed.mean, packed.std)
+        )
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """With the training set's mean 0 and deviation 1: of each feature of [B,F], else of all together."""
+        return (x.to(self.device, non_blocking=True) - self.mean) / self.std
+
+
 class SampleBatches:
     """The training split (see task.Batches)."""
 
     def __init__(
         self, task: SampleTask, config: RunConfig, packed: Packed, device: torch.device, rank: int, world: int
     ):
+        check_arguments(task, mixed=bool(task.kind == "images" and getattr(config.options, "cutmix", 0)))
         self.task, self.config, self.device, self.rank, self.world = task, config, device, rank, world
         self.data = task.open(packed, "train", device)
         self.steps_per_epoch = task.steps_per_epoch(config, packed.sizes)
-        self.sums = 4 if task.facts.classes else 2
+        self.scale = task.scale(packed.sizes, device)
+        self.meter: Loss = Classes() if task.facts.classes else Loss()
+        if isinstance(task, Regression):
+            self.meter = Numbers(partial(task.like, config), self.scale)
+        self.sums = self.meter.sums
         self.epoch = -1
 
     def start_epoch(self, epoch: int) -> None:
@@ -66,7 +89,13 @@ class SampleBatches:
         inputs, *targets = self.picked(step, rows, part)
         x, (labels, *mix) = self.data.normalise(inputs), [t.to(self.device) for t in targets]
         random = draw(order.key("prepare", self.config.seed, epoch), self.ids[rows], self.device)
-        return *self.task.prepare(self.config, x, labels, random, True), *mix
+        x, target = prepared(self.task, self.config, x, labels, random, True)
+        if self.scale:
+            target, mix[:1] = (
+                self.scale.to(target),
+                map(self.scale.to, mix[:1]),
+            )  # of CutMix the other targets
+        return x, target, *mix
 
     def picked(self, step: int, rows: slice, part: slice) -> tuple[Tensor, ...]:
         """Packed inputs and targets of these rows of the epoch's order, which are `part` of the batch."""
@@ -77,27 +106,13 @@ class SampleBatches:
         x, *target = batch
         outputs = model(x)
         loss = self.task.loss(self.config, outputs, *target)
-        if self.task.facts.classes:
-            return loss, (loss.detach(), outputs.detach(), target[0])
-        return loss, (loss.detach(), len(x))
+        return loss, self.meter.keep(loss, x, outputs, target[0])
 
     def add(self, sums: list[float], seen: list[tuple]) -> None:
-        """To [loss, samples], of classes [loss, top-1, top-5, samples]."""
-        losses, *rest = zip(*seen)
-        counts = rest[0] if len(rest) == 1 else list(map(len, rest[1]))
-        for loss, n in zip(torch.stack(losses).tolist(), counts):
-            sums[0] += loss * n
-        if self.task.facts.classes:
-            scores, right = torch.cat(rest[0]), torch.cat(rest[1])
-            above = (scores > scores.gather(1, right[:, None])).sum(1)  # classes scored above the right one
-            sums[1] += int((above < 1).sum())
-            sums[2] += int((above < 5).sum())
-        sums[-1] += sum(counts)
+        self.meter.add(sums, seen)
 
     def metrics(self, sums: list[float]) -> dict[str, float]:
-        """Mean loss, and of classes top-1 and top-5 (percent)."""
-        loss, *right, n = sums
-        return {"loss": loss / n} | {name: 100 * k / n for name, k in zip(("top1", "top5"), right)}
+        return self.meter.metrics(sums)
 
     def look(self) -> dict:
         return {}
@@ -107,8 +122,10 @@ class SampleScorer:
     """A split to score, a row for each sample (see task.Scorer)."""
 
     def __init__(self, task: SampleTask, config: RunConfig, packed: Packed, split: str, device: torch.device):
+        check_arguments(task)
         self.task, self.config, self.device = task, config, device
         self.data = task.open(packed, split, device)
+        self.scale = task.scale(packed.sizes, device)
         self.rows = len(self.data)
         self.batches = -(-self.rows // config.eval_batch_size)
 
@@ -117,9 +134,11 @@ class SampleScorer:
         rows = slice(int(ids[0]), int(ids[-1]) + 1)
         x, target = self.data.normalise(self.data.inputs[rows]), self.data.targets[rows].to(self.device)
         random = draw(order.key("prepare", self.config.seed), ids, self.device)
-        x, target = self.task.prepare(self.config, x, target, random, False)
-        outputs = model(x).float()
-        columns = self.task.columns(self.config, outputs, target) | {"outputs": outputs}
+        x, target = prepared(self.task, self.config, x, target, random, False)
+        outputs = in_float32(model(x))
+        columns = scored(self.task, self.config, outputs, target, self.scale)
+        if isinstance(outputs, Tensor):
+            columns["outputs"] = outputs
         return {"id": ids.numpy()} | {name: column.cpu().numpy() for name, column in columns.items()}
 
 

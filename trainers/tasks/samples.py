@@ -41,6 +41,11 @@ class SampleTask:
     libraries: tuple[str, ...] = ()
     no_outputs = ""
 
+    @property
+    def labels(self) -> str:
+        """What labels it takes: set it to "any" where `prepare` makes the targets."""
+        return "classes" if self.facts.classes else "any"
+
     def steps_per_epoch(self, config, sizes) -> int:
         steps = sizes.counts["train"] // config.batch_size
         if not steps:
@@ -76,6 +81,10 @@ class SampleTask:
         """The sample_batches.Samples of a split."""
         raise NotImplementedError
 
+    def scale(self, sizes, device):
+        """The meters.Scale in which `loss` and `columns` see targets; None: their own."""
+        return None
+
     # what a task of one's own changes ---------------------------------------------------------------------
 
     def prepare(
@@ -102,7 +111,7 @@ class SampleTask:
         return (share * own + (1 - share) * others).mean()
 
     def columns(self, config, outputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Facts.columns of scored samples, [B] or [B,k]; `outputs` are float32."""
+        """Facts.columns of scored samples, [B] or [B,k]; `outputs` are what the model said, in float32."""
         from relaunch.trainers.tasks.sample_batches import class_columns
 
         top5 = outputs.topk(min(5, outputs.shape[1])).indices.int()

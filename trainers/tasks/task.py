@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Facts:
     """The columns of a predictions file and their roles: with them, bare files are compared."""
 
-    columns: Mapping[str, str]  # name -> type, without id: int32, float32, or int32[] for k numbers a row
+    columns: Mapping[str, str]  # name -> type, without id: int32, float32, or float32[] for k of them a row
     loss: str  # the column that is lower for a better prediction
     truth: str | None = None  # with `guess`: what was right and what was said; whole numbers are classes
     guess: str | None = None
@@ -35,10 +35,23 @@ class Facts:
     view: str = "none"  # what there is to look at of a changed row: images, text or none
     rows: str = "samples"  # what a row is called
 
+    def __post_init__(self):
+        for role in ("loss", "truth", "guess", "sure"):
+            name = getattr(self, role)
+            if name is not None and name not in self.columns:
+                raise ValueError(f"{role} is the column {name!r}, and there is {', '.join(self.columns)}")
+        if bool(self.truth) != bool(self.guess):
+            raise ValueError("truth and guess go together")
+
     @property
     def classes(self) -> bool:
-        """Whether a guess is right or wrong, and not near or far."""
+        """Whether a guess is right or wrong."""
         return bool(self.truth and self.guess and self.columns[self.guess].startswith("int"))
+
+    @property
+    def numbers(self) -> bool:
+        """Whether a guess is near or far."""
+        return bool(self.truth and self.guess) and not self.classes
 
 
 class Batches(Protocol):
@@ -77,6 +90,7 @@ class Task(Protocol):
     """What a workload does with data. Torch only inside methods; holds no state of a training."""
 
     kind: str  # of the data that it takes: Sizes.kind
+    labels: str  # what these must be: classes, numbers, or any where it looks at none
     facts: Facts
     libraries: tuple[str, ...]  # whose models fit by name, as --arch LIBRARY:NAME (see models/zoo.py)
     no_outputs: str  # why --outputs is not to be had; empty where it is
@@ -112,7 +126,23 @@ class Task(Protocol):
 
 
 def check_data(workload: str, task: Task, sizes: Sizes) -> None:
-    """Failure 64 if a workload does not train on this kind of data."""
+    """Failure 64 if a workload does not train on this kind of data, or on labels of this kind."""
     if sizes.kind != task.kind:
         what = f"{workload} trains on {task.kind}, and {sizes.data} holds {sizes.kind}"
         raise Failure(USAGE, what, "choose another --data")
+    labels = "numbers" if sizes.numbers else "classes"
+    if getattr(task, "labels", "any") not in (labels, "any"):
+        raise Failure(
+            USAGE,
+            f"{workload} predicts {task.labels}, and the labels of {sizes.data} are {labels}",
+            f"choose another --data, or a workload whose task is {TASKS[sizes.kind, labels]}",
+        )
+
+
+TASKS = {
+    ("images", "classes"): "ImageTask",
+    ("images", "numbers"): "ImageRegressionTask",
+    ("arrays", "classes"): "ArrayTask",
+    ("arrays", "numbers"): "RegressionTask",
+    ("text", "classes"): "TextTask",
+}

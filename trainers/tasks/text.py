@@ -42,6 +42,7 @@ class TextTask:
     """Predicting each next word. The options of a workload that uses it have `bptt`."""
 
     kind = "text"
+    labels = "any"
     facts = Facts(
         columns={"label": "int32", "pred": "int32", "confidence": "float32", "nll": "float32"},
         loss="nll",
