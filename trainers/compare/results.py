@@ -41,13 +41,13 @@ def write(
     """
     columns = {"id": changed}
     if a.truth is not None:  # which is one
-        columns["label" if a.roles.classes else a.roles.truth] = listed(a.truth[changed])
+        columns["label" if a.roles.classes else a.roles.truth] = rows_of(a.truth[changed])
     if a.roles.classes:
         columns["confidence"] = changes.confidence(a, b)[changed]
     told = (a.roles.truth, "top5")  # the five are in the predictions
     for letter, p in (("a", a), ("b", b)):
         own = {name: column[changed] for name, column in p.columns.items() if name not in told}
-        columns |= {f"{name}_{letter}": listed(column) for name, column in own.items()}
+        columns |= {f"{name}_{letter}": rows_of(column) for name, column in own.items()}
     table = io.BytesIO()
     pq.write_table(pa.table(columns), table)
     contents = {"diff.json": files.dump_json(result), "changed.parquet": table.getvalue()}
@@ -71,7 +71,7 @@ def write(
     return list(contents)
 
 
-def listed(column: np.ndarray):
+def rows_of(column: np.ndarray):
     """What pyarrow takes: [n] as it is, and of [n,k] a list for each row."""
     return column if column.ndim == 1 else list(column)
 

@@ -38,8 +38,8 @@ def check(space: dict[str, Any], name: str, code: Code) -> Workload:
     if work.name in workloads.names():
         raise wrong(f"name={work.name!r} is a workload of ours", "choose another name", "name")
     if isinstance(work.task, type) or not all(hasattr(work.task, part) for part in SEAM):
-        is_class = isinstance(work.task, type)
-        what = f"task={work.task.__name__} is a class" if is_class else f"task={work.task!r} is no task"
+        name = getattr(work.task, "__name__", "") if isinstance(work.task, type) else ""
+        what = f"task={name} is a class" if name else f"task={work.task!r} is no task"
         raise wrong(what, "give one made from it: task=ImageTask(), for example", "task")
     if not callable(work.model):
         raise wrong(f"model={work.model!r} cannot be called", "give a function of (config, sizes)", "model")
@@ -109,7 +109,7 @@ def line_of(code: Code, *names: str) -> int:
                 return node.lineno
             targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
             if any(isinstance(t, ast.Name) and t.id == name for t in targets):
-                return node.lineno
-            if isinstance(node, ast.keyword) and node.arg == name:
+                return getattr(node, "lineno", 1)
+            if isinstance(node, ast.keyword) and node.arg == name and isinstance(node.value, ast.expr):
                 return node.value.lineno
     return 1
