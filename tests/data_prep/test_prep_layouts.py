@@ -1,17 +1,14 @@
-"""Folders, archives and texts as people have them: read whole, or what was left out is said, or code 65."""
+"""Folders, archives and texts as people have them: read, or refused with the layout that is expected."""
 
-import os
-import sys
+import shutil
+import tarfile
 import zipfile
 
 import pytest
-from test_packed import failure
+from test_prep_left_out import PETS, left_out, packed
 from test_prep_refusals import refused
 
 from relaunch.data_prep.archive import open_source
-from relaunch.data_prep.names import printable
-from relaunch.data_prep.packed import open_packed
-from relaunch.data_prep.prep import main
 from relaunch.data_prep.recipes import prepare
 from rigs.prep_sources import (
     cifar10,
@@ -24,153 +21,7 @@ from rigs.prep_sources import (
     zip_of,
 )
 
-PETS = image_folder_files(count=2)
 LETTERS = "The quick brown fox\njumps over\nthe lazy dog\nand runs\n"
-
-
-def packed(tmp_path, source, **options):
-    return prepare("mine", source, root=tmp_path / "out", progress=False, **options)
-
-
-def left_out(data) -> dict:
-    return {fact["what"]: (fact["count"], fact["example"]) for fact in data.meta.get("left_out", [])}
-
-
-def jpeg() -> bytes:
-    return picture(size=(20, 16), format="JPEG")
-
-
-def test_whatever_pillow_reads_is_an_image_and_the_rest_is_counted(tmp_path):
-    files = PETS | {f"{split}/bird/0.jfif": jpeg() for split in ("train", "val")}
-    files |= {"train/cat/notes.txt": "x", "train/cat/Thumbs.db": "x", "train/dog/1.HEIC": b"x", "README": "x"}
-    files |= {".DS_Store": "x", "train/.cache/x.png": b"x"}
-    data = packed(tmp_path, tree_of(tmp_path / "s", files))
-    assert data.classes == ["bird", "cat", "dog"] and data.splits == {"train": 5, "val": 5}
-    assert left_out(data) == {
-        "hidden files": (1, ".DS_Store"),
-        "hidden folders": (1, "train/.cache"),
-        "files outside train/, val/ and test/": (1, "README"),
-        "files that Pillow does not read as images (.db)": (1, "train/cat/Thumbs.db"),
-        "files that Pillow does not read as images (.txt)": (1, "train/cat/notes.txt"),
-        "files that Pillow does not read as images (.HEIC)": (1, "train/dog/1.HEIC"),
-    }
-
-
-def test_prep_prints_classes_per_split_and_what_it_left_out(tmp_path, capsys):
-    files = PETS | {
-        "train/dog/2.png": picture(size=(20, 16)),
-        "train/cat/a.heic": b"",
-        "train/cat/b.heic": b"",
-    }
-    source = str(tree_of(tmp_path / "s", files))
-    for note in ("s)", "was already there)"):
-        assert main(["mine", "--source", source, "--out", str(tmp_path)]) == 0
-        out, err = capsys.readouterr()
-        first, *splits = out.splitlines()
-        assert first.startswith("mine: train 5, val 4 images") and first.endswith(note)
-        assert splits == [
-            "  train: 5 images of 2 classes (cat: 2, dog: 3)",
-            "  val: 4 images of 2 classes (2 each)",
-        ]
-        assert err.splitlines() == [
-            "left out: 2 files that Pillow does not read as images (.heic), e.g. train/cat/a.heic"
-        ]
-
-
-@pytest.mark.parametrize("split", ["train", "val"])
-def test_a_class_without_an_image_that_can_be_read_is_65(tmp_path, split):
-    files = PETS | {"train/owl/0.png": picture(size=(20, 16)), "val/owl/0.png": picture(size=(20, 16))}
-    del files[f"{split}/owl/0.png"]
-    line = refused(tmp_path, "mine", tree_of(tmp_path / "s", files | {f"{split}/owl/0.heic": b"x"}))
-    assert (
-        f"class 'owl' of {split} in s would be lost: it holds no image that Pillow reads, but 1 .heic" in line
-    )
-
-
-@pytest.mark.parametrize("form", ["folder", "zip", "tar"])
-def test_an_empty_class_folder_is_65_in_train_and_a_line_in_val(tmp_path, form):
-    import shutil
-
-    def source(name, files, empty):
-        tree_of(tmp_path / name, files)
-        (tmp_path / name / empty).mkdir()
-        return (
-            tmp_path / name
-            if form == "folder"
-            else shutil.make_archive(tmp_path / name, form, tmp_path / name)
-        )
-
-    line = refused(tmp_path, "mine", source("s", PETS, "train/owl"))
-    assert "class 'owl' of train" in line and "its folder is empty" in line
-    files = PETS | {"train/owl/0.png": picture(size=(20, 16))}
-    data = packed(tmp_path, source("t", files, "val/owl"))
-    assert left_out(data) == {"empty folders": (1, "val/owl")}
-    assert data.meta["notes"] == ["val has no images of 1 of 3 classes: owl"]
-
-
-def test_a_class_without_validation_images_is_a_line(tmp_path):
-    data = packed(tmp_path, tree_of(tmp_path / "s", PETS | {"train/owl/0.png": picture(size=(20, 16))}))
-    assert data.meta["notes"] == ["val has no images of 1 of 3 classes: owl"]
-
-
-@pytest.mark.parametrize("split", ["val", "valid", "test"])
-def test_a_split_whose_images_have_no_classes_is_65(tmp_path, split):
-    files = {name: content for name, content in PETS.items() if name.startswith("train")}
-    source = tree_of(tmp_path / "s", files | {f"{split}/{k}.JPEG": jpeg() for k in range(3)})
-    line = refused(tmp_path, "mine", source)
-    assert "would be lost: its files (3) lie in no class folders, so they have no labels" in line
-    assert f"{split}/0.JPEG" in line and "--val-fraction" in line and "remove" not in line
-    data = packed(tmp_path, source, val_fraction=0.5)
-    assert data.splits == {"train": 2, "val": 2}
-    assert left_out(data) == {"images that lie in no class folder": (3, f"{split}/0.JPEG")}
-
-
-def test_an_empty_split_is_65(tmp_path):
-    source = tree_of(tmp_path / "s", {name: file for name, file in PETS.items() if name.startswith("train")})
-    (source / "val").mkdir()
-    assert "val of s would be lost: it holds no images" in refused(tmp_path, "mine", source)
-
-
-def test_an_unlabelled_test_split_beside_val_is_a_line(tmp_path):
-    data = packed(tmp_path, tree_of(tmp_path / "s", PETS | {"test/0.png": picture(size=(20, 16))}))
-    assert data.splits == {"train": 4, "val": 4}
-    assert left_out(data) == {"images that lie in no class folder": (1, "test/0.png")}
-
-
-def test_images_directly_under_train_are_a_line(tmp_path):
-    data = packed(tmp_path, tree_of(tmp_path / "s", PETS | {"train/0.png": picture(size=(20, 16))}))
-    assert left_out(data) == {"images that lie in no class folder": (1, "train/0.png")}
-
-
-@pytest.mark.parametrize("order", ["aval", "zval"])
-def test_a_split_that_links_to_its_sibling_is_packed_twice(tmp_path, order):
-    """Which of the two vanished was the order of the disk."""
-    source = tree_of(tmp_path / "s", {name.replace("val", "test"): file for name, file in PETS.items()})
-    (source / "val").symlink_to("test" if order == "aval" else source / "test")
-    (source / "train" / "owl").symlink_to("cat")
-    (source / "test" / "owl").symlink_to("../train/dog")
-    data = packed(tmp_path, source)
-    assert data.splits == {"train": 6, "val": 6, "test": 6} and data.classes == ["cat", "dog", "owl"]
-
-
-def test_links_are_not_followed_back_up(tmp_path):
-    source = tree_of(tmp_path / "above" / "s", PETS)
-    tree_of(tmp_path / "above", {"other.png": picture()})
-    (source / "train" / "cat" / "up").symlink_to("../..")
-    (source / "val" / "root").symlink_to(source)
-    (source / "val" / "further").symlink_to(tmp_path)
-    (source / "train" / "cat" / "gone.png").symlink_to("nowhere.png")
-    (source / "a").mkdir()
-    (source / "a" / "b").symlink_to("../c")
-    (source / "c").mkdir()
-    (source / "c" / "a").symlink_to("../a")
-    os.mkfifo(source / "train" / "cat" / "pipe.png")
-    data = packed(tmp_path, source)
-    assert data.splits == {"train": 4, "val": 4}
-    found = left_out(data)
-    assert found["links that lead back up"][0] == 5  # up, root, further, and around a and c from both sides
-    assert found["links that lead nowhere"] == (1, "train/cat/gone.png")
-    assert found["files that are no regular files"] == (1, "train/cat/pipe.png")
 
 
 @pytest.mark.parametrize(
@@ -237,7 +88,6 @@ def with_second(folder, make):
 @pytest.mark.parametrize("form", ["folder", "zip"])
 def test_the_second_of_two_sets_is_refused(tmp_path, name, make, form):
     """WikiText-103 has WikiText-2's file names, FashionMNIST has MNIST's: the first by name was packed."""
-    import shutil
 
     source = with_second(tmp_path / "s", make)
     if form == "zip":
@@ -247,7 +97,6 @@ def test_the_second_of_two_sets_is_refused(tmp_path, name, make, form):
 
 
 def test_the_second_cifar10_is_refused(tmp_path):
-    import tarfile
 
     for place in ("one", "two"):
         cifar10(tmp_path / "c.tar.gz")
@@ -342,56 +191,3 @@ def test_another_layout_is_refused_with_the_one_that_is_expected(tmp_path, files
     (tmp_path / "s").mkdir()
     line = refused(tmp_path, "mine", tree_of(tmp_path / "s", files))
     assert says in line and "expected is train/<class>/*.jpg" in line and "remove" not in line
-
-
-def test_a_name_that_is_not_utf8_is_said(tmp_path):
-    source = tree_of(tmp_path / "s", PETS)
-    os.mkdir(os.fsencode(source / "train") + b"/caf\xe9")
-    with open(os.fsencode(source / "train") + b"/caf\xe9/0.png", "wb") as file:
-        file.write(picture())
-    assert "name is not UTF-8 (train/caf\\udce9/0.png); rename it" in refused(tmp_path, "mine", source)
-
-
-@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() == 0, reason="root may read everything")
-def test_a_folder_that_may_not_be_read_does_not_vanish(tmp_path):
-    source = tree_of(tmp_path / "s", PETS)
-    (source / "val" / "cat").chmod(0)
-    try:
-        assert "val/cat may not be read" in refused(tmp_path, "mine", source)
-    finally:
-        (source / "val" / "cat").chmod(0o700)
-
-
-def test_control_characters_are_kept_in_meta_and_not_printed(tmp_path, capsys):
-    names = ["red\x1b[31m", "zwei\u202eWörter", "猫", 'it\'s "so"']
-    files = {f"train/{name}/{k}.png": picture() for k, name in enumerate(names)}
-    source = tree_of(tmp_path / "s", files | {"train/a\x07/1.png": picture(), "train/a\x07/x\x1b.heic": b""})
-    assert main(["mine", "--source", str(source), "--out", str(tmp_path), "--holdout", "1"]) == 64
-    source = tree_of(tmp_path / "s", {f"val/{name}/0.png": picture() for name in names})
-    assert main(["mine", "--source", str(source), "--out", str(tmp_path)]) == 0
-    out, err = capsys.readouterr()
-    assert all(char.isprintable() or char == "\n" for char in out + err)
-    assert (
-        "left out: 1 files that Pillow does not read as images (.heic), e.g. train/a\\x07/x\\x1b.heic" in err
-    )
-    assert "note: val has no images of 1 of 5 classes: a\\x07" in err
-    assert set(open_packed("mine", tmp_path).classes) == {*names, "a\x07"}
-
-
-@pytest.mark.parametrize(
-    "name, shown",
-    [
-        ("plain", "plain"),
-        ("猫 Äpfel", "猫 Äpfel"),
-        ("a\x1b[31m\n", "a\\x1b[31m\\n"),
-        ("\udce9\u2028", "\\udce9\\u2028"),
-    ],
-)
-def test_printable(name, shown):
-    assert printable(name) == shown
-
-
-def test_nobody_is_told_to_remove_what_prep_did_not_make(tmp_path):
-    tree_of(tmp_path / "out" / "mine", {"thesis.tex": "x"})
-    line = failure(65, prepare, "mine", tree_of(tmp_path / "s", PETS), root=tmp_path / "out", progress=False)
-    assert "no meta.json" in line and "move it away" in line and "remove it" not in line
