@@ -62,7 +62,6 @@ def submit(job: Job) -> int:
             copy = folder / f"code-{job.code.digest[:12]}"
             job.code.write(copy)
             job = job.with_code_in(copy)
-            print(f"{', '.join(job.code.contents)}: copied to {copy}, and started from there")
         (folder / "job.sh").write_text(slurm.script(job))
     ids, runs = [], [run for run, _ in job.runs()]
     for _ in range(job.given.chain):
@@ -74,6 +73,8 @@ def submit(job: Job) -> int:
             )
     tasks, word = (f", {len(runs)} tasks", "runs") if job.tasks else ("", "run")
     tell(f"job {' -> '.join(ids)}{tasks}; {word} {', '.join(runs)}; logs in {folder}")
+    if job.code:
+        tell(f"{', '.join(job.code.contents)}: copied to {copy}, and started from there")
     tell(f"relaunch status {ids[0]}   relaunch logs {ids[0]}   relaunch cancel {ids[0]}")
     return 0
 
