@@ -45,7 +45,7 @@ class Parser(argparse.ArgumentParser):
 
     def _check_value(self, action, value):
         if action.choices is not None and value not in action.choices:
-            name = "/".join(action.option_strings) or action.metavar or action.dest
+            name = "/".join(action.option_strings) or action.metavar or "argument"
             raise Failure(
                 USAGE, f"{name} {value!r} is not known", offered(str(value), map(str, action.choices))
             )

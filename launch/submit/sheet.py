@@ -8,10 +8,10 @@ later tasks see read-only as /myproject_outputs/<task>.
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 from relaunch.data_prep.errors import USAGE, Failure
+from relaunch.data_prep.names import command, quoted
 from relaunch.launch.submit.describe import Job
 from relaunch.launch.submit.surroundings import checked, environment
 from relaunch.trainers.flags import without
@@ -74,8 +74,8 @@ def block(job: Job) -> str:
 def start(words: list[str], earlier: str | None, run: str) -> str:
     """The run is copied out of the earlier task's read-only output; what is there already stays."""
     copy = (
-        f"mkdir -p /output && cp -rn {shlex.quote(f'/myproject_outputs/{earlier}/{run}')} /output/ && "
+        f"mkdir -p /output && cp -rn {quoted(f'/myproject_outputs/{earlier}/{run}')} /output/ && "
         if earlier
         else ""
     )
-    return f"{copy}cd /code && exec {shlex.join(words)}"
+    return f"{copy}cd /code && exec {command(words)}"

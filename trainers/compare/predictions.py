@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from relaunch.data_prep import VERSION, files
 from relaunch.data_prep.errors import DATA, Failure
+from relaunch.trainers import rundir
 from relaunch.trainers.tasks.images import ImageTask
 from relaunch.trainers.tasks.task import Facts
 from relaunch.trainers.tasks.text import TextTask
@@ -212,7 +213,7 @@ def read(path: str | Path) -> Predictions:
         roles = Facts(**said | {"best": tuple(said["best"])}) if said else OLD_TASKS[facts["kind"]].facts
         return Predictions(columns, roles, facts, path)
     except FileNotFoundError:
-        raise Failure(DATA, f"there is no {path}") from None
+        raise Failure(DATA, f"there is no {path}", rundir.instead(str(path))) from None
     except (OSError, pa.ArrowException, ValueError, KeyError, TypeError) as error:
         reason = "nothing in it says what it predicts" if isinstance(error, (KeyError, TypeError)) else error
         raise Failure(

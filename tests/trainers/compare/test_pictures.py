@@ -1,14 +1,16 @@
 """The sheet of images whose prediction changed."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from relaunch.data_prep.names import width
 from relaunch.data_prep.packed import open_packed
 from relaunch.trainers import diff
-from relaunch.trainers.compare import pictures, predictions
+from relaunch.trainers.compare import changes, fonts, pictures, predictions, results
 from relaunch.trainers.tasks.images import ImageTask
 from rigs.predicted import scored, write
 from rigs.sets import TEST, pack_images
@@ -64,3 +66,40 @@ def test_long_names_are_cut_and_a_sheet_of_one_has_a_readable_heading():
         ["A: x  B: y"],
     )
     assert sheet.width > 3 * pictures.SIDE
+
+
+def test_names_are_clean_on_the_terminal_and_whole_in_files(tmp_path, capsys, monkeypatch):
+    """And what no font has is drawn as its code point, which a line says once."""
+    monkeypatch.setattr(fonts, "installed", lambda char: iter(()))
+    names = ["cat", "red\x1b[31m", "猫" * 30, *map(str, range(3, 10))]
+    rows = [scored(seed, TEST) | {"label": np.arange(TEST, dtype=np.int32) % 3} for seed in (1, 2)]
+    rows[0]["pred"], rows[1]["pred"] = rows[0]["label"].copy(), (rows[0]["label"] + 1) % 3
+    a, b = (predictions.read(write(tmp_path / f"{name}", r)) for name, r in zip("ab", rows))
+    result, changed = changes.compare(a, b, names)
+    about = {letter: {"name": "x", "step": 1, "predictions": "x"} for letter in "ab"}
+    lines = changes.report(result | about, a, b, changed, names, top=10)
+    assert not any("\x1b" in line for line in lines) and any("red\\x1b[31m" in line for line in lines)
+    headers = [i for i, line in enumerate(lines) if line.startswith(("class", "changed,"))]
+    for start in headers:
+        block = lines[start : lines.index("", start) if "" in lines[start:] else None]
+        assert len({width(line) for line in block[1:]}) == 1, "aligned by what a terminal shows"
+    pack_images(tmp_path / "faces", (28, 28, 1))
+    packed = open_packed(str(tmp_path / "faces"), ".")
+    results.write(tmp_path, result | about, a, b, changed, packed, names, top=10)
+    said = capsys.readouterr().out
+    assert said.count("changed.png: no font here has 猫: drawn as code points") == 1
+    kept = json.loads((tmp_path / "diff.json").read_text())["classes"]
+    assert {c["name"] for c in kept} == set(names[:3])
+    with Image.open(tmp_path / "changed.png") as picture:
+        assert picture.width > 3 * pictures.SIDE
+
+
+def test_a_font_is_chosen_by_what_it_can_draw():
+    drawn = fonts.Fonts(["cat", "猫 \x1b"])
+    face, text = drawn.of("cat", 14)
+    assert text == "cat" and not fonts.has(("", 0), "猫") and fonts.has(("", 0), "c")
+    _, text = drawn.of("猫 \x1b", 14)
+    assert text == ("\\u732b \\x1b" if "猫" in drawn.lacking else "猫 \\x1b")
+    for char in "é", "Ж":  # Pillow's own has neither
+        own = fonts.Fonts([char])
+        assert (char in own.lacking) == (len(own.faces) == 1)
