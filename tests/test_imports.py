@@ -11,7 +11,7 @@ from rigs import REPOSITORY
 
 PARTS = ("launch", "trainers", "models", "data_prep")
 FILES = [p.relative_to(REPOSITORY) for part in PARTS for p in sorted((REPOSITORY / part).rglob("*.py"))]
-TORCH_FREE = ("begin", "config", "flags", "rundir", "records", "workloads", "group.process")
+TORCH_FREE = ("begin", "config", "flags", "owner", "rundir", "records", "workloads", "group.process")
 MAY = {  # what a part may import of ours
     "launch": {
         "launch",
