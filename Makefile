@@ -13,6 +13,7 @@ help:
 	@echo "make check     lint, types, and the tests without torch and processes (under a minute)"
 	@echo "make test      the tests (4 minutes on two cores; JOBS=1: one after the other)"
 	@echo "make test-all  also the slow ones and those that start a cluster"
+	@echo "make storm     every file of a run damaged in 2,000 ways, and read by everything (an hour)"
 	@echo "make lint      style, format and types"
 	@echo "make snapshots write the texts in tests/snapshots anew: look at the difference before you commit it"
 	@echo "make install   only make $(VENV) and install into it"
@@ -30,6 +31,10 @@ test: $(READY)
 test-all: test
 	$(TEST) -n $(JOBS) --dist loadgroup -m "slow and not cluster"
 	$(TEST) -m cluster
+
+# not a test that is run each time: 2,000 cases take an hour
+storm: $(READY)
+	$(VENV)/bin/python tests/storm.py
 
 # mypy finds the package by its name: a link that is no part of the repository
 lint: $(READY)
@@ -58,4 +63,4 @@ new-venv:
 	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || { $(PYTHON) -m venv --clear --without-pip $(VENV) && \
 	$(PYTHON) -m pip --python $(VENV)/bin/python install --quiet pip; }
 
-.PHONY: help demo check lint test test-all snapshots install new-venv
+.PHONY: help demo check lint test test-all storm snapshots install new-venv

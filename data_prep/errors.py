@@ -21,6 +21,7 @@ class Failure(Exception):
     """An expected end other than success. `what` names the mistake and its cause, `fix` what to do next."""
 
     def __init__(self, code: int, what: str, fix: str = ""):
+        what, fix = (" ".join(text.split()) for text in (what, fix))  # one line, whatever a library said
         super().__init__(what)
         self.code, self.what, self.fix = code, what, fix
 

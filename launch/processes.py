@@ -65,6 +65,17 @@ def listens(pid: int, number: int) -> bool:
     return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
 
 
+def lives(pid: int) -> bool:
+    """Whether there is a process of this number, of whatever user."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
 def tell(pid: int, number: int) -> None:
     try:
         os.kill(pid, number)

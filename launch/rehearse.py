@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import socket
 import sys
 import tempfile
 import time
@@ -17,6 +18,7 @@ from relaunch.data_prep import files
 from relaunch.data_prep.errors import PREEMPTED, Failure
 from relaunch.data_prep.talk import tell
 from relaunch.launch import command, draft, plan, supervise
+from relaunch.launch.processes import lives
 from relaunch.trainers import records, workloads
 from relaunch.trainers.config import Job, RunConfig
 from relaunch.trainers.rundir import RunDir
@@ -36,6 +38,16 @@ class Rehearsal:
     step: int | None = None
 
 
+def sweep(runs: Path) -> str:
+    """Remove what killed rehearsals of this machine left; returns what a new one's folder begins with."""
+    mark = f".rehearsal-{socket.gethostname()}-"
+    for name in records.names(runs):
+        pid = name.removeprefix(mark).split("-")[0]
+        if name.startswith(mark) and pid.isdecimal() and not lives(int(pid)):
+            files.remove(runs / name)
+    return f"{mark}{os.getpid()}-"
+
+
 def run(typed: dict, processes: int, planned: tuple[RunConfig, Job] | None, runs: Path) -> Rehearsal:
     """Two steps, each in a start of its own, of the `planned` training or of the embedded digits.
 
@@ -43,7 +55,7 @@ def run(typed: dict, processes: int, planned: tuple[RunConfig, Job] | None, runs
     stop signal in between ends it at once: the processes are gone and the folder is removed.
     """
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix=".rehearsal-", dir=runs) as folder:
+    with tempfile.TemporaryDirectory(prefix=sweep(runs), dir=runs) as folder:
         place = RunDir(Path(folder) / "run")
         if planned:
             config, launch = planned[0], planned[1].launch

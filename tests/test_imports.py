@@ -12,8 +12,9 @@ from rigs import REPOSITORY
 PARTS = ("launch", "trainers", "models", "data_prep")
 FILES = [p.relative_to(REPOSITORY) for part in PARTS for p in sorted((REPOSITORY / part).rglob("*.py"))]
 TORCH_FREE = (
-    *("begin", "config", "finetune", "flags", "origin", "rundir", "records", "workloads", "group.process"),
-    *("tasks.task", "tasks.samples", "tasks.images", "tasks.text", "tasks.arrays", "tasks.regression"),
+    *("begin", "config", "finetune", "flags", "origin", "owner", "rundir", "records", "workloads"),
+    *("group.process", "tasks.task", "tasks.samples", "tasks.images", "tasks.text", "tasks.arrays"),
+    "tasks.regression",
 )
 MAY = {  # what a part may import of ours
     "launch": {

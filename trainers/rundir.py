@@ -17,7 +17,7 @@ from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, LOCKED, STORAGE, Failure
 from relaunch.data_prep.names import nearest, offered, quoted
 from relaunch.data_prep.talk import tell
-from relaunch.trainers import records
+from relaunch.trainers import owner, records
 
 
 class RunDir:
@@ -55,19 +55,26 @@ class RunDir:
                 raise Failure(STORAGE, f"{self.path / '.lock'} is a link", "remove it") from error
             raise
         deadline = time.monotonic() + wait
-        while True:
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise Failure(
-                        LOCKED,
-                        f"another process is training {self.path}",
-                        "wait for it, or choose another --run",
-                    )
-                time.sleep(0.2)
+        while not self._owned():
+            if time.monotonic() > deadline:
+                fix = "wait for it, or choose another --run"
+                if owner.NAME in records.names(self.path):
+                    fix += f"; if it was killed on another machine, remove {self.path / owner.NAME}"
+                raise Failure(LOCKED, f"another process is training {self.path}", fix)
+            time.sleep(0.2)
         self._began = time.monotonic() - records.seconds(self)
+
+    def _owned(self) -> bool:
+        assert self._lock
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno not in owner.NO_LOCKS:
+                raise
+            return owner.own(self.path)
 
     def held(self) -> bool | None:
         """Whether somebody holds the run's lock; None: that cannot be known."""

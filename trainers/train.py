@@ -230,13 +230,22 @@ def claim(beginning: Beginning, job: Job, packed) -> tuple[RunDir, State | None]
             + (f": {differ}" if (differ := spot.differences(packed, state.meta.get("data"))) else ""),
             f"give the same --data, or begin a new --run with its weights: --resume {run.argument}",
         )
-    changed = differences(RunConfig.from_json(state.meta["config"], f"{newest}/state.json"), config)
+    saved = RunConfig.from_json(state.meta["config"], f"{newest}/state.json")
+    changed = differences(saved, config)
+    # these another start may have been told; not the length of a schedule that depends on it
+    free = [(n, vars(saved)[n], vars(config)[n]) for n in sorted(CHANGEABLE_ON_RESUME | EXTENDABLE)]
+    free = [(name, then, now) for name, then, now in free if then != now and name not in job.given]
+    if config.schedule not in ("constant", "step"):
+        changed += [found for found in free if found[0] in EXTENDABLE]
     for name, then, now in changed[:1]:
         raise Failure(
             DATA,
             f"{run.config} says {flag(name)} {shown(now)}, and {newest} was trained with {shown(then)}",
             "put back what was changed in it",
         )
+    for name, then, now in free:
+        told = f"{run.config} says {flag(name)} {now}, {newest.name} was saved with {then}"
+        process.tell(f"relaunch: {told}; it goes on with {now}", sys.stderr)
     checkpoint.sweep(run)
     return run, state
 
