@@ -1,5 +1,7 @@
 """README.md and docs/ tell the truth: every command in a ```bash block is run, tables are the code's.
 
+A ```python block begins with the name of its file, which lies in the reader's folder.
+
 Downloads get `--source` with a small archive made here, GPU configs go as far as the check of the hardware,
 and trainings on anything but the digits end after two steps. A command that this file cannot run fails.
 """
@@ -13,6 +15,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from relaunch.data_prep import errors, prep
@@ -24,7 +27,7 @@ from rigs import prep_sources
 
 ROOT = Path(__file__).resolve().parents[1]
 LABS = ("mnist", "cifar10", "tiny_imagenet", "wikitext2")
-CONCEPTS = ("checkpoints-and-resume", "predictions-and-diff", "data", "configs", "fine-tuning")
+CONCEPTS = ("checkpoints-and-resume", "predictions-and-diff", "data", "configs", "fine-tuning", "own-model")
 PAGES = ("README.md", *(f"docs/{name}.md" for name in LABS + CONCEPTS))
 ARCHIVES = {
     "mnist": "mnist-files",
@@ -52,6 +55,15 @@ def commands(page: str) -> list[list[str]]:
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
+def write_files(page: str, folder: Path) -> None:
+    """The files that a page shows, and our examples, as they lie where its commands are typed."""
+    (folder / "examples").symlink_to(ROOT / "examples")
+    for block in re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL):
+        name = re.match(r"# (\w+\.py)\n", block)
+        assert name, f"a block of {page} does not begin with the name of its file"
+        (folder / name[1]).write_text(block)
+
+
 def step(words: list[str]) -> Step | None:
     """How to run a command of a page; None where nothing can be run."""
     match words:
@@ -61,6 +73,8 @@ def step(words: list[str]) -> Step | None:
             return None
         case ["source", ".venv/bin/activate"]:
             return None
+        case ["python", path]:
+            return Step([sys.executable, path])
         case ["sha256sum", *_]:
             return Step(words)
         case ["tensorboard", "--logdir", folder, "--host", "127.0.0.1"]:
@@ -124,7 +138,9 @@ def needs_gpus(name: str) -> bool:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_commands_are_known_and_parse(page):
+def test_commands_are_known_and_parse(page, tmp_path, monkeypatch):
+    write_files(page, tmp_path)
+    monkeypatch.chdir(tmp_path)
     found = commands(page)
     assert found
     for words in found:
@@ -174,20 +190,27 @@ def reader(tmp_path):
         tmp_path / "texts", {Path(name).name.split(".")[1] + ".txt": text for name, text in texts.items()}
     )
     tables(tmp_path / "tables")
+    random = np.random.default_rng(0)
+    np.savez(tmp_path / "table.npz", inputs=random.random((200, 6)), labels=random.integers(0, 3, 200))
     return tmp_path
 
 
 def tables(folder: Path, rows: int = 160) -> None:
-    """Parquet files with the columns photo and species."""
+    """Parquet files with the columns photo, species and age."""
     import datasets
 
     folder.mkdir()
     features = datasets.Features(
-        {"photo": datasets.Image(), "species": datasets.ClassLabel(names=["ant", "bee", "cat"])}
+        {
+            "photo": datasets.Image(),
+            "species": datasets.ClassLabel(names=["ant", "bee", "cat"]),
+            "age": datasets.Value("float32"),
+        }
     )
     columns = {
         "photo": [{"bytes": prep_sources.picture(size=(40, 36))} for _ in range(rows)],
         "species": [i % 3 for i in range(rows)],
+        "age": [i / 7 for i in range(rows)],
     }
     for split in ("train", "validation"):
         datasets.Dataset.from_dict(columns, features=features).to_parquet(folder / f"{split}.parquet")
@@ -204,6 +227,7 @@ def test_every_command_runs(page, reader, monkeypatch, signals):
     import torch
 
     monkeypatch.chdir(reader)
+    write_files(page, reader)
     for name in [n for n in os.environ if n.startswith(("RELAUNCH_", "ACCELERATE_"))]:
         monkeypatch.delenv(name)
     for name, value in {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}.items():
