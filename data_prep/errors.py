@@ -3,7 +3,11 @@
 `Failure` is raised anywhere below the entry points, which print `relaunch: CODE what; fix` once and exit so.
 """
 
+import re
+
 from relaunch.data_prep.names import printable
+
+LINE_BREAK = r"\s*[\r\n]\s*"  # other spaces stay: they may be those of a name
 
 DIED = 1  # another process of the group died; its own lines say why
 USAGE = 64  # the command or the config is wrong
@@ -31,4 +35,4 @@ class Failure(Exception):
     def line(self) -> str:
         """The one line that users see, e.g. `relaunch: 64 unknown workload 'minst'; did you mean mnist?`."""
         text = f"{self.what}; {self.fix}" if self.fix else self.what
-        return f"relaunch: {self.code} {printable(' '.join(text.split()))}"
+        return f"relaunch: {self.code} {printable(re.sub(LINE_BREAK, ' ', text.strip()))}"

@@ -9,6 +9,7 @@ offered("digts", ["digits", "mnist"])          # did you mean digits? there are 
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import shlex
 import unicodedata
@@ -125,6 +126,15 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 
 def _folded(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
+
+
+def beside(path: str) -> list[str]:
+    """The paths that lie where `path` would; none if that folder cannot be read."""
+    folder = os.path.dirname(path)
+    try:
+        return sorted(os.path.join(folder, name) for name in os.listdir(folder or "."))
+    except OSError:
+        return []
 
 
 def offered(word: str, known: Iterable[str], lead: str = "", limit: int = LISTED) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 from relaunch.data_prep import archive, hub, tables
 from relaunch.data_prep.download import download
 from relaunch.data_prep.errors import DATA, USAGE, Failure
-from relaunch.data_prep.names import nearest, offered, printable, quoted
+from relaunch.data_prep.names import beside, nearest, offered, printable, quoted
 from relaunch.data_prep.packed import EMBEDDED, OFFICIAL, Packed, data_root, not_packed_yet, open_packed
 from relaunch.data_prep.splits import Holdout
 from relaunch.data_prep.writer import Writer, exclusive, new_folder
@@ -120,9 +120,8 @@ def check(name: str, source: str | None, recipe: str | None, as_folders: bool) -
             f"did you mean {near}? else " * bool(near) + "add --source with an archive, a folder or hub:ID",
         )
     if source is not None and not source.startswith("hub:") and not (source and Path(source).exists()):
-        missing, folder = source or "source of an empty name", Path(source).parent
-        near = nearest(source, [str(path) for path in folder.iterdir()] if folder.is_dir() else [])
-        fix = f"did you mean {quoted(near)}?" if source and near else "check the path after --source"
+        missing, near = source or "source of an empty name", nearest(source, beside(source))
+        fix = f"did you mean {quoted(near)}?" if near else "check the path after --source"
         raise Failure(DATA, f"there is no {missing}", fix)
     if as_folders and recipe not in (None, "tiny_imagenet"):
         raise Failure(USAGE, "--as-folders works with tiny_imagenet only", "leave it away")

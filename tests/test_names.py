@@ -26,6 +26,7 @@ from relaunch.data_prep.packed import open_packed
 from relaunch.launch import __main__ as cli
 from relaunch.launch import runs
 from relaunch.launch.submit import queue
+from relaunch.launch.submit.surroundings import offered_variable
 from relaunch.trainers import begin
 from relaunch.trainers.config import parse
 from relaunch.trainers.rundir import RunDir
@@ -152,8 +153,9 @@ def test_a_command_to_go_on_is_pasted_with_every_name(desk, monkeypatch):
     ]
     assert pasted(said, desk) == words
     with pytest.raises(Failure) as caught:
-        open_packed("my 'sets", "data")
-    assert pasted(caught.value.fix.split("run: ")[1], desk)[:3] == ["relaunch", "prep", "my 'sets"]
+        open_packed("my  'sets\n", "data")
+    fix = caught.value.line().split("run: ")[1]
+    assert pasted(fix, desk)[:3] == ["relaunch", "prep", "my  'sets\n"], "in the line that is printed, too"
 
 
 # offered ------------------------------------------------------------------------------------------
@@ -218,7 +220,9 @@ def test_a_near_name_is_offered_and_what_there_is(typed, desk, capsys):
     assert OFFERED[typed] in said and said.startswith("relaunch: 6")
 
 
-def test_a_split_and_a_job_are_offered(desk):
+def test_a_split_a_variable_and_a_job_are_offered(desk, monkeypatch):
+    monkeypatch.setenv("MY_TRACKER_URL", "x")
+    assert offered_variable("MY_TRAKER_URL").startswith("did you mean MY_TRACKER_URL?")
     with pytest.raises(Failure) as caught:
         open_packed("mnist", "data").check_split("tset")
     assert caught.value.fix == "did you mean test? it has: train, test"

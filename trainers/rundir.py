@@ -15,7 +15,7 @@ from typing import TextIO
 
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, LOCKED, STORAGE, Failure
-from relaunch.data_prep.names import nearest, offered, quoted
+from relaunch.data_prep.names import beside, nearest, offered, quoted
 from relaunch.data_prep.talk import tell
 from relaunch.trainers import owner, records
 
@@ -194,10 +194,9 @@ def instead(name: str) -> str:
     if run and RunDir(locate(run)).begun():  # its checkpoints are named best and by their steps
         steps = [f"{run}@{records.step_of(p)}" for p in records.committed(RunDir(locate(run)))]
         return offered(name, [f"{run}@best", *reversed(steps)] if steps else [run])
-    folder = Path(name).parent
-    if "/" in name and folder.is_dir():
-        return offered(name, sorted(str(folder / p.name) for p in folder.iterdir()))
+    if "/" in name and (paths := beside(name)):
+        return offered(name, paths)
     known = [run.path.name for run in reversed(runs())]
-    if not nearest(name, known) and (file := nearest(name, sorted(os.listdir()))):
+    if not nearest(name, known) and (file := nearest(name, beside(name))):
         return f"did you mean {quoted(file)}?"
     return offered(name, known, "runs here:") or "nothing is under runs/ yet"

@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 
 from relaunch.data_prep.errors import USAGE, Failure
-from relaunch.data_prep.names import offered
+from relaunch.data_prep.names import nearest, offered
 
 # What a job gets of the environment it is submitted from. A whole environment holds tokens, and surprises.
 KEPT = ("HOME", "USER", "LOGNAME", "PATH", "LANG", "RELAUNCH_DATA", "HF_HOME", "HF_ENDPOINT")
@@ -72,6 +72,11 @@ def checked(name: str, text: str) -> str:
     return text
 
 
+def offered_variable(name: str) -> str:
+    near = nearest(name, os.environ)
+    return f"did you mean {near}? else write --env NAME=VALUE" if near else "write --env NAME=VALUE"
+
+
 def environment(named: list[str], capture: bool = True) -> tuple[dict[str, str], list[str]]:
     """What a job gets of the environment: values that may be written down, and names whose values may not.
 
@@ -96,5 +101,5 @@ def environment(named: list[str], capture: bool = True) -> tuple[dict[str, str],
         elif given or name in os.environ:
             shown[name] = value if given else os.environ[name]
         else:
-            raise Failure(USAGE, f"--env {name} is not set here", "write --env NAME=VALUE")
+            raise Failure(USAGE, f"--env {name} is not set here", offered_variable(name))
     return shown, hidden
