@@ -204,7 +204,7 @@ def load(path: Path) -> State:
 
 
 def refuse_anothers(run: RunDir, path: Path) -> None:
-    """Failure 65 for a checkpoint of other settings than the run's config.json has, where that can be read."""
+    """Failure 65 for a checkpoint of other settings than the run's config.json has, if that can be read."""
     try:
         config = RunConfig.from_json(files.read_json(run.config))
         saved = RunConfig.from_json(files.read_json(path / "state.json")["config"])
