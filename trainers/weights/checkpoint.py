@@ -21,6 +21,7 @@ from relaunch.data_prep.errors import DATA, DIVERGED, Failure
 from relaunch.data_prep.names import listed
 from relaunch.data_prep.talk import tell
 from relaunch.trainers import records
+from relaunch.trainers.config import RunConfig, differences, flag
 from relaunch.trainers.group.faults import fault
 from relaunch.trainers.records import NAME, checkpoints, step_of
 from relaunch.trainers.rundir import RunDir
@@ -203,11 +204,24 @@ def load(path: Path) -> State:
         raise Failure(DATA, f"{path} cannot be read any more ({error})", "run it again") from error
 
 
+def refuse_anothers(run: RunDir, path: Path) -> None:
+    """Failure 65 for a checkpoint of other settings than the run's config.json has, if that can be read."""
+    try:
+        config = RunConfig.from_json(files.read_json(run.config))
+        saved = RunConfig.from_json(files.read_json(path / "state.json")["config"])
+    except Failure:
+        return
+    for name, then, now in differences(saved, config)[:1]:
+        what = f"{run.config} says {flag(name)} {now}, and {path} was trained with {then}"
+        raise Failure(DATA, what, "put back what was changed, or the run's own checkpoints")
+
+
 def select(run: RunDir, selector: str | None) -> Path:
     """A run's best checkpoint, that of a step, or (None) the newest valid one; else Failure 65."""
     newest = newest_valid(run)
     if newest is None:
         raise Failure(DATA, f"{run.path} has no checkpoint yet")
+    refuse_anothers(run, newest)
     if selector is None:
         return newest
     if selector == "best":

@@ -161,6 +161,18 @@ def test_a_name_that_is_not_the_manifests(train, relaunch_env, capsys, move, goo
     assert (code, f"resumed from step {good}" in out) == ((75, True) if good else (65, False)), error
 
 
+def test_another_runs_checkpoints(train, relaunch_env):
+    """All whole, under their own names, and none of this run's."""
+    assert train(*NET, "--run", "./run", "--stop-after", 8) == 75
+    assert train(*NET, "--seed", 5, "--run", "./other", "--stop-after", 8) == 75
+    assert files.exchange(relaunch_env / "run/checkpoints", relaunch_env / "other/checkpoints")
+    for name in ("./run", "./run@best", "./run@4"):
+        with pytest.raises(Failure, match="config.json says --seed 1, and .* was trained with 5") as failure:
+            open_source(name)
+        assert failure.value.code == 65
+    assert train(*NET, "--run", "./run", "--resume", "auto") == 65
+
+
 def test_a_copy_elsewhere_may_have_any_name(train, relaunch_env):
     assert train(*NET, "--run", "./run", "--stop-after", 8) == 75
     shutil.copytree(relaunch_env / "run/checkpoints/step-000000008", relaunch_env / "best model")
