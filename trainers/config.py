@@ -195,6 +195,8 @@ def workload_parser(name: str, prog: str = "relaunch train", work: Workload | No
 def overview(prog: str) -> str:
     lines = [f"usage: {prog} WORKLOAD [flags]", "", "workloads:"]
     lines += [f"  {name:14} {workloads.load(name).about.splitlines()[0]}" for name in workloads.names()]
+    lines += [f"  {name:14} {where}, which is installed" for name, where in sorted(own.installed().items())]
+    lines += [f"  {'FILE.py':14} your own: a file that defines WORKLOAD = Workload(...)"]
     return "\n".join(lines + ["", f"{prog} WORKLOAD --help lists the flags and their defaults."])
 
 

@@ -83,7 +83,7 @@ def open_source(name: str, execute: bool = False) -> Source:
         name,
         folder,
         manifest["files"]["model.safetensors"]["sha256"],
-        own.config_of(meta["config"], run and run.path, execute),
+        own.config_of(meta["config"], run.path if run else None, execute),
         manifest["step"],
         meta,
         run,

@@ -37,8 +37,10 @@ def check(space: dict[str, Any], name: str, code: Code) -> Workload:
     if work.name in workloads.names():
         raise wrong(f"name={work.name!r} is a workload of ours", "choose another name", "name")
     if isinstance(work.task, type) or not all(hasattr(work.task, part) for part in SEAM):
-        is_class = isinstance(work.task, type)
-        what = f"task={work.task.__name__} is a class" if is_class else f"task={work.task!r} is no task"
+        given = work.task
+        what = (
+            f"task={given.__name__} is a class" if isinstance(given, type) else f"task={given!r} is no task"
+        )
         raise wrong(what, "give one made from it: task=ImageTask(), for example", "task")
     if not callable(work.model):
         raise wrong(f"model={work.model!r} cannot be called", "give a function of (config, sizes)", "model")
@@ -108,7 +110,7 @@ def line_of(code: Code, *names: str) -> int:
                 return node.lineno
             targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
             if any(isinstance(t, ast.Name) and t.id == name for t in targets):
-                return node.lineno
+                return getattr(node, "lineno", 1)
             if isinstance(node, ast.keyword) and node.arg == name:
                 return node.value.lineno
     return 1
