@@ -65,7 +65,13 @@ class RunConfig:
     def __post_init__(self):
         given = {name: value for name, value in vars(self).items() if name not in ("options", "workload")}
         check_all(type(self), given)
-        archs = workloads.load(self.workload).archs
+        work = workloads.load(self.workload)
+        archs = work.archs
+        if self.code != (work.code and work.code.record()):
+            what = (
+                f"the files of {self.workload} that are loaded are not those that this config was made with"
+            )
+            raise Failure(USAGE, what, "start a new --run, or name the run's own code")
         if self.arch not in archs:
             what = f"{self.workload} has no architecture {self.arch!r}"
             raise Failure(USAGE, what, f"use --arch {' | '.join(archs)}")

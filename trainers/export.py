@@ -30,7 +30,8 @@ def tied(config: RunConfig, sizes: Sizes) -> dict[str, str]:
     """Of each tensor with two names in the model: second -> first, the only one in a checkpoint."""
     import torch
 
-    with own.blamed(), torch.device("meta"):
+    # without numbers, unless it is somebody's own, who may ask for one
+    with own.blamed(), torch.device("cpu" if config.code else "meta"):
         model = workloads.load(config.workload).model(config, sizes)
     first: dict[Tensor, str] = {}
     names = {name: first.setdefault(p, name) for name, p in model.named_parameters(remove_duplicate=False)}

@@ -1,5 +1,6 @@
 """A workload of somebody's own: trained, resumed and judged as ours are, its mistakes one line."""
 
+import dataclasses
 import json
 import shutil
 import sys
@@ -145,6 +146,15 @@ def test_a_config_carries_its_code_to_a_rank_that_lacks_it(flowers):
     shutil.rmtree(flowers.parent)
     assert pickle.loads(sent).to_json() == config.to_json()
     assert workloads.load("flowers").model(pickle.loads(sent), type("S", (), dict(shape=(1,), outputs=3)))
+
+
+def test_a_config_of_other_files_than_those_that_are_loaded_is_refused(flowers):
+    config = parse([str(flowers)]).config
+    (flowers.parent / "petals.py").write_text(PETALS + "# better\n")
+    parse([str(flowers)])
+    with pytest.raises(Failure) as caught:
+        dataclasses.replace(config, lr=1.0)
+    assert "are not those that this config was made with" in caught.value.what
 
 
 def test_two_workloads_with_neighbours_of_one_name_are_not_mixed_up(flowers, relaunch_env):
