@@ -84,6 +84,9 @@ class RunConfig:
         given = {name: value for name, value in vars(self).items() if name not in ("options", "workload")}
         check_all(type(self), given)
         work = workloads.load(self.workload)
+        if self.code != (work.code and work.code.record()):
+            what = f"the files of {self.workload} that are loaded are not those of this config"
+            raise Failure(USAGE, what, "start a new --run, or name the run's own code")
         library, colon, _ = self.arch.partition(":")
         if self.arch not in work.archs and not (colon and library in work.task.libraries):
             what = f"{self.workload} has no architecture {self.arch!r}"
@@ -255,6 +258,8 @@ def workload_parser(name: str, prog: str = "relaunch train", work: Workload | No
 def overview(prog: str) -> str:
     lines = [f"usage: {prog} WORKLOAD [flags]", "", "workloads:"]
     lines += [f"  {name:14} {workloads.load(name).about.splitlines()[0]}" for name in workloads.names()]
+    lines += [f"  {name:14} {where}, which is installed" for name, where in sorted(own.installed().items())]
+    lines += [f"  {'FILE.py':14} your own: a file that defines WORKLOAD = Workload(...)"]
     return "\n".join(lines + ["", f"{prog} WORKLOAD --help lists the flags and their defaults."])
 
 

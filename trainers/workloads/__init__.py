@@ -11,6 +11,7 @@ import pkgutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from relaunch.data_prep.errors import USAGE, Failure
@@ -81,6 +82,8 @@ def load(name: str) -> Workload:
     found = own.installed()
     if name in found:
         return own.load(found[name])
+    if Path(f"{name}.py").is_file():
+        raise Failure(USAGE, f"unknown workload {name!r}", f"did you mean ./{name}.py?")
     raise Failure(USAGE, f"unknown workload {name!r}", offered(name, sorted({*names(), *found, *_own})))
 
 

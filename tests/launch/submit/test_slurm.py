@@ -137,7 +137,7 @@ def test_refusals_are_the_schedulers_own_words_in_one_line(cluster, limited):
     assert "Invalid job id" in cluster.relaunch("logs", "999", code=64)
 
 
-def test_a_workload_of_ones_own_travels_with_its_job(cluster, limited):
+def test_a_workload_of_ones_own_travels_with_its_job(cluster):
     """What is edited after it was submitted is not what runs, also when the job comes back."""
     file = write(cluster.home / "garden")
     small = [str(file), *"--data digits --threads 1 --eval-every 99 --config cpu --nodes 1".split()]

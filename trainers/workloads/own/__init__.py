@@ -8,14 +8,12 @@ It is somebody's code: only what trains, scores, summarises, exports or generate
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import dataclasses
 import importlib
 import importlib.util
 import re
 import sys
-import tempfile
 import types
 from pathlib import Path
 
@@ -147,6 +145,9 @@ def forget() -> None:
 
 def revive(code: Code, values: dict):
     """A config that came from another process, whose code came with it: it may lie on no disk of ours."""
+    import atexit
+    import tempfile
+
     from relaunch.trainers.config import RunConfig
 
     if not any(work.code and work.code.record() == code.record() for work in workloads.registered()):
