@@ -133,13 +133,15 @@ def summarise(config: RunConfig, root: str | None, as_json: bool) -> str:
             raise
         sizes, shown = published(config.data), " (not packed here: its published sizes)"
     from relaunch.trainers.build import make_model
+    from relaunch.trainers.finetune import told
 
     model = make_model(config, sizes)
     one = workloads.load(config.workload).task.example(config, sizes)
     found = layers(model, one)
     if as_json:
         return json.dumps(found)
-    return f"{config.workload} {config.arch} on {sizes.data}{shown}\n\n{table(found, one.shape)}"
+    head = f"{config.workload} {config.arch} on {sizes.data}{shown}"
+    return "\n".join([head, "", table(found, one.shape), *told(config, model)])
 
 
 if __name__ == "__main__":

@@ -228,6 +228,7 @@ def test_stopped_and_resumed_is_undisturbed(train, relaunch_env, arch):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # three saves of a gigabyte
 def test_eighty_six_million_parameters_start_save_and_resume(train, relaunch_env):
     command = ["cifar10", "--arch", "torchvision:vit_b_16", "--batch-size", 4, "--max-steps", 3]
     assert train(*command, "--run", "./whole") == 0

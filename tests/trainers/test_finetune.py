@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from relaunch.data_prep.errors import Failure
 from relaunch.data_prep.packed import open_packed
 from relaunch.data_prep.sizes import published
+from relaunch.trainers import summary
 from relaunch.trainers.begin import command_to_go_on
 from relaunch.trainers.build import check_step, make_batches, make_model, make_optimizer
 from relaunch.trainers.config import RunConfig, differences, parse
@@ -108,6 +109,11 @@ def test_what_is_frozen_and_how_fast_the_rest_learns_is_said():
         "learning rate: 60,706 parameters at 0.5 x, 226 parameters at 1 x, 850 parameters at 10 x; "
         "several --lr-scale match 840 of them, and the last one counts",
     ]
+
+
+def test_summary_says_it(relaunch_env, capsys):
+    assert summary.run([*NET, *BODY])[0] == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("frozen: 2,894 of 62,232 parameters; 2 Batch")
 
 
 def test_without_the_flags_there_is_one_group_of_all():
