@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from rigs import REPOSITORY
+from rigs.own import write
 from rigs.runs import status
 
 PARTS = ("launch", "trainers", "models", "data_prep", "accelerate_configs")
@@ -284,6 +285,40 @@ def test_what_follows_a_training_uses_its_own_tree(name, way, use, places, elsew
     ):
         run([*program, *shlex.split(line)], elsewhere)
     use.came_from(places[name].tree)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_workload_of_ones_own_runs_as_ours_do_from_a_wheel(places, elsewhere, data, tmp_path):
+    """On one process, two and eight, started by relaunch and by accelerate; then the run alone is moved."""
+    write(elsewhere)
+    bin, tree = places["wheel"].bin, places["wheel"].tree
+    relaunch, few = bin / "relaunch", "--data digits --threads 1 --max-steps 6".split()
+    own = ["train", "flowers.py", *few]
+
+    def start(*words, code: int = 0, where: Path = elsewhere) -> str:
+        return run(words, where, code, RELAUNCH_DATA=str(data))
+
+    start(relaunch, *own, "--config", "cpu2", "--run", "pair", "--stop-after", "3", code=75)
+    start(relaunch, *own, "--config", "cpu2", "--run", "pair", "--resume", "auto")
+    start(relaunch, *own, "--config", "8gpu", "--emulate", "--run", "eight", "--stop-after", "3", code=75)
+    start(relaunch, *own, "--config", "8gpu", "--emulate", "--run", "eight", "--resume", "auto")
+    config = tree / "accelerate_configs/cpu.yaml"
+    module = "relaunch.trainers.train"
+    start(bin / "accelerate", "launch", "--config_file", config, "-m", module, *own[1:], "--run", "plain")
+    start(relaunch, "submit", "sheet", *own[1:], "--config", "cpu", "--user", "anna")
+    for name, world in (("pair", 2), ("eight", 8), ("plain", 1)):
+        assert status(elsewhere / "runs" / name)["state"] == "done"
+        assert json.loads((elsewhere / "runs" / name / "plan.json").read_text())["world"] == world
+    (tmp_path / "moved").mkdir()
+    for name in ("pair", "plain"):
+        shutil.move(elsewhere / "runs" / name, tmp_path / "moved")
+    shutil.rmtree(elsewhere)
+    moved = tmp_path / "moved"
+    start(relaunch, "evaluate", "./pair", "--config", "cpu2", "--threads", "1", where=moved)
+    start(relaunch, "diff", "./pair", "./plain", where=moved)
+    start(relaunch, "export", "./plain", where=moved)
+    start(relaunch, "summary", "./plain/code/flowers.py", where=moved)
 
 
 @pytest.mark.slow

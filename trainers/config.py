@@ -92,7 +92,8 @@ class RunConfig:
             options = workloads.load(values["workload"]).options
             theirs = completed(options, values["options"])
             check_all(options, theirs)
-            return RunConfig(**{**completed(RunConfig, values), "options": options(**theirs)})
+            with own.blamed():
+                return RunConfig(**{**completed(RunConfig, values), "options": options(**theirs)})
         except (TypeError, KeyError, Failure) as error:
             raise Failure(
                 DATA,
@@ -238,7 +239,8 @@ def build(work, values: dict) -> RunConfig:
     }
     check_all(work.options, own_values)
     code = work.code and work.code.record()
-    return RunConfig(workload=work.name, options=work.options(**own_values), code=code, **common)
+    with own.blamed():
+        return RunConfig(workload=work.name, options=work.options(**own_values), code=code, **common)
 
 
 def merge_resumed(old: RunConfig, job: Job) -> RunConfig:

@@ -61,7 +61,6 @@ def submit(job: Job) -> int:
             copy = folder / f"code-{job.code.digest[:12]}"
             job.code.write(copy)
             job = job.with_code_in(copy)
-            print(f"{', '.join(job.code.contents)}: copied to {copy}, and started from there")
         (folder / "job.sh").write_text(slurm.script(job))
     ids, runs = [], [run for run, _ in job.runs()]
     for _ in range(job.given.chain):
@@ -73,6 +72,8 @@ def submit(job: Job) -> int:
             )
     tasks, word = (f", {len(runs)} tasks", "runs") if job.tasks else ("", "run")
     print(f"job {' -> '.join(ids)}{tasks}; {word} {', '.join(runs)}; logs in {folder}")
+    if job.code:
+        print(f"{', '.join(job.code.contents)}: copied to {copy}, and started from there")
     print(f"relaunch status {ids[0]}   relaunch logs {ids[0]}   relaunch cancel {ids[0]}")
     return 0
 

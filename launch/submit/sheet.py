@@ -31,7 +31,8 @@ def block(job: Job) -> str:
         if "/" in checked(name, text):
             raise Failure(USAGE, f"{name} {text!r} is not a name", "it is one folder of the platform's")
     source = f"/data/{given.user}/{dataset}"
-    job = job.with_code_in("own")
+    job, code = job.with_code_in("own"), job.code
+    theirs = [f"               and {', '.join(code.contents)} of {code.folder} as /code/own"] if code else []
     words = [
         "python3",
         "launch/__main__.py",
@@ -54,10 +55,7 @@ def block(job: Job) -> str:
         f"GPUs:           {job.gpus}",
         *([f"Time limit:     {given.time / 3600:.1f} h"] if given.time else []),
         "Code:           this repository, which the platform shows as /code",
-        *(
-            [f"               and {', '.join(job.code.contents)} of {job.code.folder} as /code/own"]
-            * bool(job.code)
-        ),
+        *theirs,
         f"Data:           {source} (a packed set: few files, read-only)",
         *(f"Variable:       {k}={checked(f'--env {k}', v)}" for k, v in values.items()),
         *(f"Variable:       {k}=*** (type it into the form yourself)" for k in hidden),

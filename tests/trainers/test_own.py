@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from relaunch.data_prep.errors import Failure
-from relaunch.trainers import diff, evaluate, export, workloads
+from relaunch.trainers import diff, evaluate, export, generate, workloads
 from relaunch.trainers.config import parse
 from relaunch.trainers.rundir import RunDir
 from relaunch.trainers.weights.source import open_source
@@ -172,6 +172,50 @@ def test_packages_beside_the_file_are_kept_whole(relaunch_env, train):
     assert set(json.loads(RunDir("runs/first").config.read_text())["code"]["files"]) == names
 
 
+def test_weights_alone_are_scored_by_the_workload_that_is_named(moved, relaunch_env):
+    export.run([str(moved)])
+    own.forget()
+    workloads._own.clear()
+    file = write(relaunch_env / "work")
+    weights = moved / "export/flowers-net-000000005.pth"
+    assert evaluate.run([str(weights), "--workload", str(file), "--width", "4", "--out", "scored"])[0] == 0
+    [scored] = (relaunch_env / "scored").glob("*.parquet")
+    evaluate.run([str(moved)])
+    from relaunch.trainers.compare import predictions
+
+    theirs, its = predictions.read(scored), predictions.read(moved / "predictions/test-000000005.parquet")
+    assert (theirs.columns["nll"] == its.columns["nll"]).all()
+
+
+TEXT = """
+from relaunch.models.transformer import TransformerLM
+from relaunch.trainers.tasks.text import TextOptions, TextTask
+from relaunch.trainers.workloads import Workload
+
+WORKLOAD = Workload(
+    name="tales",
+    about="a small language model of somebody's own",
+    task=TextTask(),
+    data="wikitext2",
+    archs=("small",),
+    options=TextOptions,
+    model=lambda config, sizes: TransformerLM(sizes.outputs, 8, 2, 8, 1, 0.1, False),
+    defaults=dict(batch_size=4, bptt=5, eval_batch_size=10),
+)
+"""
+
+
+def test_a_language_model_of_ones_own_writes(train, relaunch_env, capfd):
+    (relaunch_env / "tales.py").write_text(TEXT)
+    assert train("tales.py", "--run", "first", "--max-steps", 3) == 0
+    (relaunch_env / "tales.py").unlink()
+    workloads._own.clear()
+    capfd.readouterr()
+    assert generate.run(["first", "--words", "7"])[0] == 0
+    said = capfd.readouterr()
+    assert len(said.out.split()) >= 7 and "running code of runs/first/code/tales.py" in said.err
+
+
 # mistakes ---------------------------------------------------------------------------------------------------
 
 MISTAKES = {
@@ -264,6 +308,8 @@ def test_what_is_no_file_is_said(relaunch_env):
     assert "no module 'nobodys.work' is installed" in refused("nobodys.work:WORKLOAD")
     assert "is not module:NAME" in refused("a b:c")
     assert "unknown workload 'flowrs'" in refused("flowrs")
+    write(relaunch_env)
+    assert "did you mean ./flowers.py?" in refused("flowers")
 
 
 # installed ones ---------------------------------------------------------------------------------------------
@@ -275,6 +321,8 @@ def garden(relaunch_env, monkeypatch):
     site = relaunch_env / "site"
     write(site / "garden", ("from petals", "from garden.petals"))
     (site / "garden/__init__.py").write_text("")
+    (site / "torch").mkdir()  # as beside every installed package
+    (site / "torch/nn.py").write_text("")
     (site / "garden-1.0.dist-info").mkdir()
     (site / "garden-1.0.dist-info/METADATA").write_text("Name: garden\nVersion: 1.0\n")
     points = "[relaunch.workloads]\nflowers = garden.flowers:WORKLOAD\n"
@@ -289,7 +337,8 @@ def garden(relaunch_env, monkeypatch):
 def test_a_workload_of_an_installed_package(word, garden, train, relaunch_env):
     assert train(word, "--run", "first", "--stop-after", 2) == 75
     assert train(word, "--run", "first", "--resume", "auto", "--max-steps", 3) == 0
-    assert (relaunch_env / "runs/first/code/garden/petals.py").exists()
+    kept = (relaunch_env / "runs/first/code").rglob("*.py")
+    assert sorted(p.name for p in kept) == ["__init__.py", "flowers.py", "petals.py"]
     assert evaluate.run(["first"])[0] == 0
 
 

@@ -12,6 +12,7 @@ import pkgutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from relaunch.data_prep.errors import USAGE, Failure
@@ -86,7 +87,7 @@ def load(name: str) -> Workload:
     if name in found:
         return own.load(found[name])
     known = sorted([*names(), *found, *_own])
-    near = nearest(name, known)
+    near = f"./{name}.py" if Path(f"{name}.py").is_file() else nearest(name, known)
     raise Failure(
         USAGE,
         f"unknown workload {name!r}",

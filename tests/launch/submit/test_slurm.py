@@ -18,6 +18,7 @@ from relaunch.launch import PROGRAM, platforms
 from relaunch.trainers import records
 from relaunch.trainers.rundir import RunDir
 from rigs import slurm
+from rigs.own import write
 from rigs.runs import sha256
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
@@ -134,6 +135,20 @@ def test_refusals_are_the_schedulers_own_words_in_one_line(cluster, limited):
     for verb in ("status", "cancel"):
         assert "relaunch: 65 nobody knows job 999" in cluster.relaunch(verb, "999", code=65)
     assert "Invalid job id" in cluster.relaunch("logs", "999", code=64)
+
+
+def test_a_workload_of_ones_own_travels_with_its_job(cluster, limited):
+    """What is edited after it was submitted is not what runs, also when the job comes back."""
+    file = write(cluster.home / "garden")
+    small = [str(file), *"--data digits --threads 1 --eval-every 99 --config cpu --nodes 1".split()]
+    job = cluster.submit("--max-steps", "300", "--run", "garden", pace=0.1, small=small)
+    written = file.read_text()
+    file.write_text("raise SystemExit('edited')\n")
+    cluster.reach("garden", 100)
+    cluster.rig.run("scontrol", "requeue", job)
+    assert cluster.end(job) == "COMPLETED", cluster.log(job)
+    assert cluster.restarts(job) == 1 and cluster.status("garden")["step"] == 300
+    assert (cluster.run_of("garden") / "code/flowers.py").read_text() == written
 
 
 def test_two_nodes_train_one_run(cluster, limited):

@@ -118,7 +118,7 @@ def read(folder: Path, entry: str, main: str) -> Code:
     Failure 64 where Python would load something else than what lies there.
     """
     contents: dict[str, bytes] = {}
-    todo = [main]
+    todo = [*(neighbours(folder, entry.split(":")[0]) if ":" in entry else ()), main]
     while todo:
         name = todo.pop()
         if name in contents:
@@ -134,6 +134,8 @@ def read(folder: Path, entry: str, main: str) -> Code:
             raise Failure(USAGE, f"{folder / name} is not Python ({error})", "name another file") from error
         package = [] if name == main and ":" not in entry else list(Path(name).parent.parts)
         for wanted, line in imported(tree, package):
+            if ":" in entry and wanted.split(".")[0] != Path(main).parts[0].removesuffix(".py"):
+                continue  # beside an installed package lie all the others
             found = neighbours(folder, wanted)
             if found and found != [main] and ":" not in entry:
                 refuse_hidden(folder, wanted.split(".")[0], found[0], f"{folder / name}, line {line}")
