@@ -135,6 +135,8 @@ def evaluate(launch: Launch, config: RunConfig | None, changes: dict) -> tuple[i
         runtime.on_every_rank(lambda: runtime.first_here and ensure(config.data, root))
         packed = runtime.on_every_rank(lambda: open_packed(config.data, root))
         split, out = runtime.on_rank_0(lambda: check(launch, source, config, packed, "data" in changes))
+        if "sizes" in source.meta:
+            packed = packed.as_trained(source.sizes)
         task = workloads.load(config.workload).task
         model = runtime.on_every_rank(lambda: make_model(config, packed.sizes))
         scorer = runtime.on_every_rank(lambda: task.scorer(config, packed, split, runtime.device))
