@@ -10,6 +10,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import hashlib
 import json
 import os
@@ -21,7 +23,7 @@ import numpy as np
 from relaunch.data_prep.errors import DATA, USAGE, Failure
 from relaunch.data_prep.files import sha256
 from relaunch.data_prep.names import listed, nearest, offered, quoted
-from relaunch.data_prep.sizes import sizes
+from relaunch.data_prep.sizes import Sizes, sizes
 
 SCHEMA = 1
 FLAG = "--data-root ROOT"  # names another place to whatever packs; prep calls it --out as well
@@ -50,6 +52,18 @@ class Packed:
         self.std: list[float] = meta["std"]
         self.splits: dict[str, int] = {split: facts["count"] for split, facts in meta["splits"].items()}
         self.sizes = sizes(meta)
+
+    def as_trained(self, trained: Sizes) -> Packed:
+        """The same arrays with the statistics of the set that a model was trained on: by those it reads its
+        inputs and says its numbers, whatever else it is scored on.
+        """
+        if (trained.kind, len(trained.mean)) != (self.kind, len(self.mean)):
+            return self  # no model takes both, which is refused elsewhere
+        names = ("mean", "std", "target_mean", "target_std")
+        found = copy.copy(self)
+        found.sizes = dataclasses.replace(self.sizes, **{name: getattr(trained, name) for name in names})
+        found.mean, found.std = list(trained.mean), list(trained.std)
+        return found
 
     def check_split(self, split: str) -> None:
         """Failure 64 if the set has no such split."""

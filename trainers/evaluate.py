@@ -143,6 +143,8 @@ def evaluate(launch: Launch, config: RunConfig | None, changes: dict) -> tuple[i
         runtime.on_every_rank(lambda: runtime.first_here and ensure(config.data, root))
         packed = runtime.on_every_rank(lambda: open_packed(config.data, root))
         split, out = runtime.on_rank_0(lambda: check(launch, source, config, packed, "data" in changes))
+        if "sizes" in source.meta:
+            packed = packed.as_trained(source.sizes)
         task = workloads.load(config.workload).task
         runtime.on_every_rank(lambda: check_data(config.workload, task, packed.sizes))
         matched = runtime.on_every_rank(

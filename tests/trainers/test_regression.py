@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file
 from scipy.stats import binomtest
 from sklearn.metrics import mean_absolute_error, r2_score
 
@@ -97,6 +98,25 @@ def test_a_regression_from_the_table_to_the_diff(table, train, capfd, k):
     Path("copy.parquet").write_bytes(b.path.read_bytes())
     assert diff.run(["whole", "copy.parquet", "--fail-under", "100", "--out", "out"]) == (0, None)
     assert "no differences: all 26 predictions are the same" in capfd.readouterr().out
+
+
+def test_scored_on_other_data_it_reads_and_speaks_as_it_was_trained(table, train):
+    """Its inputs by the training set's mean, its guesses by the training targets' deviation."""
+    table(1)
+    assert (
+        train(DIABETES, "--data", "table", "-b", 16, "--epochs", 2, "--arch", "linear", "--run", "first") == 0
+    )
+    random = np.random.default_rng(1)
+    x, y = random.normal(90, 1, (40, 4)).astype(np.float32), random.normal(0, 1, 40)
+    np.savez("o.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    prepare("other", "o.npz", progress=False)
+    assert evaluate.run(["first", "--data", "other", "--out", "out", "--threads", "1"]) == (0, None)
+    [path] = Path("out").glob("*.parquet")
+    [weights] = Path("runs/first/checkpoints").glob("step-000000008/model.safetensors")
+    model, was = load_file(weights), open_packed("table", "data").sizes
+    inputs = (x - np.float32(was.mean)) / np.float32(was.std)
+    said = inputs @ model["weight"].T + model["bias"]
+    assert np.allclose(predictions.read(path).guess, said[:, 0] * was.target_std + was.target_mean, rtol=1e-4)
 
 
 def test_images_with_numbers(table, train, capfd):
