@@ -67,6 +67,7 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
     from relaunch.trainers.loop import Training, total_steps
     from relaunch.trainers.metrics import Metrics
     from relaunch.trainers.snapshot import restore
+    from relaunch.trainers.weights.match import begin_with
     from relaunch.trainers.weights.source import open_source
     from relaunch.trainers.weights.state import load_weights
 
@@ -83,7 +84,10 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
 
         def read():
             source = open_source(beginning.weights)
-            return source.weights(), str(source.path)
+            weights, notes = begin_with(source, config, packed, source.weights(), model)
+            for note in notes:
+                process.tell(f"relaunch: {source.name}: {note}", sys.stderr)
+            return weights, str(source.path)
 
         weights, where = runtime.on_rank_0(read)
         runtime.on_every_rank(lambda: load_weights(model, weights, where))

@@ -78,6 +78,18 @@ def match(
     return Match(model if columns is None else Chosen(model, columns).eval(), inputs, notes)
 
 
+def begin_with(
+    source: Source, config: RunConfig, packed: Packed, weights: dict[str, Tensor], model: nn.Module
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Weights as `load_weights` takes them, for a training that begins with them, and notes.
+
+    The run's own normalisation holds; a note says where the weights had another one.
+    """
+    task = workloads.load(config.workload).task
+    weights, changes = foreign.fit(weights, model.state_dict())
+    return weights, changes + differences(source, packed, task.inputs(config, packed.sizes))
+
+
 def by_name(source: Source, packed: Packed) -> tuple[list[int] | None, int, list[str]]:
     """(the output of each of the set's classes, or None where they are its own; all outputs; notes)."""
     sizes, about = packed.sizes, source.about
@@ -133,10 +145,10 @@ def differences(source: Source, packed: Packed, inputs: dict) -> list[str]:
     told = about.get("shape")
     if told and told != inputs["shape"]:
         was, now = ("x".join(map(str, shape[1:])) for shape in (told, inputs["shape"]))
-        notes.append(f"it was trained on images of {was}, and is scored on {now}")
+        notes.append(f"it was trained on images of {was}, and these are {now}")
     if "mean" not in about and about.get("data_hash", packed.hash) != packed.hash:
-        notes.append(f"it does not say how its images were normalised: by the statistics of {packed.name}")
+        notes.append(f"it does not say how its images were normalised: here by those of {packed.name}")
     elif "mean" in about and any(about[key] != inputs[key] for key in ("mean", "std")):
         was, now = (written(of["mean"], of["std"]) for of in (about, inputs))
-        notes.append(f"it was normalised by {was} in training, and by {now} here")
+        notes.append(f"its images were normalised by {was} in its training, and are by {now} here")
     return notes
