@@ -114,7 +114,7 @@ def add_fields(parser: argparse.ArgumentParser, cls, defaults: dict, title: str)
         help = f.metadata["help"].replace("%", "%%")
         if default not in (None, "", False):
             help += f" [{default}]"
-        names = [n for n in (f.metadata.get("short"), flag(f.name)) if n]
+        names = [n for n in (f.metadata.get("short"), flag(f.name), f.metadata.get("alias")) if n]
         common = dict(dest=f.name, default=argparse.SUPPRESS, help=help)
         if kind is bool:
             group.add_argument(
