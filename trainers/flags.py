@@ -154,7 +154,7 @@ def add_fields(parser: argparse.ArgumentParser, cls, defaults: dict, title: str)
         help = f.metadata["help"].replace("%", "%%")
         if default not in (None, "", False, ()):
             help += f" [{shown(default)}]"
-        names = [n for n in (f.metadata.get("short"), flag(f.name)) if n]
+        names = [n for n in (f.metadata.get("short"), flag(f.name), f.metadata.get("alias")) if n]
         common: dict[str, typing.Any] = dict(dest=f.name, default=argparse.SUPPRESS, help=help)
         if typing.get_origin(hints[f.name]) is tuple:
             common["action"] = Repeated

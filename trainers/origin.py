@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, USAGE, Failure
+from relaunch.data_prep.talk import tell
 from relaunch.trainers import records, workloads
 from relaunch.trainers.config import Job, RunConfig, differences
 from relaunch.trainers.flags import flag
@@ -77,11 +79,18 @@ def opened(path: str, origin: dict[str, dict], kind: str) -> Source:
 # the weights ------------------------------------------------------------------------------------------------
 
 
-def read_weights(name: str, origin: dict[str, dict]) -> tuple[dict[str, Tensor], dict[str, dict]]:
-    """The weights that `name` names, and their record."""
+def read_weights(
+    name: str, origin: dict[str, dict], config: RunConfig, packed: Packed, model: nn.Module
+) -> tuple[dict[str, Tensor], dict[str, dict]]:
+    """The weights that `name` names, and their record. Says what was done to make them fit."""
+    from relaunch.trainers.weights.match import begin_with
+
     source = opened(name, origin, "init")
     record = {"source": name, "path": str(source.path.resolve()), "sha256": source.sha256}
-    return source.weights(), {"init": record} | origin
+    weights, notes = begin_with(source, config, packed, source.weights(), model)
+    for note in notes:
+        tell(f"relaunch: {source.name}: {note}", sys.stderr)
+    return weights, {"init": record} | origin
 
 
 def fill(model: nn.Module, weights: dict[str, Tensor], where: str, fresh: bool) -> list[str]:
@@ -140,6 +149,7 @@ def fork(name: str, job: Job) -> tuple[RunConfig, dict[str, dict]]:
 STATE_HAS = {
     "arch": "its weights are another model's",
     "optimizer": "its optimizer's state is another rule's",
+    "freeze": "its optimizer has no state of what was frozen",
 }
 
 

@@ -89,7 +89,9 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
         runtime.on_every_rank(lambda: try_out(config, packed, batches, model, runtime.device))
     record, forked = beginning.origin, None
     if beginning.weights:
-        weights, record = runtime.on_rank_0(lambda: origin.read_weights(beginning.weights, record))
+        weights, record = runtime.on_rank_0(
+            lambda: origin.read_weights(beginning.weights, record, config, packed, model)
+        )
         where = record["init"]["path"]
         fresh = runtime.on_every_rank(lambda: origin.fill(model, weights, where, beginning.fresh_head))
         record = {"init": record["init"] | {"fresh": fresh}}

@@ -19,6 +19,8 @@ from relaunch.trainers.config import RunConfig, parse
 from relaunch.trainers.tasks.image_batches import framed
 from relaunch.trainers.tasks.images import NORMALISE, normalisation, statistics, written
 from relaunch.trainers.weights.source import open_source
+from rigs.predicted import scored as rows
+from rigs.predicted import write
 from rigs.runs import steps
 from rigs.sets import pack_labelled, pictures
 
@@ -274,10 +276,13 @@ def test_diff_names_both_normalisations(train, photographs, capsys):
     assert sides["a"]["inputs"]["mean"] != sides["b"]["inputs"]["mean"]
 
 
-def test_predictions_of_foreign_weights_that_do_not_say_it_are_not_compared(relaunch_env):
-    from rigs.predicted import scored as rows
-    from rigs.predicted import write
+def test_predictions_of_a_run_of_0_2_were_normalised_by_their_own_data(relaunch_env, capsys):
+    old = [str(write(relaunch_env / name, rows(seed))) for seed, name in enumerate("ab")]
+    assert diff.run(old) == (0, None)
+    assert capsys.readouterr().out.count("normalised by the mean and deviation of the data below") == 2
 
+
+def test_predictions_of_foreign_weights_that_do_not_say_it_are_not_compared(relaunch_env):
     old = write(relaunch_env / "p", rows(1), step=None)
     with pytest.raises(Failure, match="does not say how their images were normalised") as failure:
         diff.run([str(old), str(old)])

@@ -154,6 +154,10 @@ def report(
         lines.append(f"{letter.upper()}  {side['name']}  ({step}, {side['predictions']})")
         if "mean" in (inputs := side.get("inputs", {})):
             lines.append(f"   {told(inputs)}")
+        elif a.roles.view == "images":
+            lines.append(
+                "   normalised by the mean and deviation of the data below (a file of 0.2 or before)"
+            )
     lines += [f"on {a.facts['data']}/{a.facts['split']}, {n:,} {a.roles.rows}", ""]
     rows = [["", "A", "B", "B - A"]]
     for (key, x), y in zip(quality(a).items(), quality(b).values()):

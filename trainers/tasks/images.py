@@ -33,7 +33,7 @@ class ImageOptions:
         0.0, "share of training images that get a patch of another (CutMix, Yun et al., 2019)"
     )
     normalise: str = setting(
-        "data", f"what pixels are normalised by: {FOUR_WAYS}", "--normalize", before="data"
+        "data", f"what pixels are normalised by: {FOUR_WAYS}", alias="--normalize", before="data"
     )
     eval_resize: int = setting(
         0, "score weights from elsewhere on images whose short side is resized to this", least=0

@@ -54,7 +54,9 @@ def match(
     those that the set lacks are no answers, nor have they a share of the probability.
     """
     task, about = workloads.load(config.workload).task, source.about
-    columns, outputs, notes = by_name(source, packed)
+    columns, outputs, notes = None, packed.sizes.outputs, []
+    if task.facts.classes:
+        columns, outputs, notes = by_name(source, packed)
     sizes = dataclasses.replace(packed.sizes, outputs=outputs)
     if sizes.shape:
         sizes = dataclasses.replace(sizes, shape=tuple(task.example(config, sizes).shape[1:]))
@@ -76,6 +78,18 @@ def match(
         if any(task.inputs(asked, packed.sizes)[key] != inputs[key] for key in ("mean", "std")):
             notes.append(f"--normalise {said} is left out, as it says itself how it was trained")
     return Match(model if columns is None else Chosen(model, columns).eval(), inputs, notes)
+
+
+def begin_with(
+    source: Source, config: RunConfig, packed: Packed, weights: dict[str, Tensor], model: nn.Module
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Weights as `load_weights` takes them, for a training that begins with them, and notes.
+
+    The run's own normalisation holds; a note says where the weights had another one.
+    """
+    task = workloads.load(config.workload).task
+    weights, changes = foreign.fit(weights, model.state_dict())
+    return weights, changes + differences(source, packed, task.inputs(config, packed.sizes))
 
 
 def by_name(source: Source, packed: Packed) -> tuple[list[int] | None, int, list[str]]:
@@ -133,10 +147,10 @@ def differences(source: Source, packed: Packed, inputs: dict) -> list[str]:
     told = about.get("shape")
     if told and told != inputs["shape"]:
         was, now = ("x".join(map(str, shape[1:])) for shape in (told, inputs["shape"]))
-        notes.append(f"it was trained on images of {was}, and is scored on {now}")
+        notes.append(f"it was trained on images of {was}, and these are {now}")
     if "mean" not in about and about.get("data_hash", packed.hash) != packed.hash:
-        notes.append(f"it does not say how its images were normalised: by the statistics of {packed.name}")
+        notes.append(f"it does not say how its images were normalised: here by those of {packed.name}")
     elif "mean" in about and any(about[key] != inputs[key] for key in ("mean", "std")):
         was, now = (written(of["mean"], of["std"]) for of in (about, inputs))
-        notes.append(f"it was normalised by {was} in training, and by {now} here")
+        notes.append(f"its images were normalised by {was} in its training, and are by {now} here")
     return notes

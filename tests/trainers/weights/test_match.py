@@ -110,7 +110,20 @@ def test_a_checkpoint_of_0_1_says_no_classes(relaunch_env, train, capsys):
     scored("./old", "--data", other)
     said = capsys.readouterr().err
     assert "it does not say its classes: they are matched by number with the 10 of turned" in said
-    assert "it does not say how its images were normalised: by the statistics of turned" in said
+    assert "it does not say how its images were normalised: here by those of turned" in said
+
+
+def test_a_training_that_begins_with_weights_says_where_they_were_normalised_otherwise(run, train, capsys):
+    begun = "cifar10 --arch net_bn --batch-size 10 --max-steps 1 --data ./classes --resume ./run".split()
+    capsys.readouterr()
+    assert train(*begun, "--run", "./same") == 0
+    assert "normalised" not in capsys.readouterr().err
+    assert train(*begun, "--normalise", "half", "--run", "./other") == 0
+    said = capsys.readouterr().err
+    assert "in its training, and are by 0.5,0.5,0.5:0.5,0.5,0.5 here" in said and said.count("\n") == 1
+    weights = {f"backbone.{k}": v for k, v in open_source("./run").weights().items()}
+    torch.save({"net": weights}, "net.pt")
+    assert train(*begun[:-1], "net.pt", "--run", "./foreign") == 0
 
 
 # foreign weights ----------------------------------------------------------------------------------
