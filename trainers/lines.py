@@ -34,7 +34,8 @@ def headline(training, packed, state) -> str:
         was = state.meta["world"], state.meta["precision"]
         if was != (r.world, r.precision):
             lines.append(
-                f"it was saved by {processes(*was)}: the same samples follow; dropout, BatchNorm and rounding may differ"
+                f"it was saved by {processes(*was)}: the same samples follow; "
+                "dropout, BatchNorm and rounding may differ"
             )
         if (then := snapshot.numerics_of(state)) != snapshot.NUMERICS:
             lines.append(
