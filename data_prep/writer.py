@@ -43,9 +43,8 @@ def exclusive(root: Path, name: str) -> Iterator[None]:
     Failure 64 for a name that is not one, 73 if `root` cannot be written.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise Failure(
-            USAGE, f"'{name}' is not a name for a data set", "use letters, digits, '.', '_' and '-'"
-        )
+        what = f"'{name}' is not a name for a data set"
+        raise Failure(USAGE, what, "use letters, digits, '.', '_' and '-'")
     path = root / f".{name}.lock"
     with storage(path, FLAG):
         root.mkdir(parents=True, exist_ok=True)
@@ -54,8 +53,7 @@ def exclusive(root: Path, name: str) -> Iterator[None]:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                said = f"another process is preparing {root / name}; waiting for it"
-                tell(said, sys.stderr)
+                tell(f"another process is preparing {root / name}; waiting for it", sys.stderr)
                 fcntl.flock(lock, fcntl.LOCK_EX)
             try:
                 if os.path.samestat(os.fstat(lock.fileno()), path.stat()):

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from relaunch.launch import platforms
 from relaunch.trainers import PROGRAM
-from relaunch.trainers.config import physical_cores
+from relaunch.trainers.cores import physical_cores
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,6 @@ Never imports torch: the command line reads defaults and help from here.
 from __future__ import annotations
 
 import dataclasses
-import os
 import typing
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
@@ -20,7 +19,7 @@ from relaunch.data_prep.names import offered
 from relaunch.data_prep.talk import give
 from relaunch.trainers import rundir, workloads
 from relaunch.trainers.finetune import scaled
-from relaunch.trainers.flags import Parser, add_fields, check_all, flag, shown, words
+from relaunch.trainers.flags import Parser, add_fields, check_all, words
 from relaunch.trainers.workloads import Workload, own, setting
 
 
@@ -140,24 +139,7 @@ def architectures(work) -> list[str]:
     return [*work.archs, *(f"{library}:NAME" for library in work.task.libraries)]
 
 
-def physical_cores() -> int:
-    """Cores that this process may use, hyper-threads counted once."""
-    if not hasattr(os, "sched_getaffinity"):  # not Linux
-        return os.cpu_count() or 1
-    siblings = set()
-    for cpu in os.sched_getaffinity(0):
-        try:
-            with open(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") as f:
-                siblings.add(f.read())
-        except OSError:
-            siblings.add(str(cpu))
-    return len(siblings)
-
-
 AUTO = "auto"  # of --resume
-# these change nothing that is trained; patience, only how long
-CHANGEABLE_ON_RESUME = {"save_every", "keep", "eval_every", "log_interval", "patience"}
-EXTENDABLE = {"epochs", "max_steps"}  # may be extended where the schedule does not depend on the run's length
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -307,41 +289,3 @@ def build(work, values: dict) -> RunConfig:
     code = work.code and work.code.record()
     with own.blamed():
         return RunConfig(workload=work.name, options=work.options(**own_values), code=code, **common)
-
-
-def merge_resumed(old: RunConfig, job: Job) -> RunConfig:
-    """A resumed run's config: the stored one, with what may change changed. Other changes are Failure 64."""
-    new, changed, options = job.config, {}, {f.name for f in fields(old.options)}
-    if new.workload != old.workload:
-        raise Failure(USAGE, f"this run trains {old.workload}, not {new.workload}", "choose another --run")
-    # a preset may say more than when the run was begun: what was done before there was that stays
-    begun_without = {f.name: f.metadata["before"] for f in fields(old.options) if "before" in f.metadata}
-    # data may have moved: it is compared by its hash, where it is opened
-    for name in sorted(job.given - {"data"}):
-        was, now = (getattr(c.options if name in options else c, name) for c in (old, new))
-        if was == now or name in job.preset and was == begun_without.get(name, MISSING):
-            continue
-        if name in EXTENDABLE and old.schedule not in ("constant", "step"):
-            raise Failure(
-                USAGE,
-                f"{flag(name)} {now} changes the {old.schedule} schedule of a run begun with {was}",
-                "only constant and step schedules can be extended; start a new --run",
-            )
-        if name not in CHANGEABLE_ON_RESUME | EXTENDABLE:
-            raise Failure(
-                USAGE,
-                f"{flag(name)} {shown(now)} differs from this run's {shown(was)}",
-                "leave it out, or start a new --run",
-            )
-        changed[name] = now
-    if "data" in job.given:
-        changed["data"] = new.data
-    return dataclasses.replace(old, **changed)
-
-
-def differences(one: RunConfig, other: RunConfig) -> list[tuple[str, object, object]]:
-    """(field, its value in each) of what decides what is trained, where it differs. Data has its own hash."""
-    flat = [{**vars(c), **vars(c.options)} for c in (one, other)]
-    free = CHANGEABLE_ON_RESUME | EXTENDABLE | {"data", "options"}
-    pairs = [(n, flat[0].get(n), flat[1].get(n)) for n in flat[0] | flat[1] if n not in free]
-    return [(name, was, now) for name, was, now in pairs if was != now]

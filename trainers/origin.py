@@ -20,8 +20,9 @@ from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, USAGE, Failure
 from relaunch.data_prep.talk import tell
 from relaunch.trainers import records, workloads
-from relaunch.trainers.config import Job, RunConfig, differences
+from relaunch.trainers.config import Job, RunConfig
 from relaunch.trainers.flags import flag
+from relaunch.trainers.resumed import differences
 from relaunch.trainers.rundir import RunDir
 from relaunch.trainers.schedule import patience_spent, total_steps
 

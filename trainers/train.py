@@ -16,8 +16,6 @@ from relaunch.data_prep.errors import DATA, LOCKED, PREEMPTED, STOPPED, USAGE, F
 from relaunch.trainers import origin, rundir, workloads
 from relaunch.trainers.begin import Beginning, begin, command_to_go_on
 from relaunch.trainers.config import (
-    CHANGEABLE_ON_RESUME,
-    EXTENDABLE,
     Job,
     RunConfig,
     differences,
@@ -26,6 +24,7 @@ from relaunch.trainers.config import (
 )
 from relaunch.trainers.flags import shown
 from relaunch.trainers.group import process
+from relaunch.trainers.resumed import CHANGEABLE_ON_RESUME, EXTENDABLE
 from relaunch.trainers.rundir import RunDir
 from relaunch.trainers.schedule import patience_spent, total_steps
 from relaunch.trainers.workloads import own

@@ -10,7 +10,8 @@ from relaunch.data_prep.errors import Failure
 from relaunch.launch import command as launcher
 from relaunch.trainers import rundir
 from relaunch.trainers.begin import Beginning, begin, command_to_go_on
-from relaunch.trainers.config import merge_resumed, parse
+from relaunch.trainers.config import parse
+from relaunch.trainers.resumed import merge_resumed
 from relaunch.trainers.rundir import RunDir
 from rigs.runs import status, steps, tree
 

@@ -7,7 +7,8 @@ import pytest
 
 from relaunch.data_prep.errors import Failure
 from relaunch.trainers import workloads
-from relaunch.trainers.config import RunConfig, completed, differences, merge_resumed, parse, workload_parser
+from relaunch.trainers.config import RunConfig, completed, parse, workload_parser
+from relaunch.trainers.resumed import differences, merge_resumed
 from relaunch.trainers.tasks.images import ImageOptions
 
 NAMES = workloads.names()

@@ -14,9 +14,10 @@ from relaunch.data_prep.sizes import published
 from relaunch.trainers import summary
 from relaunch.trainers.begin import command_to_go_on
 from relaunch.trainers.build import check_step, make_batches, make_model, make_optimizer
-from relaunch.trainers.config import RunConfig, differences, parse
+from relaunch.trainers.config import RunConfig, parse
 from relaunch.trainers.finetune import groups, told
 from relaunch.trainers.flags import Parser
+from relaunch.trainers.resumed import differences
 from relaunch.trainers.rundir import RunDir
 from relaunch.trainers.weights import checkpoint
 from relaunch.trainers.weights.source import parse_described

@@ -19,7 +19,7 @@ from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwar
 from torch.nn.parallel import DistributedDataParallel
 
 from relaunch.data_prep.errors import HARDWARE, USAGE, Failure
-from relaunch.trainers.config import physical_cores
+from relaunch.trainers.cores import physical_cores
 from relaunch.trainers.group.peers import Peers
 from relaunch.trainers.group.process import fits
 

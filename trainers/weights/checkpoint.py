@@ -21,9 +21,11 @@ from relaunch.data_prep.errors import DATA, DIVERGED, Failure
 from relaunch.data_prep.names import listed
 from relaunch.data_prep.talk import tell
 from relaunch.trainers import records
-from relaunch.trainers.config import RunConfig, differences, flag
+from relaunch.trainers.config import RunConfig
+from relaunch.trainers.flags import flag
 from relaunch.trainers.group.faults import fault
 from relaunch.trainers.records import NAME, checkpoints, step_of
+from relaunch.trainers.resumed import differences
 from relaunch.trainers.rundir import RunDir
 
 if TYPE_CHECKING:
