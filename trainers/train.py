@@ -15,16 +15,10 @@ from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, LOCKED, PREEMPTED, STOPPED, USAGE, Failure
 from relaunch.trainers import origin, rundir, workloads
 from relaunch.trainers.begin import Beginning, begin, command_to_go_on
-from relaunch.trainers.config import (
-    Job,
-    RunConfig,
-    differences,
-    flag,
-    parse,
-)
-from relaunch.trainers.flags import shown
+from relaunch.trainers.config import Job, RunConfig, parse
+from relaunch.trainers.flags import flag, shown
 from relaunch.trainers.group import process
-from relaunch.trainers.resumed import CHANGEABLE_ON_RESUME, EXTENDABLE
+from relaunch.trainers.resumed import CHANGEABLE_ON_RESUME, EXTENDABLE, differences
 from relaunch.trainers.rundir import RunDir
 from relaunch.trainers.schedule import patience_spent, total_steps
 from relaunch.trainers.workloads import own
