@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from relaunch.data_prep.errors import USAGE, Failure
-from relaunch.trainers import PROGRAM, config, workloads
+from relaunch.trainers import PROGRAM, config, flags, workloads
 from relaunch.trainers.flags import Parser, without
 from relaunch.trainers.workloads import Workload, own, setting
 from relaunch.trainers.workloads.own.code import Code
@@ -39,7 +39,7 @@ def register(words: list[str], *others: Parser) -> Failure | None:
     work = build(path, answer)
     taken = {s: p.prog for p in others for action in p._actions for s in action.option_strings}
     for name in (f.name for f in dataclasses.fields(work.options)):
-        if flag := next((s for s in (config.flag(name), config.flag(f"no_{name}")) if s in taken), None):
+        if flag := next((s for s in (flags.flag(name), flags.flag(f"no_{name}")) if s in taken), None):
             what = f"{word}: the option {name} hides {flag} of {taken[flag].split(' WORKLOAD')[0]}"
             raise Failure(USAGE, what, "give it another name")
     workloads.register(work, word, path)
