@@ -98,8 +98,9 @@ def run(argv: list[str]) -> tuple[int, str | None]:
     if {"-h", "--help"} & set(rest):
         process.tell("relaunch summary WORKLOAD --json prints the layers as one line of JSON.\n")
     try:
+        config = settings(args.settings, rest)
         with contextlib.redirect_stdout(sys.stderr):  # what a model of one's own prints
-            text = summarise(settings(args.settings, rest), args.data_root, args.json)
+            text = summarise(config, args.data_root, args.json)
     except Failure as failure:
         if not args.json:
             raise
