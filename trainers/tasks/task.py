@@ -90,9 +90,12 @@ class Task(Protocol):
     """What a workload does with data. Torch only inside methods; holds no state of a training."""
 
     kind: str  # of the data that it takes: Sizes.kind
-    labels: str  # what these must be: classes, numbers, or any where it looks at none
     facts: Facts
     no_outputs: str  # why --outputs is not to be had; empty where it is
+
+    @property
+    def labels(self) -> str:
+        """What these must be: classes, numbers, or any where it looks at none."""
 
     def steps_per_epoch(self, config: RunConfig, sizes: Sizes) -> int:
         """Failure 64 where the data does not fill one step."""
