@@ -90,7 +90,6 @@ class Task(Protocol):
     """What a workload does with data. Torch only inside methods; holds no state of a training."""
 
     kind: str  # of the data that it takes: Sizes.kind
-
     facts: Facts
     libraries: tuple[str, ...]  # whose models fit by name, as --arch LIBRARY:NAME (see models/zoo.py)
     no_outputs: str  # why --outputs is not to be had; empty where it is
