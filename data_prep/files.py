@@ -44,6 +44,7 @@ def write_atomic(path: Path, content: str | bytes | memoryview) -> None:
     """Replace a file whole: a reader, or a crash, sees the old content or the new, never a part. OSError."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        part.unlink(missing_ok=True)  # of a process that had our number
         write_synced(part, content.encode() if isinstance(content, str) else content)
         os.replace(part, path)
         sync(path.parent)
@@ -54,8 +55,7 @@ def write_atomic(path: Path, content: str | bytes | memoryview) -> None:
 def write_synced(path: Path, content: bytes | memoryview) -> str:
     """Write a new file through to the disk; returns its SHA-256. An OSError may leave a part of it."""
     digest, view = hashlib.sha256(), memoryview(content).cast("B")
-    path.unlink(missing_ok=True)  # a link is not followed
-    with open(path, "xb") as f:
+    with open(path, "wb", opener=shyly) as f:
         for start in range(0, len(view), CHUNK):
             digest.update(view[start : start + CHUNK])
             f.write(view[start : start + CHUNK])

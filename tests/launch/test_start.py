@@ -181,6 +181,8 @@ def test_several_go_through_accelerate(name, argv, flags):
         "--config_file",
         file,
         *flags,
+        "--log_dir",  # or it leaves a folder in the temporary one
+        "/dev/null",
         PROGRAM,
         "train",
         "mnist",
