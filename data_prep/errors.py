@@ -25,7 +25,8 @@ class Failure(Exception):
     """An expected end other than success. `what` names the mistake and its cause, `fix` what to do next."""
 
     def __init__(self, code: int, what: str, fix: str = ""):
-        what, fix = (" ".join(text.split()) for text in (what, fix))  # one line, whatever a library said
+        # one line, whatever a library said
+        what, fix = (re.sub(LINE_BREAK, " ", str(text).strip()) for text in (what, fix))
         super().__init__(what)
         self.code, self.what, self.fix = code, what, fix
 
@@ -35,4 +36,4 @@ class Failure(Exception):
     def line(self) -> str:
         """The one line that users see, e.g. `relaunch: 64 unknown workload 'minst'; did you mean mnist?`."""
         text = f"{self.what}; {self.fix}" if self.fix else self.what
-        return f"relaunch: {self.code} {printable(re.sub(LINE_BREAK, ' ', text.strip()))}"
+        return f"relaunch: {self.code} {printable(text)}"

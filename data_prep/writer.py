@@ -196,9 +196,8 @@ class Writer:
         dtype = np.uint16 if len(vocab) <= 1 << 16 else np.uint32
         for split, ids in splits.items():
             if not len(ids):
-                raise Failure(
-                    DATA, f"the source has no words for split '{split}'", "check what --source holds"
-                )
+                what = f"the source has no words for split '{split}'"
+                raise Failure(DATA, what, "check what --source holds")
             self._save(f"{split}/tokens.npy", np.asarray(ids).astype(dtype))
             self.splits[split] = {"count": len(ids), "shape": []}
 
@@ -215,12 +214,13 @@ class Writer:
         }[kind]()
         if not {"val", "test"} & set(self.splits):
             self.notes.append(f"it has neither val nor test, so nothing can be scored: {TAKE}")
+        targets = of_targets(self.folder, self.notes)  # may add a note
         said = {
             "left_out": self.left_out.facts(),
             "changed": self.changed.facts(),
             "notes": [printable(note) for note in dict.fromkeys(self.notes)],
             "rules": RULES if kind == "images" and recipe in ("folder", "hub") else None,
-            "targets": of_targets(self.folder, self.notes),
+            "targets": targets,
         }
         meta = {
             "schema": SCHEMA,
@@ -237,9 +237,9 @@ class Writer:
             "made_by": f"relaunch {VERSION}, Pillow {version('pillow')}",
         } | {key: value for key, value in said.items() if value}
         meta["hash"] = data_hash(meta)
+        text = json.dumps(meta, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
         with storage(self.folder, FLAG):
-            text = json.dumps(meta, indent=1, allow_nan=False, ensure_ascii=False)
-            (self.folder / "meta.json").write_text(text + "\n", "utf-8")
+            (self.folder / "meta.json").write_text(text, "utf-8")
 
     def check_splits(self, splits: Iterable[str]) -> None:
         """Failure 64 if val is to be taken out of train and the source's own val has nowhere to go."""

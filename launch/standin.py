@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from relaunch.data_prep.errors import USAGE, Failure
+from relaunch.data_prep.talk import tell
 from relaunch.trainers import PROGRAM, config, flags, workloads
 from relaunch.trainers.flags import Parser, without
 from relaunch.trainers.workloads import Workload, own, setting
@@ -66,7 +67,7 @@ def ask(*words: str) -> dict:
     try:
         return json.loads(asked.stdout)
     except ValueError:
-        print(asked.stderr, end="", file=sys.stderr)
+        tell(asked.stderr, sys.stderr, end="")
         raise Failure(1, f"asking {words[0]} for its flags crashed (exit code {asked.returncode})") from None
 
 
@@ -77,14 +78,14 @@ def build(path: str, answer: dict) -> Workload:
     options = []
     for o in about["options"]:
         kind = Literal[tuple(o["choices"])] if o["choices"] else TYPES[o["type"]]
-        facts = {key: o[key] for key in ("short", "least", "before") if key in o}
+        facts = {key: o[key] for key in ("short", "alias", "least", "before") if key in o}
         hint: Any = kind | None if o["optional"] else kind
         options.append((o["name"], hint, setting(o["default"], o["help"], **facts)))
     return Workload(
         **{key: about[key] for key in ("name", "about", "data", "defaults", "presets")},
         archs=tuple(about["archs"]),
         options=dataclasses.make_dataclass("Options", options, frozen=True, kw_only=True),
-        task=Task(path, about["kind"], answer.get("steps") or {}),
+        task=Task(path, about["kind"], tuple(about["libraries"]), answer.get("steps") or {}),
         model=lambda *_: None,
         code=code,
     )
@@ -96,6 +97,7 @@ class Task:
 
     path: str
     kind: str
+    libraries: tuple[str, ...]
     known: dict  # the steps of an epoch of one config on data of one size
 
     def steps_per_epoch(self, settings, sizes) -> int:

@@ -84,7 +84,7 @@ class RunConfig:
         check_all(type(self), given)
         work = workloads.load(self.workload)
         if self.code != (work.code and work.code.record()):
-            what = f"the files of {self.workload} that are loaded are not those of this config"
+            what = f"the files of {self.workload} are not those that this config was made with"
             raise Failure(USAGE, what, "start a new --run, or name the run's own code")
         library, colon, _ = self.arch.partition(":")
         if self.arch not in work.archs and not (colon and library in work.task.libraries):

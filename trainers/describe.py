@@ -22,7 +22,7 @@ from relaunch.trainers.flags import scalar
 from relaunch.trainers.group import process
 from relaunch.trainers.workloads import Workload, own
 
-FACTS = ("help", "short", "least", "before")  # of a field, as `setting` keeps them
+FACTS = ("help", "short", "alias", "least", "before")  # of a field, as `setting` keeps them
 
 
 def run(argv: list[str]) -> tuple[int, str | None]:
@@ -71,6 +71,7 @@ def describe(work: Workload) -> dict:
         **{key: getattr(work, key) for key in ("name", "about", "data", "archs", "defaults", "presets")},
         "options": options,
         "kind": work.task.kind,
+        "libraries": getattr(work.task, "libraries", ()),
         "code": {"folder": str(work.code.folder), **work.code.record()},
     }
 

@@ -121,7 +121,7 @@ class Metrics:
             if isinstance(what, str):
                 self.text(tag, step, what)
             else:
-                self.attempt("TensorBoard", lambda: self.writers["train"].add_images(tag, what, step))
+                self.writers["train"].add_images(tag, what, step)
 
     def close(self) -> None:
         """Write what waits, as far as there is room."""

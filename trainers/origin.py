@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, USAGE, Failure
-from relaunch.data_prep.talk import tell
 from relaunch.trainers import records, workloads
 from relaunch.trainers.config import Job, RunConfig
 from relaunch.trainers.flags import flag
@@ -58,12 +56,14 @@ def said(origin: dict[str, dict]) -> str:
 
 
 def notes(origin: dict[str, dict], fresh: bool) -> list[str]:
-    """What a run says of --init-head when it begins."""
+    """What a run says when it begins, of its weights and of --init-head."""
+    init = origin.get("init", {})
+    said = [f"{init['source']}: {note}" for note in init.get("notes", ())]
     if not fresh:
-        return []
+        return said
     names = ", ".join(origin["init"]["fresh"])
     left = f"left as initialised: {names}" if names else "left nothing out: the last layer has the same shape"
-    return [f"--init-head fresh {left}"]
+    return [*said, f"--init-head fresh {left}"]
 
 
 def opened(path: str, origin: dict[str, dict], kind: str) -> Source:
@@ -83,15 +83,13 @@ def opened(path: str, origin: dict[str, dict], kind: str) -> Source:
 def read_weights(
     name: str, origin: dict[str, dict], config: RunConfig, packed: Packed, model: nn.Module
 ) -> tuple[dict[str, Tensor], dict[str, dict]]:
-    """The weights that `name` names, and their record. Says what was done to make them fit."""
+    """The weights that `name` names, and their record, whose `notes` say what was done to make them fit."""
     from relaunch.trainers.weights.match import begin_with
 
     source = opened(name, origin, "init")
     record = {"source": name, "path": str(source.path.resolve()), "sha256": source.sha256}
     weights, notes = begin_with(source, config, packed, source.weights(), model)
-    for note in notes:
-        tell(f"relaunch: {source.name}: {note}", sys.stderr)
-    return weights, {"init": record} | origin
+    return weights, {"init": record | ({"notes": notes} if notes else {})} | origin
 
 
 def fill(model: nn.Module, weights: dict[str, Tensor], where: str, fresh: bool) -> list[str]:
@@ -133,8 +131,12 @@ def fork(name: str, job: Job) -> tuple[RunConfig, dict[str, dict]]:
     if source.config is None or source.step is None:
         what = f"--fork {name} is a file of weights, without optimizer and position"
         raise Failure(USAGE, what, f"begin with its weights: --init {name}")
+    if source.config.code != job.config.code:
+        what = f"the files of {job.config.workload} are not those that {name} was trained with"
+        raise Failure(USAGE, what, f"put them back, or begin with its weights: --init {name}")
     config = merged(source.config, job)
-    if "sizes" in source.meta:
+    # the launcher has no task of somebody's own: there the worker looks
+    if "sizes" in source.meta and hasattr(workloads.load(config.workload).task, "samples_done"):
         check_fork(source.config, config, source.sizes, source.meta, name)
     record = {
         "source": name,

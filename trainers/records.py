@@ -164,8 +164,8 @@ def predictions(run: RunDir) -> list[Path]:
 def saved(run: RunDir) -> int | None:
     """Step of the newest checkpoint that the run's status tells of, whether it is still there or not."""
     told = status(run)
-    if told.get("saved"):
-        return told["saved"]
+    if "saved" in told:
+        return told["saved"] or None
     # an older version's. One that failed may have come further than its last checkpoint
     came = told.get("step") if told.get("state") in ("running", "done", "preempted", "stopped") else 0
     return came or None

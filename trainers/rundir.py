@@ -97,7 +97,7 @@ class RunDir:
             "state": state,
             "code": code,
             "step": step,
-            "saved": records.newest(self) or records.saved(self),
+            "saved": records.newest(self) or records.saved(self) or 0,
             "reason": reason,
             "start": os.environ.get("RELAUNCH_START"),  # of our launcher: which of its starts wrote this
             "pid": os.getpid(),

@@ -34,6 +34,7 @@ def take(training, open_sums: list) -> State:
         "config": config.to_json(),
         "numerics": NUMERICS,
         "sizes": training.packed.sizes.to_json(),
+        "inputs": training.task.inputs(config, training.packed.sizes),
         **training.identity,
     }
     module = training.module

@@ -29,8 +29,8 @@ def source(train, relaunch_env):
 
 def test_from_a_run_and_from_its_export(train, relaunch_env, source, capsys):
     assert export.run(["source", "--out", "out"])[0] == 0
-    files = sorted((relaunch_env / "out").iterdir())
-    assert [f.suffix for f in files] == [".pth", ".safetensors"]
+    *files, about = sorted((relaunch_env / "out").iterdir(), key=lambda f: (f.suffix == ".json", f.suffix))
+    assert [f.suffix for f in (*files, about)] == [".pth", ".safetensors", ".json"]
     model = source / "checkpoints/step-000000005/model.safetensors"
     for n, name in enumerate(["source", "source@5", "source@best", str(model.parent), *map(str, files)]):
         capsys.readouterr()
@@ -169,7 +169,7 @@ def test_what_cannot_be_begun_with(train, relaunch_env, source, capsys):
         ),
         (["--init", "source", "--evaluate"], 64, "--init goes with training"),
         (["--init-head", "fresh"], 64, "--init-head goes with --init"),
-        (["--init-head", "old", "--init", "source"], 64, "invalid choice: 'old'"),
+        (["--init-head", "old", "--init", "source"], 64, "--init-head 'old' is not known; there is fresh"),
         (["--init", "nowhere"], 65, "no run or checkpoint 'nowhere'"),
         (["--init", "source@7"], 65, "no checkpoint of step 7; it has 5"),
         (["--init", "source", "--arch", "net_bn"], 65, "does not fit this model"),

@@ -176,7 +176,7 @@ def test_dropout_is_drawn_anew_for_every_step_and_micro_batch(train, at):
     class Generator:
         manual_seed = staticmethod(seeds.append)
 
-    at(1, lambda training: setattr(training, "generator", Generator))
+    at(1, lambda training: setattr(training, "generators", [Generator]))
     assert train(*"mnist --batch-size 8 --grad-accum-steps 2 --max-steps 4 --seed 7 --run ./run".split()) == 0
     assert seeds == [order.key("dropout", 7, step, micro, 0) for step in (1, 2, 3) for micro in (0, 1)]
 

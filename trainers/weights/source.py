@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import types
 from collections.abc import Set
 from dataclasses import dataclass
 from functools import cached_property
@@ -60,7 +61,7 @@ class Source:
         if "sizes" not in self.meta:
             return about
         sizes = self.sizes
-        about |= {"data": sizes.data, **workloads.load(config.workload).task.inputs(config, sizes)}
+        about |= {"data": sizes.data, **self.meta.get("inputs", {})}
         told = {"classes": list(sizes.names), "vocabulary": sizes.vocabulary}
         return about | {name: value for name, value in told.items() if value}
 
@@ -145,7 +146,8 @@ def config_for(source: Source, described: RunConfig | None, given: Set[str] = fr
             f"{source.path} says nothing of its model",
             "add --workload NAME, and its --arch and --data if they are not the default",
         )
-    if not hasattr(config.options, "normalise"):
+    # somebody's own, not executed: its options are values alone, and say what data it was trained on
+    if isinstance(config.options, types.SimpleNamespace) or not hasattr(config.options, "normalise"):
         return config
     if source.normalise:
         options = dataclasses.replace(config.options, normalise=source.normalise)

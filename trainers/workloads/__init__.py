@@ -84,7 +84,11 @@ def load(name: str) -> Workload:
         return own.load(found[name])
     if Path(f"{name}.py").is_file():
         raise Failure(USAGE, f"unknown workload {name!r}", f"did you mean ./{name}.py?")
-    raise Failure(USAGE, f"unknown workload {name!r}", offered(name, sorted({*names(), *found, *_own})))
+    raise Failure(
+        USAGE,
+        f"unknown workload {name!r}",
+        offered(name, sorted({*names(), *found, *(work.name for work in _own.values())})),
+    )
 
 
 def word(name: str) -> str:
