@@ -121,6 +121,7 @@ def test_a_task_that_counts_its_own_steps_is_asked(relaunch_env):
 # started ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_start_a_dry_run_and_a_resume_without_the_file(flowers, relaunch_env, capfd):
     start = ["train", str(flowers), "--config", "cpu", "--run", "first", "--threads", "1"]
     assert relaunch([*start, "--dry-run"]) == 0

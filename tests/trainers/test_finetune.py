@@ -198,6 +198,7 @@ def test_a_resume_with_other_ones_is_refused(train, relaunch_env, capsys):
     assert differences(one, other) == [("freeze", ("0.*", "[145].*"), ())]
 
 
+@pytest.mark.slow
 def test_two_processes(launch, relaunch_env):
     command = [*NET, *BOTH, "--max-steps", 4, "--lr", 0.01]
     for run, code, more in (
