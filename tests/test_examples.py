@@ -1,6 +1,7 @@
 """Each example trains for real on the CPU, is stopped and resumed to the same bits, scored and compared."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -113,3 +114,29 @@ def test_finetune(train, images, capfd):
     assert train(EXAMPLES / "finetune.py", "--data", "grey", "--max-steps", 1) == 64
     assert "resnet18 does not take the 1x28x28 images of grey" in capfd.readouterr().err
     assert np.array_equal(open_packed("photos", "data").labels("train").shape, (96,))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, data", [("denoise", "grey"), ("focal", "photos"), ("diabetes", "diabetes")])
+def test_several_processes_a_kill_and_a_fork(name, data, images):
+    """By the command line: two processes that SIGKILL ends and that go on, a fork of them, and eight."""
+    if name == "diabetes":
+        subprocess.run([sys.executable, EXAMPLES / "diabetes.py"], check=True, timeout=120)
+        prepare("diabetes", "diabetes.npz", val_fraction=0.2, progress=False)
+
+    def relaunch(*words, fault: str = "") -> int:
+        program = [sys.executable, REPOSITORY / "launch/__main__.py", "train", EXAMPLES / f"{name}.py"]
+        flags = ["--data", data, "-b", 16, "--max-steps", 6, "--save-every", 2, "--keep", 9, "--threads", 1]
+        command = [str(word) for word in (*program, *flags, *words)]
+        return subprocess.run(command, env=os.environ | {"RELAUNCH_FAULT": fault}, timeout=300).returncode
+
+    assert relaunch("--config", "cpu2", "--run", "whole") == 0
+    killed = ("--config", "cpu2", "--run", "parts", "--resume", "auto", "--max-restarts", 0)
+    assert relaunch(*killed, fault="step=3,do=kill") not in (0, 75)
+    assert relaunch(*killed) == 0
+    assert relaunch("--config", "cpu2", "--fork", "whole@4", "--run", "fork") == 0
+    whole, parts, fork = (outcome(Path("runs", run)) for run in ("whole", "parts", "fork"))
+    assert parts == whole
+    assert (fork["model"], fork["optimizer"]) == (whole["model"], whole["optimizer"])
+    if name == "focal":
+        assert relaunch("--config", "8gpu", "--emulate", "--run", "eight") == 0
