@@ -11,6 +11,7 @@ import pytest
 
 import trainers  # noqa: F401, TID251  makes `relaunch` this checkout, whatever else is installed
 from relaunch.trainers import workloads
+from relaunch.trainers.workloads import own
 from rigs import REPOSITORY
 from rigs.processes import Process
 from rigs.sets import SHAPES, pack_images, pack_text
@@ -43,6 +44,18 @@ def pytest_configure(config):
     config.add_cleanup(folder.cleanup)
     Path(folder.name, "relaunch").symlink_to(REPOSITORY)
     os.environ["PYTHONPATH"] = f"{folder.name}{os.pathsep}{REPOSITORY}"
+
+
+@pytest.fixture(autouse=True)
+def no_workload_is_left():
+    """A process of its own would end here: no workload of somebody's own is registered, or on sys.path."""
+    yield
+    if workloads._own:
+        own.forget()
+        workloads._own.clear()
+        sys.dont_write_bytecode = False
+    for name in [name for name in sys.modules if name.startswith("relaunch_own_")]:
+        del sys.modules[name]
 
 
 @pytest.fixture(scope="session")

@@ -11,24 +11,15 @@ import pytest
 
 from relaunch.data_prep.packed import open_packed
 from relaunch.data_prep.recipes import prepare
-from relaunch.trainers import diff, evaluate, workloads
+from relaunch.trainers import diff, evaluate
 from relaunch.trainers.compare import predictions
 from relaunch.trainers.rundir import RunDir
 from relaunch.trainers.weights import checkpoint
-from relaunch.trainers.workloads import own
 from rigs import REPOSITORY
 from rigs.runs import outcome, records
 from rigs.sets import pack_images
 
 EXAMPLES = REPOSITORY / "examples"
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left():
-    """A process of its own would end here."""
-    yield
-    own.forget()
-    workloads._own.clear()
 
 
 @pytest.fixture

@@ -76,9 +76,10 @@ def unfit(config: RunConfig, sizes: Sizes, shape: Iterable[int], error: Exceptio
     fix = "choose another --arch, or pack the data with another --size"
     if config.arch.startswith("torchvision:") and sizes.shape[0] != 3:
         fix = "use --arch timm:NAME, whose models take any number of channels"
-    rows, why = workloads.load(config.workload).task.facts.rows, str(error) or type(error).__name__
+    work = workloads.load(config.workload)
+    rows, why = work.task.facts.rows, str(error) or type(error).__name__
     what = f"{config.arch} does not take the {'x'.join(map(str, shape))} {rows} of {sizes.data} ({why})"
-    return Failure(USAGE, what, fix)
+    return Failure(USAGE, own.place(work) + what, fix)
 
 
 def make_model(config: RunConfig, sizes: Sizes) -> nn.Module:

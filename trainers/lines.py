@@ -78,7 +78,10 @@ def why_done(config, step: int, total: int, best: dict | None, since_best: int) 
 
 def last_line(training, why: str) -> str:
     best = training.best
-    tail = f"; best {best['metric']} {best['value']:.5g} at step {best['step']}" if best else ""
+    tail = ""
+    if best:
+        value = f"{best['metric']} {best['value']:.5g} on {training.packed.eval_split}"
+        tail = f"; best {value} at step {best['step']}"
     return f"{training.run.path}: {why}, step {training.step}/{training.total}{tail}"
 
 

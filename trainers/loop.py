@@ -221,7 +221,8 @@ class Training:
         if self.metrics:
             position = {"step": self.step, "samples": self.samples, "epoch": self.epoch, "split": split}
             self.metrics.log(position | values)
-            self.say(lines.record_line(self, split, values))
+            scored = self.packed.eval_split if split == "val" else split  # which may be test
+            self.say(lines.record_line(self, scored, values))
 
     def refuse_unless_finite(self, sums, where: str = ""):
         if not all(map(math.isfinite, sums)):

@@ -32,7 +32,7 @@ def test_it_ends_and_says_why(train, relaunch_env, curve, capsys):
         relaunch_env / "runs/run",
         "ended by --patience 3: 3 evaluations without a better top1 than at step 24",
     )
-    assert f"runs/run: {why}, step 60/96; best top1 30 at step 24" in capsys.readouterr().out
+    assert f"runs/run: {why}, step 60/96; best top1 30 on test at step 24" in capsys.readouterr().out
     assert status(run) | {"state": "done", "code": 0, "step": 60, "reason": why} == status(run)
     assert steps(run)[-1] == 60 and outcome(run)["state"]["since_best"] == 3
     before = outcome(run)

@@ -73,11 +73,23 @@ def match(
     if columns is not None and len(columns) < outputs:
         inputs |= {"classes": f"{len(columns):,} of {outputs:,}"}
     notes += changes + differences(source, packed, inputs)
+    if source.config is None and packed.sizes.mean and "mean" not in inputs:  # arrays
+        check_unsaid(source, packed, notes)
     if said and (source.config or source.normalise):
         asked = dataclasses.replace(config, options=dataclasses.replace(config.options, normalise=said))
         if any(task.inputs(asked, packed.sizes)[key] != inputs[key] for key in ("mean", "std")):
             notes.append(f"--normalise {said} is left out, as it says itself how it was trained")
     return Match(model if columns is None else Chosen(model, columns).eval(), inputs, notes)
+
+
+def check_unsaid(source: Source, packed: Packed, notes: list[str]) -> None:
+    """Of weights that do not say how arrays were normalised: numbers have no unit then, Failure 64."""
+    if source.about.get("data_hash") == packed.hash:
+        return
+    if packed.sizes.numbers:
+        what = f"{source.name} does not say by which mean and deviation its targets were scaled"
+        raise Failure(USAGE, what, "score its run, or an export of ours on the set that it was trained on")
+    notes.append(f"it does not say how its inputs were normalised: here by those of {packed.name}")
 
 
 def begin_with(
