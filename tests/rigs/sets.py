@@ -4,7 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-SHAPES = {"mnist": (28, 28, 1)}  # others get 32x32 RGB: any size will do for ResNet, and half is faster
+SHAPES = {
+    "mnist": (28, 28, 1),
+    "digits": (28, 28, 1),
+}  # others get 32x32 RGB: any size will do for ResNet, and half is faster
 TRAIN, TEST, WORDS = 96, 23, 50
 
 

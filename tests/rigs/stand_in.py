@@ -6,6 +6,7 @@ from relaunch.data_prep.files import dump_json, write_atomic
 from relaunch.data_prep.packed import Packed, open_packed
 from relaunch.data_prep.sizes import published
 from relaunch.data_prep.writer import Writer, new_folder
+from relaunch.trainers import workloads
 from relaunch.trainers.build import make_model, make_optimizer
 from relaunch.trainers.config import RunConfig, parse
 from relaunch.trainers.rundir import RunDir
@@ -17,9 +18,10 @@ WORDS = ["<eos>", "<unk>", *"the a cat dog sat ran on under mat log . ,".split()
 
 
 def small_set(root, workload: str) -> Packed:
-    """20 random training images of the workload's own size, or 3,000 random words."""
-    random, shape = np.random.default_rng(0), published(workload).shape
-    with new_folder(root / workload) as folder:
+    """20 random training images of the size of the workload's own set, or 3,000 random words."""
+    data = workloads.load(workload).data
+    random, shape = np.random.default_rng(0), published(data).shape
+    with new_folder(root / data) as folder:
         writer = Writer(folder)
         if not shape:
             writer.text(WORDS, {split: random.integers(0, len(WORDS), 3000) for split in ("train", "val")})
@@ -33,8 +35,8 @@ def small_set(root, workload: str) -> Packed:
                     pixels,
                     [(range(20), random.integers(0, 256, (20, *pixels), np.uint8))],
                 )
-        writer.finish(workload, "stand-in", {}, {})
-    return open_packed(workload, root)
+        writer.finish(data, "stand-in", {}, {})
+    return open_packed(data, root)
 
 
 def commit(path, command: str, packed: Packed, step: int = 12) -> tuple[RunDir, RunConfig, object]:
