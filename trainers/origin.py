@@ -203,7 +203,7 @@ def check_fork(old: RunConfig, new: RunConfig, sizes: Sizes, meta: dict[str, Any
         short = new.max_steps and new.max_steps <= step
         limit = f"{new.max_steps} steps" if short else f"{new.epochs} epochs"
         what = f"{name} is at step {step}, where a training of {limit} has ended"
-        raise Failure(USAGE, what, "add a larger --epochs or --max-steps")
+        raise Failure(USAGE, what, f"add a larger {'--max-steps' if short else '--epochs'}")
     if patience_spent(new, meta.get("since_best", 0)):
         what = f"{name} is at the end of --patience {new.patience}"
         raise Failure(USAGE, what, "add a larger --patience")
