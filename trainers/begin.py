@@ -22,8 +22,8 @@ from relaunch.trainers.resumed import merge_resumed
 from relaunch.trainers.rundir import RunDir
 from relaunch.trainers.workloads import own
 
-# what may lie in a new run's folder, beside names with a dot; plan.json: of a start that was killed there
-HARMLESS = ("STOP", "logs", "plan.json")
+# what may lie in a new run's folder, beside names with a dot; plan.json and code: of a start that was killed
+HARMLESS = ("STOP", "logs", "plan.json", "code")
 
 
 @dataclass(frozen=True)

@@ -133,9 +133,9 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
             launched = plan(job, runtime, packed, epoch_steps, total) | record
             files.write_atomic(run.plan, files.dump_json(launched))  # first: what is begun has its record
             run.cut_metrics(step, evaluated)  # by the intervals that are in the config
-            files.write_atomic(run.config, files.dump_json(config.to_json()))
             if work.code:
                 work.code.write(run.code)
+            files.write_atomic(run.config, files.dump_json(config.to_json()))  # last: with it, it is begun
             run.write_status("running", step=step)
 
     opened = []  # on rank 0

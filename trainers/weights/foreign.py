@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from relaunch.data_prep.errors import DATA, Failure
+from relaunch.data_prep.names import listed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,11 +35,15 @@ def read(path: Path) -> dict[str, Tensor]:
         if len(found) > 1:
             raise Failure(
                 DATA,
-                f"{path} holds {len(found)} state dicts, under the keys {listed(found)}",
+                f"{path} holds {len(found)} state dicts, under the keys {listed(map(str, found))}",
                 f"save the one that is meant alone: torch.save(torch.load(FILE)[{found[0]!r}], 'one.pth')",
             )
         if not found:
-            holds = f"it is a dict with the keys {listed(entries)}" if entries else f"a {kind_of(loaded)}"
+            holds = (
+                f"it is a dict with the keys {listed(map(str, entries))}"
+                if entries
+                else f"a {kind_of(loaded)}"
+            )
             raise Failure(
                 DATA,
                 f"{path} holds no state dict ({holds})",
@@ -68,12 +73,6 @@ def is_bookkeeping(name: str, tensor: Tensor) -> bool:
 
 def kind_of(value) -> str:
     return "dict with nothing in it" if value == {} else type(value).__name__
-
-
-def listed(names: Iterable) -> str:
-    """The first few of many names, as they are typed."""
-    names = [str(name) for name in names]
-    return ", ".join(names[:6]) + f" and {len(names) - 6:,} more" * (len(names) > 6)
 
 
 def fit(weights: dict[str, Tensor], own: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:

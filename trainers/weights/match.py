@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from relaunch.data_prep.errors import USAGE, Failure
+from relaunch.data_prep.names import listed
 from relaunch.data_prep.packed import Packed
 from relaunch.data_prep.sizes import Sizes
 from relaunch.trainers import workloads
@@ -19,7 +20,6 @@ from relaunch.trainers.build import make_model
 from relaunch.trainers.config import RunConfig
 from relaunch.trainers.tasks.images import written
 from relaunch.trainers.weights import foreign
-from relaunch.trainers.weights.foreign import listed
 from relaunch.trainers.weights.source import Source
 from relaunch.trainers.weights.state import load_weights
 

@@ -201,3 +201,12 @@ def test_a_language_model_of_ones_own_writes(train, relaunch_env, capfd):
     assert generate.run(["first", "--words", "7"])[0] == 0
     said = capfd.readouterr()
     assert len(said.out.split()) >= 7 and "running code of runs/first/code/tales.py" in said.err
+
+
+def test_a_start_that_was_killed_before_its_config_is_begun_again(flowers, train, relaunch_env):
+    """What it had written by then is in nobody's way, and config.json tells of no code that is not there."""
+    left = relaunch_env / "runs/first/code"
+    left.mkdir(parents=True)
+    (left / "flowers.py").write_text("half")
+    assert train(flowers, "--run", "first", "--max-steps", 1) == 0
+    assert (left / "flowers.py").read_bytes() == flowers.read_bytes()

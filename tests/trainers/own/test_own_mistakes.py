@@ -34,6 +34,10 @@ MISTAKES = {
     "a name of ours": (('name="flowers"', 'name="mnist"'), "name='mnist' is a workload of ours"),
     "a name that is none": (('name="flowers"', 'name="a/b"'), "cannot name a run's folder"),
     "a task's class": (("task=Task()", "task=Task"), "task=Task is a class"),
+    "half a task": (
+        ("task=Task()", 'task=type("Half", (), {**vars(Task), "kind": "images"})()'),
+        "inputs, labels, libraries, no_outputs, output_shape and 5 more; give one made from it",
+    ),
     "no such module": (("from petals", "from petal"), "No module named 'petal'"),
     "an exit": (('print("flowers', 'raise SystemExit("flowers'), "ends the program while it is imported"),
     "an error": (('print("flowers is', 'print(1 / 0, "is'), "ZeroDivisionError: division by zero"),

@@ -84,7 +84,11 @@ def test_names_that_it_lacks_are_refused(run):
         scored(run, "--data", other)
     assert failure.value.code == 64
     line = failure.value.line()
-    assert "klassen has classes that" in line and "Klasse 0, Klasse 1, Klasse 2" in line and "3 more" in line
+    assert (
+        "klassen has classes that" in line
+        and "Klasse 0, Klasse 1, Klasse 2" in line
+        and "and 1 more;" in line
+    )
 
 
 def test_two_runs_of_differently_numbered_sets_are_compared_on_one(run, train, capsys):

@@ -9,14 +9,15 @@ import typing
 from typing import TYPE_CHECKING, Any
 
 from relaunch.data_prep.errors import USAGE, Failure
-from relaunch.data_prep.names import nearest
+from relaunch.data_prep.names import listed, nearest
 from relaunch.trainers import workloads
+from relaunch.trainers.tasks.task import Task
 from relaunch.trainers.workloads import Workload
 
 if TYPE_CHECKING:
     from relaunch.trainers.workloads.own.code import Code
 
-SEAM = ("kind", "facts", "steps_per_epoch", "samples_done", "example", "output_shape", "batches", "scorer")
+SEAM = sorted({*Task.__annotations__, *(name for name in vars(Task) if not name.startswith("_"))})
 TYPES = (int, float, bool, str)
 
 
@@ -37,9 +38,14 @@ def check(space: dict[str, Any], name: str, code: Code) -> Workload:
         raise wrong(f"name={work.name!r} cannot name a run's folder", "use letters, digits, _ and -", "name")
     if work.name in workloads.names():
         raise wrong(f"name={work.name!r} is a workload of ours", "choose another name", "name")
-    if isinstance(work.task, type) or not all(hasattr(work.task, part) for part in SEAM):
+    lacking = [part for part in SEAM if not hasattr(work.task, part)]
+    if isinstance(work.task, type) or lacking:
         name = getattr(work.task, "__name__", "") if isinstance(work.task, type) else ""
-        what = f"task={name} is a class" if name else f"task={work.task!r} is no task"
+        what = (
+            f"task={name} is a class"
+            if name
+            else f"task={work.task!r} is no task, it lacks {listed(lacking)}"
+        )
         raise wrong(what, "give one made from it: task=ImageTask(), for example", "task")
     if not callable(work.model):
         raise wrong(f"model={work.model!r} cannot be called", "give a function of (config, sizes)", "model")
