@@ -18,7 +18,8 @@ from relaunch.trainers.workloads import own
 
 WARM_UP = 3  # steps: allocators, kernels and the first epoch's order are ready after them
 SECONDS = 1.0  # of steps that are timed, and of those that are profiled
-LEAST, MOST = 3, 30  # steps: a step is some hundred events, which all lie in memory
+LEAST, MOST = 3, 30  # steps that are profiled: each is some hundred events, which all lie in memory
+LONGEST = 300  # steps that are timed
 
 
 def run(argv: list[str]) -> tuple[int, str | None]:
@@ -95,7 +96,7 @@ def prepare(config: RunConfig, packed, runtime):
 
 
 def measure(training) -> tuple:
-    """(the profiled Window, None but on rank 0; seconds of steps before and after it without the profiler)."""
+    """(the profiled Window, None but on rank 0; seconds of steps around it without the profiler)."""
     from relaunch.trainers.profiling.window import Window, timed
 
     runtime = training.runtime
@@ -115,9 +116,8 @@ def measure(training) -> tuple:
 
     took = some(WARM_UP)
     fit = SECONDS / max(min(took), 1e-6)
-    plain, steps = runtime.broadcast(
-        (min(300, max(LEAST, round(fit / 2))), round(min(MOST, max(LEAST, fit))))
-    )
+    fit = max(LEAST, round(fit))
+    plain, steps = runtime.broadcast((min(fit, LONGEST), min(fit, MOST)))
     before = some(plain)
     if runtime.main:
         window = Window(training)
