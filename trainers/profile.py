@@ -115,8 +115,7 @@ def measure(training) -> tuple:
         return took
 
     took = some(WARM_UP)
-    fit = SECONDS / max(min(took), 1e-6)
-    fit = max(LEAST, round(fit))
+    fit = max(LEAST, round(SECONDS / max(min(took), 1e-6)))
     plain, steps = runtime.broadcast((min(fit, LONGEST), min(fit, MOST)))
     before = some(plain)
     if runtime.main:
