@@ -12,7 +12,7 @@ TOP = 10  # operators in a table
 DRAWN = 6  # in a chart: more colours are told apart by nobody
 NOTE = (
     "Self time is an operator's own, without the operators that it calls; total time is with them. Times are "
-    "ms a step, and memory is what the operator allocates in a step less what it frees, in 10^6 bytes; both "
+    "ms a step, and memory is what is allocated less what is freed in the total time, in 10^6 bytes; both "
     "under the profiler, which slows a step by its overhead. Shares sum to 100 %: what is in no operator is "
     "Python, autograd's and the optimizer's own bookkeeping. FLOP = 2 x MAC of the matrix products, "
     "convolutions and attention of the forward and the backward pass; other operations are not counted."
@@ -87,7 +87,7 @@ def operators(setting: dict, by: str = "share", limit: int = TOP) -> list[list[s
             percent(r[by] / whole),
             t,
             counted(r["calls"]) if r["calls"] else "",
-            amount(r["memory_mb"]) if r in named else "",
+            amount(r["memory_mb"]) if r in few else "",
             *([amount(r["device_ms"])] if device else []),
         ]
         for r, t in zip(shown, total)
