@@ -1,10 +1,10 @@
-"""The grammar of several settings at once, of `compare --grid` and of `submit --sweep`: FLAG=A,B,C, a full product.
+"""The grammar of `compare --grid` and `submit --sweep`: FLAG=A,B,C …, and all combinations of these.
 
     axes = grid.axes(["seed=1,2", "lr=0.1"], grid.known("mnist"), "--sweep")
     grid.points(axes)    # Point(label="seed1-lr0.1", settings={"seed": "1", "lr": "0.1"}, words=(…)), …
 
-A key is a flag of `relaunch train`, with hyphens or underscores, or the name of one of the launcher's settings:
-config, precision, processes.
+A key is a flag of `relaunch train`, with hyphens or underscores, or one of the launcher's settings: config,
+precision, processes.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Point:
 def known(workload: str) -> dict[str, argparse.Action]:
     """The flags that a key may name, by their names with underscores. The workload is registered."""
     parser = config.workload_parser(workload, work=workloads.load(workload))
-    found = {}
+    found: dict[str, argparse.Action] = {}
     for action in parser._actions:
         long = [s for s in action.option_strings if s.startswith("--") and not s.startswith("--no-")]
         if action.dest != "help" and action.dest not in ONE_START:
@@ -79,7 +79,7 @@ def known(workload: str) -> dict[str, argparse.Action]:
 def axes(
     words: Iterable[str], known: dict[str, argparse.Action], flag: str, never: dict[str, str] | None = None
 ) -> tuple[Axis, ...]:
-    """The axes of what follows `flag`. Failure 64 for a key that is none; `never`: keys, and what to do instead."""
+    """The axes of what follows `flag`. Failure 64 for a key that is none, or in `never`, with what to do."""
     found: dict[str, Axis] = {}
     for word in words:
         typed, _, values = word.partition("=")
@@ -87,9 +87,7 @@ def axes(
         key, listed = typed.replace("-", "_"), values.split(",")
         if not typed or not all(listed):
             example = "seed=1,2,3" if flag == "--sweep" else "batch_size=4,16"
-            raise Failure(
-                USAGE, f"{flag} {word} is not FLAG=A,B,C", f"write {flag} {example}, for example"
-            )
+            raise Failure(USAGE, f"{flag} {word} is not FLAG=A,B,C", f"write {flag} {example}, for example")
         if never and key in never:
             raise Failure(USAGE, f"{flag} {word}: {key} cannot be varied here", never[key])
         if key not in known:
@@ -123,7 +121,9 @@ def points(axes: Iterable[Axis]) -> tuple[Point, ...]:
         pairs = tuple(zip(axes, values))
         label = re.sub(r"[^\w.-]", "_", "-".join(f"{axis.typed}{value}" for axis, value in pairs))
         if label in found:
-            raise Failure(USAGE, f"two points would have the same run, {label}", "name their values otherwise")
+            raise Failure(
+                USAGE, f"two points would have the same run, {label}", "name their values otherwise"
+            )
         found[label] = Point(
             label,
             {axis.key: value for axis, value in pairs},

@@ -1,1 +1,1 @@
-"""What runs that are compared have measured, and what that says: for `compare`, `lab`, and readers of a sweep."""
+"""What runs that are compared have measured, and what that says: for `compare` and `lab`."""

@@ -1,6 +1,6 @@
 """A comparison: cells of a grid, the runs that measured each, and the JSON that is kept of it.
 
-    Comparison(...).to_json()    # compare.json, schema 1; `records.comparison(folder)` reads it
+Comparison(...).to_json()    # compare.json, schema 1; `records.comparison(folder)` reads it
 """
 
 from __future__ import annotations

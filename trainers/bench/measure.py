@@ -3,8 +3,9 @@
     measure.of(RunDir("runs/first")).samples_per_s                      # 1234.5
     measure.of(RunDir("runs/first"), Target("top1", 62.0)).seconds      # until its evaluation reached that
 
-The time of a training is that of its steps. Start-up, evaluations and checkpoints are apart, and so is the first
-log window of a run, in which a process warms up: the seconds are those of all samples at the speed of the rest.
+The time of a training is that of its steps. Start-up, evaluations and checkpoints are apart, and so is the
+first log window of a run, in which a process warms up: the seconds are those of all samples at the speed of
+the rest.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ SHOWN_FIRST = ("top1", "ppl", "accuracy")  # of what an evaluation finds, what p
 
 @dataclass(frozen=True)
 class Target:
-    """A quality at which a training has come far enough: `top1=62` from there up, `ppl=200` from there down."""
+    """A quality at which a training has come far enough: top1=62 from there up, ppl=200 from there down."""
 
     metric: str
     value: float

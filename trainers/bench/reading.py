@@ -2,8 +2,8 @@
 
     reading(comparison)    # ["batch_size=32 was the fastest: 5.2 ± 0.1 s for 2,000 samples", …]
 
-A difference is called one where it is more than the repeats explain (spread.differ). One repeat has no spread:
-then there are numbers and no verdict.
+What is said of a difference is what the repeats support (spread.differ). One repeat has no spread: then there
+are numbers and no verdict.
 """
 
 from __future__ import annotations
@@ -74,11 +74,13 @@ def lead(c: Comparison) -> list[str]:
         said += f", {times(pair)} as fast as the baseline {c.baseline.name}"
     second = timed[1]
     sure = spread.differ(c.time(best), c.time(second))
-    if sure is False:
+    if sure == spread.WITHIN:
         said += f"; its lead over {second.name} is within the spread"
-    elif sure is None:
+    elif sure == spread.OPEN:
+        said += f"; its lead over {second.name} may be chance: {best_of(c)} repeats do not tell"
+    elif sure == spread.UNKNOWN:
         said += "; one repeat has no spread, so whether that is more than chance is not known"
-    if best is not c.baseline and differs(c, best):
+    if best is not c.baseline and differs(c, best) == spread.BEYOND:
         said += f"; and {against(best, c.baseline)}"
     return [said + "."]
 
@@ -92,12 +94,15 @@ def took(c: Comparison, cell: Cell) -> str:
     return f"{shown(c.time(cell), 's')} for {cell.measures[0].samples:,} {c.unit} ({speed})"
 
 
-def differs(c: Comparison, cell: Cell) -> bool | None:
-    """Whether its quality is another than the baseline's by more than the spread; None: no telling."""
-    mine, base = cell.quality(), c.baseline.quality()
-    if not mine or not base or cell.metric != c.baseline.metric or not c.equal or c.target:
-        return None
-    return spread.differ(mine, base)
+def best_of(c: Comparison) -> int:
+    return min(len(cell.measures) for cell in c.timed())
+
+
+def differs(c: Comparison, cell: Cell) -> str:
+    """What there is to say of its quality against the baseline's (spread.differ)."""
+    if cell.metric != c.baseline.metric or not c.equal or c.target:
+        return spread.UNKNOWN
+    return spread.differ(cell.quality(), c.baseline.quality())
 
 
 def sentence(c: Comparison, cell: Cell) -> str:
@@ -107,18 +112,21 @@ def sentence(c: Comparison, cell: Cell) -> str:
         return f"{cell.name}: {missed} did not reach {c.target} ({quality(cell)} at the end)."
     pair = c.faster(cell, c.baseline)
     if pair is None:
-        return f"{cell.name}: {quality(cell)}; there is no baseline to compare it with."
-    sure = spread.differ(c.time(cell), c.time(c.baseline))
+        return f"{cell.name}: {took(c, cell)}, {quality(cell)}; there is no baseline to compare it with."
     said = f"{cell.name}: {times(pair)} the baseline's speed"
-    if sure is False:
-        said += ", which is within the spread"
-    judged = differs(c, cell)
-    if judged:
-        said += f"; {against(cell, c.baseline)}, more than the spread"
-    elif judged is False:
-        said += f"; {cell.metric} within its spread ({versus(cell, c.baseline)})"
-    elif cell.quality() and c.baseline.quality() and not c.target:
-        said += f"; {cell.metric} {versus(cell, c.baseline)}, without a verdict"
+    said += {
+        spread.WITHIN: ", which is within the spread",
+        spread.OPEN: ", which may be chance",
+    }.get(spread.differ(c.time(cell), c.time(c.baseline)), "")
+    if c.target or not cell.quality() or not c.baseline.quality():
+        return said + "."
+    numbers = f"{cell.metric} {versus(cell, c.baseline)}"
+    said += {
+        spread.BEYOND: f"; {against(cell, c.baseline)}, more than the spread",
+        spread.WITHIN: f"; {cell.metric} within its spread ({versus(cell, c.baseline)})",
+        spread.OPEN: f"; {numbers}, which may be chance",
+        spread.UNKNOWN: f"; {numbers}, without a verdict",
+    }[differs(c, cell)]
     return said + "."
 
 
@@ -151,11 +159,13 @@ def doubts(c: Comparison, measured: list[Cell]) -> list[str]:
             )
         wait = cell.repeats("data_wait_share")
         if wait and wait.mean >= WAITS:
-            found.append(f"{cell.name or c.workload}: {100 * wait.mean:.0f} % of its time it waited for data.")
+            found.append(
+                f"{cell.name or c.workload}: {100 * wait.mean:.0f} % of its time it waited for data."
+            )
     if measured and any(len(cell.measures) == 1 for cell in measured) and len(measured) > 1:
         found.append("Of one repeat there is no spread, and so no verdict: --repeats 3 gives one.")
     if not c.equal and len(measured) > 1:
-        found.append("They were trained on different numbers of samples: their speed is compared, and no more.")
+        found.append("Trained on different numbers of samples: their speed is compared, and no more.")
     hosts = sorted({str(m.facts.get("host")) for cell in measured for m in cell.measures})
     if len(hosts) > 1:
         found.append(f"Measured on several machines ({', '.join(hosts)}): the ratios are also theirs.")

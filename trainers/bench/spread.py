@@ -1,4 +1,4 @@
-"""Means of repeats, their spread, and what of a difference is more than it. Plain numbers in, plain numbers out.
+"""Means of repeats, their spread, and what of a difference is more than it.
 
 spread.ratio(spread.of([10.0, 10.4]), spread.of([5.1, 5.0]))    # (2.02, 0.05): times, and its spread
 """
@@ -46,16 +46,22 @@ def ratio(one: Spread, other: Spread) -> tuple[float, float | None]:
     return times, times * math.hypot(one.sd / one.mean, other.sd / other.mean)
 
 
-def differ(one: Spread, other: Spread) -> bool | None:
-    """Whether two means differ by more than their repeats explain (Welch's t, 95 %); None: no telling.
+BEYOND, WITHIN, OPEN, UNKNOWN = "beyond", "within", "open", "unknown"
 
-    Repeats that are all equal have no spread, and then any difference is more than it.
+
+def differ(one: Spread | None, other: Spread | None) -> str:
+    """What the repeats say of the difference of two means.
+
+    BEYOND: more than they explain (Welch's t, 95 %). WITHIN: no more than one repeat and another may differ.
+    OPEN: between the two, so that more repeats would tell. UNKNOWN: there is but one.
     """
-    if one.sd is None or other.sd is None:
-        return None
+    if one is None or other is None or one.sd is None or other.sd is None:
+        return UNKNOWN
     a, b = one.sd**2 / len(one.values), other.sd**2 / len(other.values)
     gap = abs(one.mean - other.mean)
     if a + b == 0:
-        return gap > 0
+        return BEYOND if gap else WITHIN
     freedom = (a + b) ** 2 / (a**2 / (len(one.values) - 1) + b**2 / (len(other.values) - 1))
-    return gap > T95[max((n for n in T95 if n <= freedom + 1e-9), default=1)] * math.sqrt(a + b)
+    if gap > T95[max((n for n in T95 if n <= freedom + 1e-9), default=1)] * math.sqrt(a + b):
+        return BEYOND
+    return WITHIN if gap <= math.hypot(one.sd, other.sd) else OPEN
