@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import sys
 import time
 
@@ -138,7 +139,7 @@ class Training:
         now = time.monotonic()
         if self.runtime.main and (why or now - self.polled > 1):
             self.polled = now
-            if self.run.stop.exists():
+            if os.path.exists(self.run.stop):  # False, too, where a server does not answer
                 return BY_REQUEST
         return why
 
