@@ -41,7 +41,10 @@ HEAVY = {  # what a part may import of others' (the rest of what is installed is
     "models": {"torch", "torchvision", "timm"},
     "data_prep": set(),
 }
-LATE = {"data_prep": {"torchvision", "datasets", "PIL", "sklearn", "pyarrow"}}  # only inside functions
+LATE = {
+    "data_prep": {"torchvision", "datasets", "PIL", "sklearn", "pyarrow"},
+    "trainers": {"torchvision"},
+}  # only inside functions
 WEIGHTY = {
     "torch",
     "torchvision",
