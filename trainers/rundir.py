@@ -30,6 +30,7 @@ class RunDir:
         self.checkpoints = self.path / "checkpoints"
         self.predictions = self.path / "predictions"
         self.status = self.path / "status.json"
+        self.time = self.path / "time.json"  # where it went: see spent
         self.stop = self.path / "STOP"
         self.code = self.path / "code"  # the files of a workload of one's own
         self._lock: TextIO | None = None
