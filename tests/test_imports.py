@@ -41,7 +41,10 @@ HEAVY = {  # what a part may import of others' (the rest of what is installed is
     "models": {"torch", "torchvision", "timm"},
     "data_prep": set(),
 }
-LATE = {"data_prep": {"torchvision", "datasets", "PIL", "sklearn", "pyarrow"}}  # only inside functions
+LATE = {  # only inside functions
+    "launch": {"tensorboard"},
+    "data_prep": {"torchvision", "datasets", "PIL", "sklearn", "pyarrow"},
+}
 WEIGHTY = {
     "torch",
     "torchvision",

@@ -88,7 +88,7 @@ class Training:
         self.advance()
         self.bar.update()
         self.agree_to_stop()
-        if due(self.step, c.log_interval, self.total):
+        if due(self.step, c.log_interval, self.total, within=epoch):  # a window ends with its epoch
             self.log()
         elif len(self.pending_metrics) >= PENDING or self.pending_bytes > PENDING_BYTES:
             self.sum_pending()
@@ -210,11 +210,9 @@ class Training:
         self.restart_clock()
 
     def log_epoch(self):
-        """Record the epoch's mean."""
-        self.sum_pending()
-        sums = self.runtime.sum([a + b for a, b in zip(self.epoch_sums, self.window)])
-        # the window goes on into the next epoch and is added there whole
-        self.epoch_sums = [-a for a in self.window]
+        """Record the epoch's mean, over the windows in it."""
+        sums = self.runtime.sum(self.epoch_sums)
+        self.epoch_sums = self.zeros()
         self.record("train", {f"epoch_{name}": value for name, value in self.batches.metrics(sums).items()})
 
     def record(self, split: str, values: dict):
