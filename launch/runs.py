@@ -110,7 +110,7 @@ def show(run: RunDir) -> str:
         ("data", f"{plan.get('data', config.get('data', '?'))}, hash {plan.get('data_hash', '?')[:12]}"),
         ("checkpoints", f"{', '.join(steps) or 'none'} ({records.checkpoint_bytes(run) / 1e6:.1f} MB)"),
         ("predictions", ", ".join(p.name for p in records.predictions(run)) or "none"),
-        ("curves", f"tensorboard --logdir {quoted(str(run.tensorboard))}"),
+        ("curves", f"relaunch tensorboard {run.argument}"),
     ]
     if begun := origin.said(origin.of(run)):
         rows.insert(1, ("begun", begun.removeprefix("begun ")))

@@ -49,6 +49,7 @@ HEAVY = {  # what a part may import of others' (the rest of what is installed is
     "data_prep": set(),
 }
 LATE = {  # only inside functions
+    "launch": {"tensorboard"},
     "data_prep": {"torchvision", "datasets", "PIL", "sklearn", "pyarrow"},
     "trainers": {"torchvision", "matplotlib", "jinja2", "markupsafe", "igraph"},
 }

@@ -94,7 +94,7 @@ class Training:
         self.agree_to_stop()
         self.spent.switch("other")
         self.bar.update()
-        if due(self.step, c.log_interval, self.total):
+        if due(self.step, c.log_interval, self.total, within=epoch):  # a window ends with its epoch
             self.log()
         elif len(self.pending_metrics) >= PENDING or self.pending_bytes > PENDING_BYTES:
             self.sum_pending()
@@ -201,11 +201,9 @@ class Training:
         self.restart_clock()
 
     def log_epoch(self):
-        """Record the epoch's mean."""
-        self.sum_pending()
-        sums = self.summed([a + b for a, b in zip(self.epoch_sums, self.window)])
-        # the window goes on into the next epoch and is added there whole
-        self.epoch_sums = [-a for a in self.window]
+        """Record the epoch's mean, over the windows in it."""
+        sums = self.summed(self.epoch_sums)
+        self.epoch_sums = self.zeros()
         self.record("train", {f"epoch_{name}": value for name, value in self.batches.metrics(sums).items()})
 
     def summed(self, values: list[float]) -> list[float]:

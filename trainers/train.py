@@ -5,6 +5,7 @@ accelerate launch --config_file accelerate_configs/cpu.yaml -m trainers.train mn
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import platform
@@ -14,14 +15,14 @@ from typing import TYPE_CHECKING
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, LOCKED, PREEMPTED, STOPPED, USAGE, Failure
 from relaunch.trainers import origin, rundir, workloads
-from relaunch.trainers.begin import Beginning, begin, command_to_go_on
+from relaunch.trainers.begin import Beginning, begin, command_of, command_to_go_on
 from relaunch.trainers.config import Job, RunConfig, parse
 from relaunch.trainers.flags import flag, shown
 from relaunch.trainers.group import process
 from relaunch.trainers.profiling import steps
 from relaunch.trainers.resumed import CHANGEABLE_ON_RESUME, EXTENDABLE, differences
 from relaunch.trainers.rundir import RunDir
-from relaunch.trainers.schedule import patience_spent, total_steps
+from relaunch.trainers.schedule import log_interval, patience_spent, total_steps
 from relaunch.trainers.workloads import own
 
 if TYPE_CHECKING:
@@ -120,6 +121,8 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
     if state:
         runtime.set_threads(state.meta["threads"])
     step, evaluated = (state.meta["step"], state.meta["evaluated"]) if state else (0, 0)
+    if not (beginning.resumes or beginning.fork or "log_interval" in job.given):
+        config = dataclasses.replace(config, log_interval=log_interval(config, epoch_steps))
     since_best = state.meta.get("since_best", 0) if state else 0
     spent = evaluated == step and patience_spent(config, since_best)
     if state and not begun and (spent or (step, evaluated) >= (total, total)):
@@ -150,6 +153,7 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
             opened.append(Metrics(run, step))
             if begun or not state:
                 opened[0].describe(config, task, batches, model, packed)
+            opened[0].text("command", step, command_of(job.argv))
             if begun:
                 opened[0].text("begun", step, begun)
 
@@ -187,6 +191,8 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
                     training.say(line)
             with profiled(training, job.launch.profile_steps):
                 code = training.train()
+            for metrics in opened if code == 0 else ():
+                metrics.session()
             if code in (PREEMPTED, STOPPED):
                 training.say(f"to go on: {command_to_go_on(job.argv, run)}")
     except Exception as error:  # the launcher compares where crashes happened
