@@ -29,6 +29,7 @@ VERBS = {
     "export": "write a run's weights for other programs",
     "generate": "write text with a trained language model",
     "summary": "list a model's layers, parameters and FLOPs",
+    "report": "write a page about runs: curves, results, mistakes, model, settings",
     "doctor": "check this machine for a config and a workload, and rehearse a start",
     "runs": "list the runs here, or show one",
     "stop": "ask a run to save and leave",
