@@ -31,6 +31,7 @@ VERBS = {
     "profile": "measure a training step: its operators, phases, FLOPs and traces, at some batch sizes",
     "summary": "list a model's layers, parameters and FLOPs",
     "compare": "train a workload under several settings, and say which is the fastest",
+    "report": "write a page about runs: curves, results, mistakes, model, settings",
     "doctor": "check this machine for a config and a workload, and rehearse a start",
     "runs": "list the runs here, or show one",
     "tensorboard": "show runs' curves, graph, images and texts in TensorBoard",
