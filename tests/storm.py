@@ -234,6 +234,10 @@ class Storm:
         listed, shown = Case(runs.main_runs), Case(runs.main_runs, "show", "run")
         if not listed.trace and (listed.code or "whole" not in listed.out):
             return f"the other runs are not listed: {listed.out}"
+        sound = self.calm / "metrics.jsonl"
+        if (now := self.run / sound.name).is_file() and now.read_bytes() != sound.read_bytes():
+            if self.steps(self.run) == self.steps(self.calm) and sound.name not in listed.err:
+                return f"{sound.name} is another, and nobody says so"
         return listed.wrong() or shown.wrong()
 
     def stopped(self) -> str:

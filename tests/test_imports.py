@@ -12,7 +12,8 @@ from rigs import REPOSITORY
 PARTS = ("launch", "trainers", "models", "data_prep")
 FILES = [p.relative_to(REPOSITORY) for part in PARTS for p in sorted((REPOSITORY / part).rglob("*.py"))]
 TORCH_FREE = (
-    *("begin", "config", "finetune", "flags", "origin", "owner", "rundir", "records", "resumed", "workloads"),
+    *("begin", "config", "finetune", "flags", "logged", "origin", "owner", "rundir", "records", "resumed"),
+    "workloads",
     *("group.process", "tasks.task", "tasks.samples", "tasks.images", "tasks.text", "tasks.arrays"),
     "tasks.regression",
 )
@@ -26,6 +27,7 @@ MAY = {  # what a part may import of ours
         "trainers.cores",
         "trainers.flags",
         "trainers.origin",
+        "trainers.logged",
         "trainers.records",
         "trainers.rundir",
         "trainers.tasks.task",
