@@ -18,7 +18,7 @@ from relaunch.data_prep.errors import DATA, STORAGE, USAGE, Failure
 from relaunch.data_prep.names import command, printable, quoted
 from relaunch.data_prep.names import table as aligned
 from relaunch.data_prep.talk import give, tell
-from relaunch.trainers import goodput, origin, records, rundir
+from relaunch.trainers import goodput, logged, origin, records, rundir
 from relaunch.trainers.flags import Parser
 from relaunch.trainers.rundir import RunDir
 
@@ -116,6 +116,8 @@ def show(run: RunDir) -> str:
         rows.insert(1, ("begun", begun.removeprefix("begun ")))
     if damaged := records.damaged(run):
         rows.append(("damaged", f"{', '.join(damaged)} cannot be read"))
+    if changed := logged.changed(run):
+        rows.append(("changed", changed))
     if s.state in ("preempted", "stopped", "crashed", "failed"):
         workload = quoted(str(config.get("workload")))
         rows.append(("go on", f"relaunch train {workload} --run {run.argument} --resume auto"))
@@ -148,6 +150,8 @@ def main_runs(argv: list[str]) -> int:
     for run in runs:
         if damaged := records.damaged(run):
             tell(f"relaunch: {run.path}: {', '.join(damaged)} cannot be read", sys.stderr)
+        if changed := logged.changed(run):
+            tell(f"relaunch: {run.path}: {changed}", sys.stderr)
     give(table([summarise(run) for run in runs]) if runs else "no runs under runs/ yet")
     return 0
 

@@ -275,9 +275,9 @@ class Training:
             for window, epoch_sums in open_sums:
                 self.refuse_unless_finite(window + epoch_sums)
             try:
-                self.metrics.sync()
+                logged = self.metrics.sync()
                 state = snapshot.take(self, open_sums)
-                checkpoint.save(self.run, state, self.config.keep, self.protected)
+                checkpoint.save(self.run, state, self.config.keep, self.protected, logged)
                 self.run.write_status("running", step=self.step)
                 self.spent.write(self.step, self.samples, saved=True)
             except OSError as error:
@@ -286,5 +286,6 @@ class Training:
                     raise Failure(STORAGE, what, "free some space and run it again with --resume auto")
                 alarm = f"no checkpoint of step {self.step} ({error}); training goes on"
                 process.tell(f"relaunch: ALARM: {alarm}", sys.stderr)
+                self.run.write_status("running", step=self.step)  # with what is saved all the same
 
         self.runtime.on_rank_0(write)

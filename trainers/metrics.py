@@ -57,10 +57,14 @@ class Metrics:
                     self.writers[record["split"]].add_scalar(name, value, record["step"])
         self.flush()
 
-    def sync(self) -> None:
-        """Make what was logged outlive a power cut, as the next checkpoint does. OSError on a full disk."""
+    def sync(self) -> dict:
+        """Make what was logged outlive a power cut, as the next checkpoint does. OSError on a full disk.
+
+        Returns the file's size in bytes and SHA-256, for its manifest.
+        """
         self.flush()
         self.files["metrics.jsonl"].flush(through=True)
+        return self.files["metrics.jsonl"].sealed()
 
     def flush(self) -> None:
         """Write what waits. A full disk must not end a training: one alarm; rows are kept until they fit."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, LOCKED, PREEMPTED, STOPPED, USAGE, Failure
-from relaunch.trainers import origin, records, rundir, workloads
+from relaunch.trainers import logged, origin, records, rundir, workloads
 from relaunch.trainers.begin import Beginning, begin, command_of, command_to_go_on
 from relaunch.trainers.config import Job, RunConfig, parse
 from relaunch.trainers.flags import flag, shown
@@ -235,6 +235,9 @@ def claim(beginning: Beginning, job: Job, packed) -> tuple[RunDir, State | None]
         checkpoint.recover(run)
     newest = checkpoint.newest_valid(run) if resumes else None
     if newest is None:
+        if last := max((r["step"] for r in records.metrics(run)), default=0):
+            again = f"it begins again, and what it logged up to step {last:,} is dropped"
+            process.tell(f"relaunch: {run.path} has no checkpoint yet; {again}", sys.stderr)
         checkpoint.sweep(run)
         return run, None
     state = checkpoint.load(newest)
@@ -261,6 +264,8 @@ def claim(beginning: Beginning, job: Job, packed) -> tuple[RunDir, State | None]
     for name, then, now in free:
         told = f"{run.config} says {flag(name)} {now}, {newest.name} was saved with {then}"
         process.tell(f"relaunch: {told}; it goes on with {now}", sys.stderr)
+    if said := logged.changed(run, state.meta["step"]):
+        process.tell(f"relaunch: {run.path}: {said}; training goes on with them as they are", sys.stderr)
     checkpoint.sweep(run)
     return run, state
 
