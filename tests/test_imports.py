@@ -15,6 +15,7 @@ TORCH_FREE = (
     *("begin", "config", "finetune", "flags", "origin", "owner", "rundir", "records", "resumed", "workloads"),
     *("group.process", "tasks.task", "tasks.samples", "tasks.images", "tasks.text", "tasks.arrays"),
     "tasks.regression",
+    *("pages.blocks", "pages.charts", "pages.graph", "pages.page"),
 )
 MAY = {  # what a part may import of ours
     "launch": {
@@ -41,7 +42,10 @@ HEAVY = {  # what a part may import of others' (the rest of what is installed is
     "models": {"torch", "torchvision", "timm"},
     "data_prep": set(),
 }
-LATE = {"data_prep": {"torchvision", "datasets", "PIL", "sklearn", "pyarrow"}}  # only inside functions
+LATE = {  # only inside functions
+    "data_prep": {"torchvision", "datasets", "PIL", "sklearn", "pyarrow"},
+    "trainers": {"matplotlib", "jinja2", "markupsafe", "igraph"},
+}
 WEIGHTY = {
     "torch",
     "torchvision",
@@ -52,6 +56,10 @@ WEIGHTY = {
     "pyarrow",
     "PIL",
     "sklearn",
+    "matplotlib",
+    "jinja2",
+    "markupsafe",
+    "igraph",
 }
 KNOW_ACCELERATE = {"trainers/group/runtime.py", "trainers/train.py"}  # train: its version
 
@@ -149,7 +157,8 @@ import relaunch.launch.__main__
 from relaunch.trainers import config, workloads
 for name in workloads.names():
     config.workload_parser(name).format_help()
-print(sorted({{"torch", "torchvision", "accelerate", "datasets", "tensorboard"}} & sys.modules.keys()))
+heavy = {{"torch", "torchvision", "accelerate", "datasets", "tensorboard", "matplotlib", "jinja2", "igraph"}}
+print(sorted(heavy & sys.modules.keys()))
 """)
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
