@@ -29,6 +29,7 @@ VERBS = {
     "export": "write a run's weights for other programs",
     "generate": "write text with a trained language model",
     "summary": "list a model's layers, parameters and FLOPs",
+    "lab": "carry out a whole lab and write its report",
     "doctor": "check this machine for a config and a workload, and rehearse a start",
     "runs": "list the runs here, or show one",
     "stop": "ask a run to save and leave",
@@ -67,6 +68,10 @@ def run(argv: list[str]) -> int:
         from relaunch.launch import doctor
 
         return doctor.main(rest)
+    if verb == "lab":
+        from relaunch.launch import lab
+
+        return lab.main(rest)
     if verb in ("runs", "stop"):
         from relaunch.launch import runs
 

@@ -210,3 +210,15 @@ def seconds(run: RunDir) -> float:
     since = written(run.config) if told is None else written(run.status)
     last = max(written(run.metrics), written(run.status))
     return (told or 0.0) + max(0.0, last - since if since else 0.0)
+
+
+def time_spent(run: RunDir) -> dict:
+    return {}
+
+
+def profile(folder: Path) -> dict:
+    return read(folder / "profile.json", {})
+
+
+def comparison(folder: Path) -> dict:
+    return read(folder / "compare.json", {})

@@ -10,7 +10,7 @@ import importlib
 from pathlib import Path
 
 from relaunch.data_prep.errors import Failure
-from relaunch.data_prep.names import printable
+from relaunch.data_prep.names import listed, printable
 from relaunch.data_prep.talk import tell
 from relaunch.launch import facts
 from relaunch.launch.lab import engine, report
@@ -36,8 +36,8 @@ def parser() -> Parser:
             "\n  relaunch lab cifar10 --dry-run        what it would run, and what is done"
             "\n  relaunch lab tiny_imagenet            the lab as it was set: hours without a GPU"
             "\n  relaunch lab mnist --quick --lang zh  the same report in Chinese; nothing runs again"
-            "\n\nWhat is done is not done again: stop it at any time, and type the same command to go on. A run"
-            "\nthat another machine trained counts as well, once its folder lies in labs/NAME/runs/."
+            "\n\nWhat is done is not done again: stop it at any time, and type the same command to go on. A"
+            "\nrun of another machine counts as well, once its folder lies in labs/NAME/runs/."
         ),
     )
     p.add_argument("name", metavar="NAME", choices=LABS, help=", ".join(LABS))
@@ -74,8 +74,7 @@ def main(argv: list[str]) -> int:
     tell(f"written: {printable(str(page))}, and {page.with_suffix('.md').name} beside it")
     failed = {name: end for name, end in ends.items() if end.state.kind in ("failed", "other")}
     if failed:
-        first = next(iter(failed))
         code = next((end.code for end in failed.values() if end.code), 1)
-        what = f"{len(failed)} of {len(steps)} steps could not be done, {first} first: {failed[first].said or ''}"
-        raise Failure(code, what.rstrip(": "), f"the report says which; then {engine.again(lab)} does the rest")
+        what = f"{len(failed)} of {len(steps)} steps are not done: {listed(failed)}"
+        raise Failure(code, what, f"the report says why; {engine.again(lab)} tries them again")
     return 0

@@ -70,7 +70,7 @@ def states(lab: Lab, steps: dict[str, Step], facts: Facts) -> dict[str, State]:
 
 
 def run(lab: Lab, steps: dict[str, Step], facts: Facts) -> dict[str, End]:
-    """Carry out what is to be done. Failure 75 or 78 where it was stopped: then nothing that was done is lost."""
+    """Carry out what is to be done. Failure 75 or 78 where it was stopped: what is done stays."""
     ends: dict[str, End] = {}
     with supervise.Asked() as asked:
         for number, (name, step) in enumerate(steps.items(), 1):
@@ -80,7 +80,9 @@ def run(lab: Lab, steps: dict[str, Step], facts: Facts) -> dict[str, End]:
             if state.kind == "todo" and lacking:
                 first = ends[lacking[0]].state
                 kind, why = ("cannot", first) if first.kind == "cannot" else ("failed", None)
-                state = State(kind, why.why, why.facts) if why else State("failed", "lacks", {"name": lacking[0]})
+                state = (
+                    State(kind, why.why, why.facts) if why else State("failed", "lacks", {"name": lacking[0]})
+                )
             if state.kind == "todo":
                 todo = [s for s in list(steps.values())[number - 1 :] if open_yet(lab, s, steps, facts)]
                 left = remaining(todo, pace(lab, steps))
@@ -227,7 +229,11 @@ def write_note(lab: Lab, step: Step, steps: dict[str, Step], seconds: float, bus
 def pace(lab: Lab, steps: dict[str, Step]) -> float:
     """How slow this machine is against the guesses: the steps that it has run say so; 1 before the first."""
     notes = [(proofs.note(lab, step), step) for step in steps.values()]
-    ran = [(n["seconds"], s.seconds) for n, s in notes if n.get("host") == socket.gethostname() and "seconds" in n]
+    ran = [
+        (n["seconds"], s.seconds)
+        for n, s in notes
+        if n.get("host") == socket.gethostname() and "seconds" in n
+    ]
     return sum(t for t, _ in ran) / sum(g for _, g in ran) if ran else 1.0
 
 

@@ -30,7 +30,7 @@ FREE = {"threads", "eval_batch_size", "deterministic"}  # of a run: another mach
 
 @dataclass(frozen=True)
 class State:
-    """done, todo, cannot (this machine) or other (there is something else); `why` is a sentence of words.py."""
+    """done, todo, cannot (this machine) or other (something else is there); `why` is a key of words.py."""
 
     kind: str
     why: str = ""
@@ -120,7 +120,7 @@ LOOKS = {"prep": packed, "train": trained, "profile": profiled, "compare": compa
 
 
 def inputs(step: Step, steps: dict[str, Step]) -> dict[str, str]:
-    """What a step reads of others, by a hash: a run by its newest checkpoint's manifest. Data is not asked."""
+    """What a step reads of others, by a hash: a run by its newest checkpoint's manifest."""
     return {name: print_of(steps[name]) for name in step.after if name != "prep"}
 
 
