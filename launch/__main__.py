@@ -28,6 +28,7 @@ VERBS = {
     "diff": "say which predictions changed between two runs, checkpoints or prediction files",
     "export": "write a run's weights for other programs",
     "generate": "write text with a trained language model",
+    "profile": "measure a training step: its operators, phases, FLOPs and traces, at some batch sizes",
     "summary": "list a model's layers, parameters and FLOPs",
     "lab": "carry out a whole lab and write its report",
     "doctor": "check this machine for a config and a workload, and rehearse a start",
@@ -60,7 +61,7 @@ def run(argv: list[str]) -> int:
         from relaunch.data_prep import prep
 
         return prep.main(rest)
-    if verb in ("train", "evaluate"):
+    if verb in ("train", "evaluate", "profile"):
         from relaunch.launch import start
 
         return start.main(verb, rest)

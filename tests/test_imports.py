@@ -15,6 +15,7 @@ TORCH_FREE = (
     *("begin", "config", "finetune", "flags", "origin", "owner", "rundir", "records", "resumed", "workloads"),
     *("group.process", "tasks.task", "tasks.samples", "tasks.images", "tasks.text", "tasks.arrays"),
     "tasks.regression",
+    *("profiling.asked", "profiling.figures", "profiling.page", "profiling.results", "profiling.steps"),
     *("pages.blocks", "pages.charts", "pages.graph", "pages.page"),
 )
 MAY = {  # what a part may import of ours
@@ -27,6 +28,8 @@ MAY = {  # what a part may import of ours
         "trainers.cores",
         "trainers.flags",
         "trainers.origin",
+        "trainers.profiling.asked",
+        "trainers.profiling.steps",
         "trainers.records",
         "trainers.rundir",
         "trainers.tasks.task",

@@ -44,6 +44,21 @@ PLAN = {
     "total_steps": int,
 }
 CONFIG = {"workload": str, "data": str, "save_every": int}
+PROFILE = {"schema": int, "workload": str, "data": str, "settings": list}
+SETTING = {
+    "config": str,
+    "device": str,
+    "device_name": str,
+    "trace": str,
+    "phases": dict,
+    "operators": list,
+    **dict.fromkeys(("batch_size", "steps", "world", "threads"), int),
+    **dict.fromkeys(("step_ms", "sample_us", "profiled_ms", "independent_ms"), NUMBER),
+}
+OPERATOR = {
+    "name": str,
+    **dict.fromkeys(("self_ms", "total_ms", "share", "calls", "memory_mb", "device_ms"), NUMBER),
+}
 LARGEST = 2**53  # of a number that is one: beyond it, or not finite, it is damage
 
 
@@ -79,6 +94,19 @@ def plan(run: RunDir) -> dict:
 def config(run: RunDir) -> dict:
     """config.json as it stands, for those who show it; what trains it goes through RunConfig.from_json."""
     return read(run.config, CONFIG)
+
+
+def profile(folder: Path) -> dict:
+    """The profile.json of a folder, with those of its settings that are whole; empty if there is none."""
+    found = read(folder / "profile.json", PROFILE)
+    if found.get("schema") != 1 or not PROFILE.keys() <= found.keys():
+        return {}
+
+    def whole(rows, kinds: dict) -> list[dict]:
+        return [row for r in rows if kinds.keys() <= (row := shaped(r, kinds)).keys()]
+
+    settings = [s | {"operators": whole(s["operators"], OPERATOR)} for s in whole(found["settings"], SETTING)]
+    return found | {"settings": settings}
 
 
 def damaged(run: RunDir) -> list[str]:

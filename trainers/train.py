@@ -18,6 +18,7 @@ from relaunch.trainers.begin import Beginning, begin, command_to_go_on
 from relaunch.trainers.config import Job, RunConfig, parse
 from relaunch.trainers.flags import flag, shown
 from relaunch.trainers.group import process
+from relaunch.trainers.profiling import steps
 from relaunch.trainers.resumed import CHANGEABLE_ON_RESUME, EXTENDABLE, differences
 from relaunch.trainers.rundir import RunDir
 from relaunch.trainers.schedule import patience_spent, total_steps
@@ -65,6 +66,7 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
     from relaunch.trainers.lines import headline, why_done
     from relaunch.trainers.loop import Training
     from relaunch.trainers.metrics import Metrics
+    from relaunch.trainers.profiling.during import profiled
     from relaunch.trainers.snapshot import restore
     from relaunch.trainers.tryout import try_out
 
@@ -76,6 +78,11 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
     runtime.on_every_rank(lambda: runtime.first_here and spot.check(packed, job.launch.verify_data))
     batches = runtime.on_every_rank(lambda: make_batches(config, packed, runtime.device, rank, world))
     runtime.on_every_rank(lambda: packed.check_split(packed.eval_split))
+    work = workloads.load(config.workload)
+    task = work.task
+    epoch_steps = task.steps_per_epoch(config, packed.sizes)
+    total = total_steps(config, epoch_steps)
+    steps.check(job.launch.profile_steps, total)
     model = runtime.on_every_rank(lambda: make_model(config, packed.sizes))
     runtime.unused = runtime.on_every_rank(lambda: check_step(config, model, packed.sizes, world))
     if config.code:
@@ -109,13 +116,9 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
     if state:
         record = origin.recorded(state.meta)
     state = state or forked
-    work = workloads.load(config.workload)
     if state:
         runtime.set_threads(state.meta["threads"])
     step, evaluated = (state.meta["step"], state.meta["evaluated"]) if state else (0, 0)
-    task = work.task
-    epoch_steps = task.steps_per_epoch(config, packed.sizes)
-    total = total_steps(config, epoch_steps)
     since_best = state.meta.get("since_best", 0) if state else 0
     spent = evaluated == step and patience_spent(config, since_best)
     if state and not begun and (spent or (step, evaluated) >= (total, total)):
@@ -179,7 +182,8 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
                 training.save()
                 for line in runtime.on_rank_0(lambda: origin.keep_best(run, record, training.best)):
                     training.say(line)
-            code = training.train()
+            with profiled(training, job.launch.profile_steps):
+                code = training.train()
             if code in (PREEMPTED, STOPPED):
                 training.say(f"to go on: {command_to_go_on(job.argv, run)}")
     except Exception as error:  # the launcher compares where crashes happened
