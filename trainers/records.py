@@ -244,9 +244,5 @@ def time_spent(run: RunDir) -> dict:
     return {}
 
 
-def profile(folder: Path) -> dict:
-    return read(folder / "profile.json", {})
-
-
 def comparison(folder: Path) -> dict:
     return read(folder / "compare.json", {})

@@ -6,6 +6,7 @@ bench.curve("batch64", "loss")    # {"train": [(0.1, 2.3), …], "val": [(1.0, 0
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,13 +45,13 @@ class Bench:
             facts = {
                 "step": name,
                 "again": engine.again(self.lab),
-                "leaves": step.leaves,
+                "leaves": step.leaves.parent if step.leaves.suffix else step.leaves,
                 "log": self.lab.path("logs", f"{name}.log"),
                 "name": name,
             } | state.facts
             blocks.append(Note(self.say(state.why or "lacks", **facts)))
             if state.kind == "cannot":
-                blocks.append(Code(step.typed))
+                blocks.append(Code(folded(step.typed)))
         return blocks
 
     def heading(self, key: str, **facts) -> Heading:
@@ -156,6 +157,16 @@ class Bench:
 
 def titled(chart: Chart, caption: str) -> Chart:
     return dataclasses.replace(chart, caption=caption)
+
+
+def folded(line: str, columns: int = 96) -> str:
+    """A command line on several, as a shell takes it: broken before a flag."""
+    lines = [""]
+    for part in re.split(r" (?=-|>)", line):
+        if lines[-1] and len(lines[-1]) + len(part) > columns:
+            lines.append("   ")
+        lines[-1] += f" {part}" if lines[-1] else part
+    return " \\\n".join(lines)
 
 
 def number(value: float | None, digits: int = 2, unit: str = "") -> str:

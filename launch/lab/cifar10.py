@@ -8,7 +8,7 @@ import math
 
 from relaunch.data_prep import files
 from relaunch.launch.lab import engine
-from relaunch.launch.lab.bench import DASH, Bench, evaluated, number
+from relaunch.launch.lab.bench import DASH, Bench, evaluated, folded, number
 from relaunch.launch.lab.steps import Lab, Step
 from relaunch.launch.lab.words import Say
 from relaunch.launch.runs import duration
@@ -109,7 +109,7 @@ def change(bench: Bench, name: str) -> list:
     made += [Prose(text) for text in differences(bench.say, found)]
     if any(cell.get("state") == "cannot" for cell in found):
         again = engine.again(bench.lab)
-        made += [Note(bench.say("gpu_cells", command=again, again=again)), Code(step.typed)]
+        made += [Note(bench.say("gpu_cells", command=again, again=again)), Code(folded(step.typed))]
     return made
 
 

@@ -199,9 +199,9 @@ def fraction(step: Step) -> float:
 
 
 def failure(log: str) -> str:
-    """The line with which a step said why it failed, of its log: `65 what; fix`."""
+    """The line with which a step said why it failed, of its log, less the code."""
     found = SAID.findall(log)
-    return " ".join(found[-1]) if found else ""
+    return found[-1][1] if found else ""
 
 
 # time -----------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from relaunch.data_prep.talk import give
 from relaunch.launch import machine
 from relaunch.launch.facts import Facts
 from relaunch.launch.lab import engine
-from relaunch.launch.lab.bench import DASH, Bench
+from relaunch.launch.lab.bench import DASH, Bench, folded
 from relaunch.launch.lab.steps import Lab, Step
 from relaunch.launch.lab.words import Say
 from relaunch.launch.runs import duration
@@ -112,7 +112,9 @@ def data(bench: Bench) -> list:
     source = packed.meta.get("source", {})
     facts = [
         (say("data"), f"{packed.name}, {packed.hash[:12]}"),
-        (say("source"), f"{source.get('file', DASH)}, SHA-256 {str(source.get('sha256', DASH))[:12]}"),
+        (say("source"), f"{source['file']}, SHA-256 {str(source.get('sha256', DASH))[:12]}")
+        if "file" in source
+        else (say("source"), say("embedded", recipe=packed.meta.get("recipe", DASH))),
     ]
     facts += [] if text else [(say("classes"), f"{len(packed.names()):,}")]
     return [Rows(facts), bench.table(("splits", "words_count" if text else "count"), rows)]
@@ -159,7 +161,7 @@ def cuda() -> str:
 
 def end(bench: Bench, work) -> list:
     """The commands of all steps that are done, and what the lab refers to."""
-    typed = "\n".join(step.typed for name, step in bench.steps.items() if bench.done(name))
+    typed = "\n".join(folded(step.typed) for name, step in bench.steps.items() if bench.done(name))
     links = "\n\n".join(f"[{i}] {text}" for i, text in enumerate(work.REFERENCES, 1))
     return [bench.heading("commands"), Code(typed), bench.heading("references"), Prose(links)]
 

@@ -49,6 +49,7 @@ COMMON = {
     "words_count": ("words", "词数"),
     "classes": ("classes", "类别数"),
     "source": ("source", "来源"),
+    "embedded": ("{recipe}: comes with the installed packages", "{recipe}：随已安装的软件包提供"),
     "network": ("The network", "神经网络"),
     "graph": ("Data-flow graph", "数据流图"),
     "layers": (
