@@ -28,7 +28,11 @@ from rigs import prep_sources
 ROOT = Path(__file__).resolve().parents[1]
 LABS = ("mnist", "cifar10", "tiny_imagenet", "wikitext2")
 CONCEPTS = ("checkpoints-and-resume", "predictions-and-diff", "data", "configs", "fine-tuning", "own-model")
-PAGES = ("README.md", *(f"docs/{name}.md" for name in LABS + CONCEPTS))
+PAGES = (
+    "README.md",
+    *(f"docs/labs/{name}.md" for name in LABS),
+    *(f"docs/{name}.md" for name in (*CONCEPTS, "labs/README", "zh")),
+)
 ARCHIVES = {
     "mnist": "mnist-files",
     "cifar10": "cifar-10-python.tar.gz",

@@ -129,13 +129,9 @@ class Bench:
         """What flows from which layer to which, of what a summary step left."""
         if not self.done(name):
             return []
-        layers = records.read(self.steps[name].leaves, {"layers": list}).get("layers", [])
-        nodes = [{"name": "input", "label": "input"}] + [
-            {"name": str(i), "label": f"{x['name']} {x['type']}\n{'x'.join(map(str, x['output']))}"}
-            for i, x in enumerate(layers)
-        ]
-        edges = [(a["name"], b["name"]) for a, b in zip(nodes, nodes[1:])]
-        return [graph.graph(nodes, edges, self.say("graph"))]
+        found = records.read(self.steps[name].leaves, {"nodes": list, "edges": list})
+        nodes, edges = found.get("nodes", []), [(a, b) for a, b in found.get("edges", [])]
+        return [graph.graph(nodes, edges, self.say("graph"))] if nodes else []
 
     def spent(self, names: Iterable[str]) -> list:
         """Where the time of runs went, as shares of each run's wall time."""

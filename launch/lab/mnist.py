@@ -133,20 +133,29 @@ def cost(device: str) -> str:
 
 
 def top_ten(bench: Bench, each: dict, device: str) -> Table:
-    steps = max(1, each.get("steps", 1))
     rows = [
         [
             op["name"],
             number(op.get(cost(device)), 3),
             number(100 * op["share"], 1, " %"),
-            f"{op['calls'] / steps:g}",
+            f"{op['calls']:,.0f}" if op["calls"] else DASH,
         ]
-        for op in each["operators"][:10]
+        for op in [*named(each)[:10], *outside(each)]
     ]
     name = each.get("device_name") or device.upper()
     size, step = each["batch_size"], f"{each['step_ms']:.2f}"
     caption = bench.say("operators_at", size=size, device=name, step=step)
     return bench.table(("operator", "self", "share", "calls_step"), rows, caption)
+
+
+def named(setting: dict) -> list[dict]:
+    """The operators, the busiest first, without the time between them."""
+    return [op for op in setting["operators"] if op["calls"]]
+
+
+def outside(setting: dict) -> list[dict]:
+    """The time that no operator took: Python's own."""
+    return [op for op in setting["operators"] if not op["calls"]]
 
 
 def share(setting: dict, operator: str) -> float:
@@ -155,7 +164,7 @@ def share(setting: dict, operator: str) -> float:
 
 def busiest(settings: list[dict]) -> list[str]:
     """The three busiest operators of each setting."""
-    names = dict.fromkeys(op["name"] for s in settings for op in s["operators"][:3])
+    names = dict.fromkeys(op["name"] for s in settings for op in named(s)[:3])
     return list(names)[:6]
 
 
@@ -212,7 +221,7 @@ def of_profile(say: Say, settings: list[dict], device: str) -> list[str]:
     small, large = settings[0], settings[-1]
     name, told = device.upper(), []
     for each in (small, large):
-        first = each["operators"][:3]
+        first = named(each)[:3]
         facts = dict(device=name, size=each["batch_size"], first=first[0]["name"])
         facts |= dict(share=f"{100 * first[0]['share']:.0f}", three=", ".join(op["name"] for op in first))
         told.append(say("dominates", **facts, three_share=f"{100 * sum(op['share'] for op in first):.0f}"))

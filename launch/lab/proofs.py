@@ -103,7 +103,8 @@ def profiled(step: Step, lab: Lab, steps: dict[str, Step], facts: Facts) -> Stat
     if noted(step, lab, steps, facts).kind == "done":
         return State("done")
     asked = step.words[step.words.index("--batch-size") + 1].split(",")
-    settings = records.profile(step.leaves.parent).get("settings", [])
+    found = records.profile(step.leaves.parent)
+    settings = found.get("settings", []) if found.get("data") == lab.data else []
     there = {str(each.get("batch_size")) for each in settings}
     device = {str(each.get("device")).split(":")[0] for each in settings}
     return State("done" if there >= set(asked) and device == {"cuda" if step.gpus else "cpu"} else "todo")
