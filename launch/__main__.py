@@ -30,6 +30,7 @@ VERBS = {
     "generate": "write text with a trained language model",
     "profile": "measure a training step: its operators, phases, FLOPs and traces, at some batch sizes",
     "summary": "list a model's layers, parameters and FLOPs",
+    "compare": "train a workload under several settings, and say which is the fastest",
     "lab": "carry out a whole lab and write its report",
     "doctor": "check this machine for a config and a workload, and rehearse a start",
     "runs": "list the runs here, or show one",
@@ -69,6 +70,10 @@ def run(argv: list[str]) -> int:
         from relaunch.launch import doctor
 
         return doctor.main(rest)
+    if verb == "compare":
+        from relaunch.launch import compare
+
+        return compare.main(rest)
     if verb == "lab":
         from relaunch.launch import lab
 

@@ -24,6 +24,7 @@ MAY = {  # what a part may import of ours
         "data_prep",
         "trainers.PROGRAM",
         "trainers.begin",
+        "trainers.bench",
         "trainers.config",
         "trainers.cores",
         "trainers.flags",
