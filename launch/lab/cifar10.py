@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 
 from relaunch.data_prep import files
 from relaunch.launch.lab import engine
@@ -13,6 +12,7 @@ from relaunch.launch.lab.steps import Lab, Step
 from relaunch.launch.lab.words import Say
 from relaunch.launch.runs import duration
 from relaunch.trainers import records
+from relaunch.trainers.bench import spread
 from relaunch.trainers.pages import charts
 from relaunch.trainers.pages.blocks import Code, Note, Prose
 
@@ -28,11 +28,12 @@ HEADER = ("Optimization Technique", "Training Time (seconds)", "Accuracy (%)", "
 QUICK_DATA = "cifar10"
 NETWORKS, LAYERS = ("net", "simple_cnn"), "-layers"  # LAYERS: of a summary's name
 # one section per change; the first value is what the others are compared with; seconds of one whole repeat
+BOTH = "config=cpu,1gpu"
 CHANGES: dict[str, tuple[tuple[str, ...], float]] = {
-    "device": (("config=cpu,1gpu",), 180),
-    "batch": (("batch_size=4,16,32",), 300),
+    "device": ((BOTH,), 180),
+    "batch": (("batch_size=4,16,32", BOTH), 300),
     "rate": (("lr=0.001,0.002,0.008", "batch_size=32"), 150),
-    "precision": (("precision=no,bf16", "batch_size=32"), 150),
+    "precision": (("precision=no,bf16", "batch_size=32", BOTH), 150),
     "workers": (("workers=0,2,4", "batch_size=4,32"), 1500),
     "network": (("arch=net,net_bn,simple_cnn", "batch_size=32"), 300),
 }
@@ -50,6 +51,7 @@ def steps(lab: Lab) -> list[Step]:
         flags = ("--preset", "tutorial", "--grid", *grid, *much)
         if name == "workers":
             flags = ("--input", "raw", *flags)
+        flags = flags if BOTH in grid else ("--config", "cpu", *flags)
         made.append(lab.compare(f"compare-{name}", *flags, seconds=40 if lab.quick else 3 * seconds))
     return made
 
@@ -101,7 +103,7 @@ def change(bench: Bench, name: str) -> list:
     if not bench.done(step.name):
         return [*made, *bench.missing(step.name)]
     found = cells(bench, name)
-    count = max((len(c.get("seconds", {}).get("values", [])) for c in found), default=0)
+    count = max((len(c.get("runs") or []) for c in found), default=0)
     made.append(bench.prose("repeats", n=count))
     rows = [row(bench.say, cell) for cell in found]
     made.append(bench.table(("technique", "seconds", "quality", "rss", "speed"), rows))
@@ -118,8 +120,8 @@ def row(say: Say, cell: dict) -> list[str]:
         return [cell["name"], say("cell_cannot", reason=cell.get("reason", "")), *[DASH] * 3]
     return [
         cell["name"],
-        spread(cell.get("seconds"), 1),
-        spread(cell.get("quality"), 2),
+        repeated(cell.get("seconds"), 1),
+        repeated(cell.get("quality"), 2),
         number(mean(cell, "peak_memory_mb"), 0),
         number(mean(cell, "samples_per_s"), 0),
     ]
@@ -130,7 +132,7 @@ def mean(cell: dict, field: str) -> float | None:
     return value.get("mean") if isinstance(value, dict) else None
 
 
-def spread(value: dict | None, digits: int) -> str:
+def repeated(value: dict | None, digits: int) -> str:
     if not value or value.get("mean") is None:
         return DASH
     sd = value.get("sd")
@@ -157,22 +159,20 @@ def differences(say: Say, found: list[dict]) -> list[str]:
         first = measured[0]
         ratio = mean(cell, "seconds") / mean(first, "seconds")
         facts = dict(name=cell["name"], baseline=first["name"], ratio=f"{ratio:.2f}")
-        sure = beyond(cell["seconds"], first["seconds"])
-        text = [say("time_more" if sure else "time_same", **facts)]
+        text = [say(f"time_{verdict(cell, first, 'seconds')}", **facts)]
         if mean(cell, "quality") is not None and mean(first, "quality") is not None:
             by = mean(cell, "quality") - mean(first, "quality")
-            sure = beyond(cell["quality"], first["quality"])
             way = say("higher" if by > 0 else "lower")
-            text.append(say("quality_more" if sure else "quality_same", by=f"{abs(by):.2f}", direction=way))
+            key = f"quality_{verdict(cell, first, 'quality')}"
+            text.append(say(key, by=f"{abs(by):.2f}", direction=way))
         told.append(" ".join(text))
     return told
 
 
-def beyond(one: dict, other: dict) -> bool:
-    """Whether two means of repeats differ by more than twice the standard error of their difference."""
-    n = [max(1, len(each.get("values", []))) for each in (one, other)]
-    error = math.sqrt(sum((each.get("sd") or 0.0) ** 2 / k for each, k in zip((one, other), n)))
-    return min(n) > 1 and abs(one["mean"] - other["mean"]) > 2 * error
+def verdict(one: dict, other: dict, field: str) -> str:
+    """What compare itself says of two cells: beyond, within, open or unknown."""
+    values = [(each.get(field) or {}).get("values") or [] for each in (one, other)]
+    return spread.differ(*(spread.of(v) for v in values))
 
 
 def together(bench: Bench) -> list:
@@ -186,21 +186,21 @@ def together(bench: Bench) -> list:
     if not every:
         return made
     path = bench.lab.path("cifar10.csv")
-    epochs = "0" if bench.lab.quick else "10"
     with files.storage(path, "--out FOLDER"):
-        files.write_atomic(path, table_csv(every, epochs))
+        files.write_atomic(path, table_csv(every))
     rows = [[name, *row(bench.say, cell)[1:]] for name, cell in every.items()]
     made.append(bench.table(("technique", "seconds", "quality", "rss", "speed"), rows))
     made += bars(bench, [cell | {"name": name} for name, cell in every.items()])
     return [*made, bench.prose("csv_is", path=path)]
 
 
-def table_csv(every: dict[str, dict], epochs: str) -> str:
+def table_csv(every: dict[str, dict]) -> str:
     """The header and rows of the CSV of such reports."""
     text = io.StringIO()
     out = csv.writer(text, lineterminator="\n")
     out.writerow(HEADER)
     for name, cell in every.items():
         values = [mean(cell, field) for field, _ in BARS]
+        epochs = (cell.get("epochs") or [""])[0]
         out.writerow([name, *("" if v is None else f"{v:.2f}" for v in values), epochs])
     return text.getvalue()

@@ -113,6 +113,13 @@ def operators(bench: Bench) -> list:
             made.append(top_ten(bench, each, device))
         parts = {op: [share(s, op) for s in settings] for op in busiest(settings)}
         labels = [f"batch {s['batch_size']}" for s in settings]
+        rows = [
+            [str(s["batch_size"]), number(s["step_ms"]), number(s["sample_us"], 0)]
+            + [number(s["phases"].get(part, 0.0)) for part in PHASES]
+            for s in settings
+        ]
+        head = [bench.say(key) for key in ("batch", "per_step", "per_sample")]
+        made.append(Table([*head, *PHASES], rows, bench.say("phases")))
         made.append(charts.stacked(labels, parts, "share of the time", bench.say("shares_move")))
         phases = {part: [s["phases"].get(part, 0.0) for s in settings] for part in PHASES}
         made.append(charts.stacked(labels, phases, "ms a step", bench.say("phases")))

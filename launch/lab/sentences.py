@@ -164,26 +164,42 @@ CIFAR = {
         "每项为 {n} 次运行的均值 ± 标准差；内存为进程峰值。",
     ),
     "cell_cannot": ("not measured: {reason}", "未测量：{reason}"),
-    "time_more": (
+    "time_beyond": (
         "{name} takes {ratio} times as long as {baseline}, a difference beyond the spread of the repeats.",
         "{name} 的用时是 {baseline} 的 {ratio} 倍，差别超出重复实验的离散程度。",
     ),
-    "time_same": (
+    "time_within": (
         "{name} takes {ratio} times as long as {baseline}: within the spread of the repeats, so the two "
         "cannot be told apart.",
         "{name} 的用时是 {baseline} 的 {ratio} 倍：在重复实验的离散程度之内，无法区分。",
     ),
-    "quality_more": (
+    "quality_beyond": (
         "Its accuracy is {by} points {direction}, beyond the spread.",
         "其正确率{direction} {by} 个百分点，超出离散程度。",
     ),
-    "quality_same": (
+    "quality_within": (
         "Its accuracy differs by {by} points, within the spread.",
         "其正确率相差 {by} 个百分点，在离散程度之内。",
     ),
+    "time_open": (
+        "{name} takes {ratio} times as long as {baseline}: that may be chance, and more repeats would tell.",
+        "{name} 的用时是 {baseline} 的 {ratio} 倍：可能出于偶然，需要更多重复才能判断。",
+    ),
+    "time_unknown": (
+        "{name} takes {ratio} times as long as {baseline}: one run each, so whether that is more than "
+        "chance is not known.",
+        "{name} 的用时是 {baseline} 的 {ratio} 倍：每项只有一次运行，无法判断是否超出偶然。",
+    ),
+    "quality_open": (
+        "Its accuracy is {by} points {direction}, which may be chance.",
+        "其正确率{direction} {by} 个百分点，可能出于偶然。",
+    ),
+    "quality_unknown": (
+        "Its accuracy is {by} points {direction}, without a verdict.",
+        "其正确率{direction} {by} 个百分点，无法判断。",
+    ),
     "higher": ("higher", "高"),
     "lower": ("lower", "低"),
-    "one_repeat": ("one run each: its spread is not known", "每项只有一次运行：离散程度未知"),
     "gpu_cells": (
         "For the cells that need a GPU, copy this lab's folder to a machine that has one, type {command} "
         "there, copy the folder back, and type {again} here.",

@@ -64,7 +64,6 @@ COMMON = {
     "total": ("total", "合计"),
     "curves": ("Loss and accuracy", "损失与正确率"),
     "train": ("train", "训练"),
-    "validation": ("validation", "验证"),
     "test": ("test", "测试"),
     "epoch": ("epoch", "轮数"),
     "epochs": ("epochs", "训练轮数"),
@@ -76,13 +75,10 @@ COMMON = {
     "speed": ("samples/s", "样本/秒"),
     "busy": ("CPU load", "CPU 占用"),
     "cores": ("{n} cores", "{n} 核"),
-    "memory_used": ("peak memory", "内存峰值"),
     "batch": ("batch size", "批大小"),
     "reading": ("Reading of the results", "结果分析"),
-    "bound": ("What bounds it", "瓶颈"),
     "spent": ("Where the time went", "时间花在哪里"),
     "share": ("share", "占比"),
-    "cause": ("cause", "原因"),
     "commands": ("The commands that were run", "运行过的命令"),
     "references": ("References", "参考资料"),
     "gpus": (
@@ -107,10 +103,6 @@ COMMON = {
         "未完成：{name} 以代码 {code} 结束：{said}。日志在 {log}；运行 {again} 会重试。",
     ),
     "lacks": ("Left out: {step} reads what {name} would have left.", "略过：{step} 需要 {name} 的结果。"),
-    "seen_equal": (
-        "Nothing can be told apart here: the difference is within the spread of the repeats.",
-        "差别没有超出重复实验的离散程度，无法区分。",
-    ),
 }
 
 WORDS = COMMON | MNIST | TINY | CIFAR | WIKI
