@@ -10,6 +10,7 @@ precision, processes.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import itertools
 import re
 from collections.abc import Iterable
@@ -64,8 +65,11 @@ class Point:
 def known(workload: str) -> dict[str, argparse.Action]:
     """The flags that a key may name, by their names with underscores. The workload is registered."""
     parser = config.workload_parser(workload, work=workloads.load(workload))
+    common = {f.name for f in dataclasses.fields(config.RunConfig)}
     found: dict[str, argparse.Action] = {}
-    for action in parser._actions:
+    for action in sorted(
+        parser._actions, key=lambda action: action.dest not in common
+    ):  # as they are offered
         long = [s for s in action.option_strings if s.startswith("--") and not s.startswith("--no-")]
         if action.dest != "help" and action.dest not in ONE_START:
             found |= {s[2:].replace("-", "_"): action for s in long}

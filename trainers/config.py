@@ -192,9 +192,7 @@ class Launch:
         if self.evaluate and begins and not path:
             raise Failure(USAGE, f"{begins[0]} goes with training", "name what to evaluate with --resume")
         if self.profile_steps:
-            steps.window(self.profile_steps)
-        if self.profile_steps and self.evaluate:
-            raise Failure(USAGE, "--profile-steps goes with training", "leave it out")
+            steps.window(self.profile_steps, trains=not self.evaluate)
         if self.init_head and (self.evaluate or not self.weights):
             raise Failure(USAGE, "--init-head goes with --init", "add --init FILE|RUN, or leave it out")
 

@@ -5,6 +5,7 @@ python -m trainers.profile mnist --batch-size 1,16,64
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from relaunch.trainers.workloads import own
 
 WARM_UP = 3  # steps: allocators, kernels and the first epoch's order are ready after them
 SECONDS = 1.0  # of steps that are timed, and of those that are profiled
-LEAST, MOST = 3, 30  # steps: a step is some hundred events, which all lie in memory
+LEAST, MOST = 3, 30  # steps that are profiled: each is some hundred events, which all lie in memory
+LONGEST = 300  # steps that are timed
 
 
 def run(argv: list[str]) -> tuple[int, str | None]:
@@ -38,10 +40,10 @@ def run(argv: list[str]) -> tuple[int, str | None]:
 
 
 def profile(job: Job, configs: list[RunConfig], runtime) -> None:
-    """Measure one after the other, and write down each as it is found. Failure 64, 65, 69, 73 or 75."""
+    """Measure the configs on their data, into --out. Failure 64, 65, 69, 73 or 75."""
     from relaunch.data_prep.packed import data_root, open_packed
     from relaunch.data_prep.recipes import ensure
-    from relaunch.trainers.profiling.setting import versions, written
+    from relaunch.trainers.profiling.setting import versions
 
     root, folder = data_root(job.launch.data_root), Path(job.launch.out or f"profiles/{job.config.workload}")
     runtime.on_every_rank(lambda: runtime.first_here and ensure(job.config.data, root))
@@ -52,7 +54,17 @@ def profile(job: Job, configs: list[RunConfig], runtime) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             return results.held(folder, results.about(job.config, packed.name, versions()))
 
-    found = runtime.on_rank_0(begin)
+    try:
+        measure_all(configs, packed, runtime, folder, runtime.on_rank_0(begin))
+    finally:
+        with contextlib.suppress(OSError):  # it holds something, or was never made
+            folder.rmdir()
+
+
+def measure_all(configs: list[RunConfig], packed, runtime, folder: Path, found: dict) -> None:
+    """Measure one after the other, and write down each as it is found; at the end the page."""
+    from relaunch.trainers.profiling.setting import written
+
     for number, config in enumerate(configs):
         training = prepare(config, packed, runtime)
         if runtime.main:
@@ -60,10 +72,10 @@ def profile(job: Job, configs: list[RunConfig], runtime) -> None:
             process.tell(f"relaunch: {told} ({number + 1} of {len(configs)})", sys.stderr)
         window, plain = measure(training)
 
-        def write(window=window, plain=plain):
+        def write(config=config, window=window, plain=plain):
             with files.storage(folder, "--out FOLDER"):
                 setting = written(window, plain, folder)
-                give("\n".join([*page.lines(setting, job.config.workload), ""]))
+                give("\n".join([*page.lines(setting, config.workload), ""]))
                 return results.put(folder, found, setting)
 
         found = runtime.on_rank_0(write)
@@ -95,7 +107,7 @@ def prepare(config: RunConfig, packed, runtime):
 
 
 def measure(training) -> tuple:
-    """(the profiled Window, None but on rank 0; seconds of steps before and after it without the profiler)."""
+    """(the profiled Window, None but on rank 0; seconds of steps around it without the profiler)."""
     from relaunch.trainers.profiling.window import Window, timed
 
     runtime = training.runtime
@@ -114,10 +126,8 @@ def measure(training) -> tuple:
         return took
 
     took = some(WARM_UP)
-    fit = SECONDS / max(min(took), 1e-6)
-    plain, steps = runtime.broadcast(
-        (min(300, max(LEAST, round(fit / 2))), round(min(MOST, max(LEAST, fit))))
-    )
+    fit = max(LEAST, round(SECONDS / max(min(took), 1e-6)))
+    plain, steps = runtime.broadcast((min(fit, LONGEST), min(fit, MOST)))
     before = some(plain)
     if runtime.main:
         window = Window(training)

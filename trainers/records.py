@@ -143,6 +143,22 @@ def metrics(run: RunDir) -> list[dict]:
         return []
 
 
+COMPARISON = {"schema": int, "workload": str, "rule": str, "grid": dict, "baseline": str, "cells": list}
+
+
+def comparison(folder: Path) -> dict:
+    """compare.json of a folder that `relaunch compare` wrote, with the cells that can be read; empty if none.
+
+    Of a later schema nothing is told: what it would mean is not known.
+    """
+    found = read(Path(folder) / "compare.json", COMPARISON)
+    if COMPARISON.keys() - found.keys() or found["schema"] != 1:
+        return {}
+    kinds = {"name": str, "settings": dict, "state": str, "reason": str, "runs": list}
+    cells = [cell for each in found["cells"] if (cell := shaped(each, kinds)) and kinds.keys() <= cell.keys()]
+    return found | {"cells": cells}
+
+
 NAME, LEFT = re.compile(r"step-[0-9]{1,15}"), re.compile(r"\.?step-")
 
 
@@ -242,7 +258,3 @@ def seconds(run: RunDir) -> float:
 
 def time_spent(run: RunDir) -> dict:
     return {}
-
-
-def comparison(folder: Path) -> dict:
-    return read(folder / "compare.json", {})

@@ -95,6 +95,9 @@ def main(argv: list[str]) -> int:
     from relaunch.launch.compare import cells
     from relaunch.launch.compare.run import Bench
 
+    if not words or words[0].startswith("-") and not {"-h", "--help"} & set(words):
+        fix = "type: relaunch compare WORKLOAD --grid batch_size=16,64, for example"
+        raise Failure(USAGE, "the workload is missing", fix)
     if not given.grid and words and not {"-h", "--help"} & set(words):
         raise Failure(USAGE, "there is nothing to compare", "add --grid batch_size=16,64, for example")
     try:

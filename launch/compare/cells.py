@@ -94,8 +94,9 @@ def plan(given: argparse.Namespace, words: list[str], own: Parser) -> Plan:
     unit = "words" if task.kind == "text" else "samples"
     cells = [made(found, given, target, job) for found in drafted]
     counts = [cell.samples for cell in cells if cell.samples]
-    steps = [samples_done(found.start, 1) for found in drafted if found.start and not found.reason]
-    equal = not counts or max(counts) - min(counts) <= max(steps, default=0)
+    equal = bool(
+        given.samples or not job.config.max_steps or len(set(counts)) < 2
+    )  # epochs are, but for rests
     seeds = tuple(job.config.seed + i for i in range(given.repeats))
     rule, notes = told(given, target, job, cells, unit, equal)
     return Plan(

@@ -43,8 +43,8 @@ def compare(names: list[str]) -> Comparison:
     ]
     done = [m for m in measures.values() if m]
     samples = sorted(m.samples for m in done)
-    step = max((m.samples / m.step for m in done if m.step), default=0)
-    equal = not samples or samples[-1] - samples[0] <= step
+    rests = max((m.samples / m.step * max(1.0, m.epochs) for m in done if m.step), default=0)
+    equal = not samples or samples[-1] - samples[0] <= rests  # each epoch leaves out less than a step
     text = any(m.metric in ("ppl", "nll") for m in done)
     unit = "words" if text else "samples"
     length = (

@@ -8,9 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from relaunch.data_prep import files
-from relaunch.trainers.bench import tables
-from relaunch.trainers.bench.comparison import MEASURED, Comparison
-from relaunch.trainers.bench.reading import PERCENT, reading, times
+from relaunch.trainers.bench import reading, tables
+from relaunch.trainers.bench.comparison import CANNOT, MEASURED, Comparison
 
 NAME = "compare"
 MEANS = """\
@@ -23,43 +22,28 @@ Within the spread: no more than one repeat and another differ. More than the spr
 explain (Welch's t-test, 95 %). Between the two it may be chance, and more repeats would tell."""
 
 
+FILL = """\
+To fill in what cannot be measured here: the same command on a machine that can, its runs/ copied into runs/ \
+beside this page, and the command again."""
+
+
 def blocks(c: Comparison, title: bool = True) -> list:
     """What a page says of a comparison; `title`: with headings of its own."""
-    from relaunch.trainers.pages import charts
     from relaunch.trainers.pages.blocks import Code, Facts, Heading, Note, Prose, Table
 
-    said = reading(c)
-    measured = [cell for cell in c.cells if cell.state == MEASURED]
     timed = c.timed()
-    found: list = [Prose(said[0])] if said else []
-    found += [Prose(line) for line in than_best(c)]
+    found: list = [Prose(line) for line in [*reading.lead(c), *than_best(c)]]
     found += [Heading("Results")] if title else []
     order = timed + [cell for cell in c.cells if cell not in timed]
     caption = f"{c.workload}: {c.rule}; {c.repeats} repeat{'s' * (c.repeats > 1)}"
     found.append(Table(tables.head(c), [tables.row(c, cell) for cell in order], caption, sortable=True))
-    for cell in c.cells:
-        if cell.state != MEASURED:
-            word = tables.STATES[cell.state]
-            found.append(Note(f"{cell.name or c.workload}: {word}{cell.reason and ' – ' + cell.reason}"))
-    labels = [cell.name or c.workload for cell in c.cells]
-    if measured:
-        speeds = [cell.repeats("samples_per_s") for cell in c.cells]
-        took = [c.time(cell) for cell in c.cells]
-        if c.equal or c.target:
-            what = f"seconds to {c.target}" if c.target else "seconds"
-            found.append(bars(charts, labels, took, what, f"Time, {c.rule}"))
-        found.append(bars(charts, labels, speeds, f"{c.unit}/s", "Speed"))
-        metric = measured[0].metric
-        if metric and all(cell.metric == metric for cell in measured):
-            scores = [cell.quality() for cell in c.cells]
-            unit = f"{metric} (%)" if metric in PERCENT else metric
-            found.append(bars(charts, labels, scores, unit, f"{metric} on the evaluation split"))
-        memory = [cell.repeats("device_memory_mb") or cell.repeats("peak_memory_mb") for cell in c.cells]
-        if any(memory):
-            found.append(bars(charts, labels, memory, "MB", "Peak memory (of the device, else of the host)"))
-    if said[1:]:
-        found += [Heading("Reading")] if title else []
-        found += [Prose(line) for line in said[1:]]
+    found += [Note(line) for line in reading.left_out(c)]
+    if any(cell.state == CANNOT for cell in c.cells):
+        found.append(Note(FILL))
+    found += charts(c)
+    said = [*reading.against_baseline(c), *reading.doubts(c)]
+    found += [Heading("Reading")] if title and said else []
+    found += [Prose(line) for line in said]
     found += [Heading("How it was measured")] if title else []
     found.append(Prose(MEANS))
     found += [Prose(note) for note in c.notes]
@@ -68,10 +52,34 @@ def blocks(c: Comparison, title: bool = True) -> list:
     return found
 
 
-def bars(charts, labels, repeats, unit: str, title: str):
-    means = [each.mean if each else None for each in repeats]
-    spread = [each.sd or 0.0 if each else 0.0 for each in repeats]
-    return charts.bars(labels, means, unit, title, spread)
+def charts(c: Comparison) -> list:
+    """A bar for each cell, in the grid's order, of its time, speed, quality and memory."""
+    from relaunch.trainers.pages import charts as draw
+
+    if not any(cell.state == MEASURED for cell in c.cells):
+        return []
+    by = f" by {' · '.join(c.grid)}" if c.grid else ""
+    labels = [" · ".join(cell.settings.values()) or c.workload for cell in c.cells]
+
+    def bars(repeats, unit: str, title: str):
+        means = [each.mean if each else None for each in repeats]
+        spread = [each.sd or 0.0 if each else 0.0 for each in repeats]
+        return draw.bars(labels, means, unit, title + by, spread)
+
+    memory = [cell.repeats("device_memory_mb") or cell.repeats("peak_memory_mb") for cell in c.cells]
+    metric = tables.metric(c)
+    found = []
+    if c.equal or c.target:
+        until = f" to {c.target}" if c.target else ""
+        found.append(bars([c.time(cell) for cell in c.cells], "seconds", f"Time{until}"))
+    found.append(bars([cell.repeats("samples_per_s") for cell in c.cells], f"{c.unit}/s", "Speed"))
+    if metric and not c.target:
+        unit = f"{metric} (%)" if metric in reading.PERCENT else metric
+        found.append(bars([cell.quality() for cell in c.cells], unit, metric))
+    if any(memory):
+        on = "device" if any(cell.repeats("device_memory_mb") for cell in c.cells) else "host"
+        found.append(bars(memory, "MB", f"Peak memory ({on})"))
+    return found
 
 
 def than_best(c: Comparison) -> list[str]:
@@ -80,7 +88,7 @@ def than_best(c: Comparison) -> list[str]:
     if len(others) == 1 and best is not c.baseline:  # the lead has said it
         return []
     pairs = [(c.faster(best, cell), cell) for cell in others]
-    return [f"{times(pair)} faster than {cell.name}" for pair, cell in pairs if pair]
+    return [f"{reading.times(pair)} faster than {cell.name}" for pair, cell in pairs if pair]
 
 
 def where(c: Comparison) -> list[tuple[str, str]]:

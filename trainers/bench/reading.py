@@ -15,6 +15,11 @@ from relaunch.trainers.bench.spread import Spread
 NOISY = 0.1  # of the mean: repeats that spread more were disturbed, or too short
 WAITS = 0.2  # of the time: from here on waiting for data is worth a sentence
 PERCENT = ("top1", "top5")
+WHY = {  # of one cell, of several
+    CANNOT: ("cannot be measured here", "cannot be measured here"),
+    FAILED: ("failed", "failed"),
+    WAITING: ("is not measured yet", "are not measured yet"),
+}
 
 
 def number(value: float) -> str:
@@ -46,17 +51,16 @@ def quality(cell: Cell) -> str:
 
 
 def times(pair: tuple[float, float | None]) -> str:
-    return f"{with_spread(*pair)} times"
+    places = 2 if pair[0] < 10 else 1
+    return f"{pair[0]:,.{places}f}" + (f" ± {pair[1]:,.{places}f}" if pair[1] is not None else "") + " times"
 
 
 def reading(c: Comparison) -> list[str]:
-    measured = [cell for cell in c.cells if cell.state == MEASURED]
-    return [
-        *lead(c),
-        *(sentence(c, cell) for cell in measured if cell is not c.baseline),
-        *doubts(c, measured),
-        *left_out(c),
-    ]
+    return [*lead(c), *against_baseline(c), *doubts(c), *(f"{line}." for line in left_out(c))]
+
+
+def against_baseline(c: Comparison) -> list[str]:
+    return [sentence(c, cell) for cell in c.cells if cell.state == MEASURED and cell is not c.baseline]
 
 
 def lead(c: Comparison) -> list[str]:
@@ -113,7 +117,7 @@ def sentence(c: Comparison, cell: Cell) -> str:
     pair = c.faster(cell, c.baseline)
     if pair is None:
         return f"{cell.name}: {took(c, cell)}, {quality(cell)}; there is no baseline to compare it with."
-    said = f"{cell.name}: {times(pair)} the baseline's speed"
+    said = f"{cell.name}: {times(pair)} the baseline's speed" + (f" to {c.target}" if c.target else "")
     said += {
         spread.WITHIN: ", which is within the spread",
         spread.OPEN: ", which may be chance",
@@ -147,9 +151,9 @@ def against(cell: Cell, base: Cell) -> str:
     )
 
 
-def doubts(c: Comparison, measured: list[Cell]) -> list[str]:
+def doubts(c: Comparison) -> list[str]:
     """What a reader should hold against these numbers, as far as they show it themselves."""
-    found = []
+    found, measured = [], [cell for cell in c.cells if cell.state == MEASURED]
     for cell in measured:
         time = cell.repeats("seconds")
         if time and time.sd is not None and time.sd > NOISY * time.mean:
@@ -164,7 +168,7 @@ def doubts(c: Comparison, measured: list[Cell]) -> list[str]:
             )
     if measured and any(len(cell.measures) == 1 for cell in measured) and len(measured) > 1:
         found.append("Of one repeat there is no spread, and so no verdict: --repeats 3 gives one.")
-    if not c.equal and len(measured) > 1:
+    if not c.equal and not c.target and len(measured) > 1:
         found.append("Trained on different numbers of samples: their speed is compared, and no more.")
     hosts = sorted({str(m.facts.get("host")) for cell in measured for m in cell.measures})
     if len(hosts) > 1:
@@ -173,9 +177,12 @@ def doubts(c: Comparison, measured: list[Cell]) -> list[str]:
 
 
 def left_out(c: Comparison) -> list[str]:
-    why = {CANNOT: "cannot be measured here", FAILED: "failed", WAITING: "is not measured yet"}
+    """What was not measured and why, cells of one reason together."""
+    by_reason: dict[tuple[str, str], list[str]] = {}
+    for cell in c.cells:
+        if cell.state in WHY:
+            by_reason.setdefault((cell.state, cell.reason), []).append(cell.name or c.workload)
     return [
-        f"{cell.name or c.workload} {why[cell.state]}{cell.reason and ': ' + cell.reason}."
-        for cell in c.cells
-        if cell.state in why
+        f"{'; '.join(names)} {WHY[state][len(names) > 1]}{reason and ': ' + reason}"
+        for (state, reason), names in by_reason.items()
     ]

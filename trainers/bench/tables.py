@@ -9,21 +9,25 @@ from __future__ import annotations
 import csv
 import io
 
-from relaunch.data_prep.names import printable, shortened
 from relaunch.data_prep.names import table as aligned
 from relaunch.trainers.bench.comparison import MEASURED, Cell, Comparison
-from relaunch.trainers.bench.reading import PERCENT, number, quality, shown, with_spread
+from relaunch.trainers.bench.reading import PERCENT, number, quality, shown, times
 from relaunch.trainers.bench.spread import Spread
 
 # as such reports have them, in these words; more columns follow
 LAB = ("Optimization Technique", "Training Time (seconds)", "Accuracy (%)", "Memory Usage (MB)", "Epochs")
 STATES = {"cannot": "not here", "failed": "failed", "waiting": "not yet"}
-REASON = 60  # columns of a terminal's row: the whole reason stands below
 
 
 def head(c: Comparison) -> list[str]:
     wait = ["data wait"] if any(cell.repeats("data_wait_share") for cell in c.cells) else []
-    return ["", "time", f"{c.unit}/s", "times the baseline", "quality", "memory", *wait]
+    return ["", "time", f"{c.unit}/s", "times the baseline", metric(c) or "quality", "memory", *wait]
+
+
+def metric(c: Comparison) -> str:
+    """What all cells are scored by, if it is one."""
+    names = {cell.metric for cell in c.cells if cell.measures}
+    return names.pop() if len(names) == 1 else ""
 
 
 def row(c: Comparison, cell: Cell) -> list[str]:
@@ -37,12 +41,13 @@ def row(c: Comparison, cell: Cell) -> list[str]:
         seconds = f"not reached ({cell.misses} of {len(cell.measures)})"
     memory = cell.repeats("device_memory_mb") or cell.repeats("peak_memory_mb")
     wait = cell.repeats("data_wait_share")
+    scored = quality(cell)
     return [
-        cell.name or c.workload,
+        (cell.name or c.workload) + " (baseline)" * (cell is c.baseline and len(c.cells) > 1),
         seconds,
         shown(cell.repeats("samples_per_s")),
-        "baseline" if cell is c.baseline else with_spread(*pair) if pair else "",
-        quality(cell),
+        "1" if cell is c.baseline else times(pair).removesuffix(" times") if pair else "",
+        scored.removeprefix(f"{cell.metric} ") if metric(c) else scored,
         f"{memory.mean:,.0f} MB" if memory else "",
         *([f"{100 * wait.mean:.0f} %" if wait else ""] if columns > 6 else []),
     ]
@@ -114,7 +119,3 @@ def progress(c: Comparison, cell: Cell) -> str:
     if measure.quality is not None:
         said.append(f"{measure.metric} {number(measure.quality)}{' %' * (measure.metric in PERCENT)}")
     return ", ".join(said)
-
-
-def reason(cell: Cell) -> str:
-    return shortened(printable(cell.reason), REASON)

@@ -15,9 +15,9 @@ from relaunch.trainers.flags import Parser, flag
 HELP = """\
 usage: relaunch profile WORKLOAD [--batch-size N[,N...]] [--out FOLDER] [flags]
 
-Measure the training step of a workload at some batch sizes: its most expensive operators, its phases, time per
-step and per sample, FLOPs, and a trace for https://ui.perfetto.dev. It trains for a few seconds and saves no
-weights. What it finds goes to FOLDER: profile.html, profile.md, profile.json and the traces.
+Measure the training step of a workload at some batch sizes: its most expensive operators, its phases, time
+per step and per sample, FLOPs, and a trace for https://ui.perfetto.dev. It trains for a few seconds and saves
+no weights. What it finds goes to FOLDER: profile.html, profile.md, profile.json and the traces.
 
   relaunch profile mnist --batch-size 1,16,64
   relaunch profile cifar10 --arch net_bn -b 32 --out profiles/net_bn
@@ -27,9 +27,9 @@ weights. What it finds goes to FOLDER: profile.html, profile.md, profile.json an
 
 flags:
   -b, --batch-size N,N,N  samples of a step over all processes; several are measured in turn [the workload's]
-  --out FOLDER            what it already holds of the same settings is kept, and a batch size that is measured
-                          again is replaced [profiles/WORKLOAD]
-  and those of `relaunch train WORKLOAD --help` that say what is trained: --data --arch --threads --preset ..."""
+  --out FOLDER            batch sizes and configs that it already holds stay, unless they are measured again
+                          [profiles/WORKLOAD]
+  and those of `relaunch train WORKLOAD --help` that say what is trained: --data, --arch, --threads, ..."""
 WITH = ("out", "data_root", "preset", "timeout")  # of a start's flags, those that a profile takes
 
 

@@ -95,4 +95,4 @@ class Recorder:
             told = f"relaunch: no profile of steps {self.first}:{self.last} ({error}); training goes on"
             process.tell(told, sys.stderr)
             return
-        training.say("\n".join([*page.lines(setting, training.config.workload), "", results.told(folder)]))
+        training.say("\n".join([*page.summary(setting, training.config.workload), results.told(folder)]))

@@ -18,8 +18,9 @@ def read(events: Iterable, steps: int) -> dict:
     """Of torch's FunctionEvents of `steps` steps; all times in ms a step, memory in 10^6 bytes a step.
 
     `profiled_ms` is the length of the steps by the profiler's own clock. An operator's `self_ms` is host time
-    without the operators that it calls, `device_ms` that of the kernels that it launched itself; `share` is
-    that of device time where there is a device, else that of the step. Shares sum to 1: what was spent in no
+    without the operators that it calls, `device_ms` that of the kernels that it launched itself, `memory_mb`
+    what it allocates less what it frees, with those that it calls; `share` is that of device time where there
+    is a device, else that of the step. Shares sum to 1: what was spent in no
     operator is one of its own, OUTSIDE. Operators are sorted by what `share` is of.
     """
     host = [e for e in events if e.device_type.name == "CPU" and not e.is_async and e.name != "[memory]"]
@@ -39,7 +40,7 @@ def read(events: Iterable, steps: int) -> dict:
                 e.self_cpu_time_total / 1e3 / steps,
                 e.cpu_time_total / 1e3 / steps,
                 1 / steps,
-                (e.self_cpu_memory_usage + e.self_device_memory_usage) / 1e6 / steps,
+                (e.cpu_memory_usage + e.device_memory_usage) / 1e6 / steps,
                 device_ms,
             ),
         ):

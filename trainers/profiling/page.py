@@ -11,11 +11,11 @@ from relaunch.trainers.profiling.figures import OUTSIDE, PHASES
 TOP = 10  # operators in a table
 DRAWN = 6  # in a chart: more colours are told apart by nobody
 NOTE = (
-    "Self time is an operator's own, without the operators that it calls; total time is with them. Times are ms "
-    "a step and memory is what a step allocates (less what it frees) in 10^6 bytes, both under the profiler, "
-    "which slows a step by its overhead. Shares sum to 100 %: what is in no operator is Python, autograd's and "
-    "the optimizer's own bookkeeping. FLOP = 2 x MAC of the forward and backward passes' matrix products, "
-    "convolutions and attention; other operations are not counted."
+    "Self time is an operator's own, without the operators that it calls; total time is with them. Times are "
+    "ms a step, and memory is what is allocated less what is freed in the total time, in 10^6 bytes; both "
+    "under the profiler, which slows a step by its overhead. Shares sum to 100 %: what is in no operator is "
+    "Python, autograd's and the optimizer's own bookkeeping. FLOP = 2 x MAC of the matrix products, "
+    "convolutions and attention of the forward and the backward pass; other operations are not counted."
 )
 GPU_NOTE = " Device time is that of the kernels that an operator launched; shares are of it."
 
@@ -32,7 +32,7 @@ def percent(share: float) -> str:
 
 
 def counted(calls: float) -> str:
-    return f"{calls:,.0f}" if abs(calls - round(calls)) < 0.005 else f"{calls:,.1f}"
+    return f"{calls:,.0f}" if calls >= 100 or abs(calls - round(calls)) < 0.005 else f"{calls:,.1f}"
 
 
 def scaled(flop: float | None, unit: str) -> str:
@@ -87,7 +87,7 @@ def operators(setting: dict, by: str = "share", limit: int = TOP) -> list[list[s
             percent(r[by] / whole),
             t,
             counted(r["calls"]) if r["calls"] else "",
-            amount(r["memory_mb"]) if r in named else "",
+            amount(r["memory_mb"]) if r in few else "",
             *([amount(r["device_ms"])] if device else []),
         ]
         for r, t in zip(shown, total)
@@ -123,24 +123,24 @@ def times(setting: dict) -> str:
 def agreement(setting: dict) -> str:
     """How the profiler's clock and ours saw the same steps."""
     profiled, timer = setting["profiled_ms"], setting["independent_ms"]
-    return (
-        f"{setting['steps']} steps profiled, {amount(profiled)} ms each by the profiler and {amount(timer)} ms "
-        f"by a timer around them ({100 * (profiled / timer - 1):+.1f} %); profiler overhead {overhead(setting)}"
+    apart = f"{100 * (profiled / timer - 1):+.1f} %" if timer else "–"
+    clocks = (
+        f"{amount(profiled)} ms each by the profiler, {amount(timer)} ms by a timer around them ({apart})"
     )
+    return f"{setting['steps']} steps profiled, {clocks}; profiler overhead {overhead(setting)}"
+
+
+def summary(setting: dict, workload: str) -> list[str]:
+    """A setting in three lines."""
+    what = f"{workload}, batch {setting['batch_size']} ({shapes(setting)})"
+    phases = "  ".join(f"{name} {percent(share)}" for name, share in split(setting))
+    return [f"{what} on {where(setting)}: {times(setting)}", phases, agreement(setting)]
 
 
 def lines(setting: dict, workload: str) -> list[str]:
-    """A setting on a terminal."""
-    rows = operators(setting)
-    rows = [[shortened(row[0], 44), *row[1:]] for row in rows]
-    phases = "  ".join(f"{name} {percent(share)}" for name, share in split(setting))
-    return [
-        f"{workload}, batch {setting['batch_size']} ({shapes(setting)}) on {where(setting)}: {times(setting)}",
-        phases,
-        agreement(setting),
-        "",
-        *table(rows),
-    ]
+    """A setting on a terminal, with its operators."""
+    rows = [[shortened(row[0], 44), *row[1:]] for row in operators(setting)]
+    return [*summary(setting, workload), "", *table(rows)]
 
 
 # the page -----------------------------------------------------------------------------------------
@@ -198,9 +198,7 @@ def blocks(found: dict) -> list:
     for name, s in zip(labels, settings):
         page += [
             Heading(name, level=3),
-            Prose(
-                f"The model got {shapes(s)}. {agreement(s)}. Trace for https://ui.perfetto.dev: {s['trace']}"
-            ),
+            Prose(f"The model got {shapes(s)}. {agreement(s)}. Trace for ui.perfetto.dev: {s['trace']}"),
         ]
         orders = (
             [("share", "device time"), ("self_ms", "host time")] if s["device"] != "cpu" else [("share", "")]
@@ -216,8 +214,6 @@ def moves(settings: list[dict]) -> dict[str, list[float]]:
     shares = [{row["name"]: row["share"] for row in s["operators"]} for s in settings]
     largest = {name: max(of.get(name, 0.0) for of in shares) for of in shares for name in of}
     ranked = sorted((name for name in largest if name != OUTSIDE), key=lambda name: -largest[name])[:DRAWN]
-    found = {name: [of.get(name, 0.0) for of in shares] for name in ranked}
-    found["other operators"] = [
-        sum(share for name, share in of.items() if name not in found and name != OUTSIDE) for of in shares
-    ]
-    return found | {OUTSIDE: [of.get(OUTSIDE, 0.0) for of in shares]}
+    found = {name.removeprefix("aten::"): [of.get(name, 0.0) for of in shares] for name in ranked}
+    rest = [sum(share for name, share in of.items() if name not in (*ranked, OUTSIDE)) for of in shares]
+    return found | {"other operators": rest, OUTSIDE: [of.get(OUTSIDE, 0.0) for of in shares]}

@@ -12,8 +12,10 @@ from relaunch.data_prep.errors import USAGE, Failure
 LARGEST = 200  # steps: each is some hundred events, which lie in memory until the last
 
 
-def window(text: str) -> tuple[int, int]:
-    """(A, B) of `--profile-steps A:B`: the steps after A, up to B."""
+def window(text: str, trains: bool = True) -> tuple[int, int]:
+    """(A, B) of `--profile-steps A:B`: the steps after A, up to B. Failure 64 for what is none."""
+    if not trains:
+        raise Failure(USAGE, "--profile-steps goes with training", "leave it out")
     found = re.fullmatch(r"(\d{1,12}):(\d{1,12})", text)
     if not found:
         what = f"--profile-steps {text!r} is no window of steps"

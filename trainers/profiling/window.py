@@ -43,8 +43,8 @@ def timed(training, advance: Callable[[], None], steps: int) -> list[float]:
 
 
 def typical(took: list[float], device: torch.device) -> float:
-    """Seconds of a step: the median, as what else runs here disturbs some; on a GPU, where the end of a single
-    step is not seen, the mean.
+    """Seconds of a step: the median, as what else runs here disturbs some; on a GPU, where the end of a
+    single step is not seen, the mean.
     """
     return statistics.fmean(took) if device.type == "cuda" else statistics.median(took)
 
@@ -152,8 +152,8 @@ class Window:
         }
 
     def overhead(self, plain: list[float]) -> float | None:
-        """How much longer a step is under the profiler, as a share. On a CPU the quickest of each are compared:
-        what else runs here disturbs the others.
+        """How much longer a step is under the profiler, as a share. On a CPU the quickest of each are
+        compared: what else runs here disturbs the others.
         """
         if not plain:
             return None
