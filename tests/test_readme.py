@@ -99,6 +99,8 @@ def step(words: list[str]) -> Step | None:
             return relaunch("train", *shortened(rest), code=PREEMPTED if "--stop-after" in rest else 0)
         case ["relaunch", "stop", run]:
             return relaunch("stop", run, code=USAGE, says="not running")  # its training has ended by then
+        case ["relaunch", "lab" | "compare" as verb, *rest]:  # really run by their own tests
+            return relaunch(verb, *rest, *([] if "--dry-run" in rest else ["--dry-run"]))
         case ["relaunch", verb, *rest] if verb in launch.VERBS:
             return relaunch(verb, *rest)
         case ["accelerate", "launch", "--config_file", path, "-m", "trainers.train", *rest]:
