@@ -19,7 +19,8 @@ FOLDER = Path(__file__).parent / "snapshots"
 HELP = {
     f"help-{name.replace(' ', '-') or 'relaunch'}": f"{name} --help".strip()
     for name in (
-        *("", "train", "train mnist", "prep", "evaluate", "diff", "export", "generate", "summary", "doctor", "lab"),
+        *("", "train", "train mnist", "prep", "evaluate", "diff", "export", "generate", "summary", "doctor"),
+        "lab",
         *("runs", "stop", "submit", "submit slurm", "submit kubernetes", "submit sheet"),
         *("status", "logs", "cancel"),
     )
