@@ -50,7 +50,7 @@ HEAVY = {  # what a part may import of others' (the rest of what is installed is
 }
 LATE = {  # only inside functions
     "data_prep": {"torchvision", "datasets", "PIL", "sklearn", "pyarrow"},
-    "trainers": {"matplotlib", "jinja2", "markupsafe", "igraph"},
+    "trainers": {"torchvision", "matplotlib", "jinja2", "markupsafe", "igraph"},
 }
 WEIGHTY = {
     "torch",

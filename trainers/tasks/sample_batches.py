@@ -65,7 +65,7 @@ class SampleBatches:
     ):
         check_arguments(task, mixed=bool(task.kind == "images" and getattr(config.options, "cutmix", 0)))
         self.task, self.config, self.device, self.rank, self.world = task, config, device, rank, world
-        self.data = task.open(packed, "train", device)
+        self.data = self.opened(packed)
         self.steps_per_epoch = task.steps_per_epoch(config, packed.sizes)
         self.scale = task.scale(packed.sizes, device)
         self.meter: Loss = Classes() if task.facts.classes else Loss()
@@ -73,6 +73,9 @@ class SampleBatches:
             self.meter = Numbers(partial(task.like, config), self.scale)
         self.sums = self.meter.sums
         self.epoch = -1
+
+    def opened(self, packed: Packed) -> Samples:
+        return self.task.open(packed, "train", self.device)
 
     def start_epoch(self, epoch: int) -> None:
         """Draw the epoch's order: a function of (seed, epoch) alone."""
