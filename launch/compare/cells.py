@@ -160,7 +160,7 @@ class Drafted:
     start: Start | None = None
     job: config.Job | None = None
     failure: Failure | None = None
-    reason: Failure | None = None  # what this machine has against it
+    against: tuple[Failure, ...] = ()  # what this machine has against it
 
 
 def attempt(typed: dict, rest: list[str], point: Point, own: Parser) -> Drafted:
@@ -173,8 +173,7 @@ def attempt(typed: dict, rest: list[str], point: Point, own: Parser) -> Drafted:
     except Failure as failure:
         return Drafted(point, failure=failure)
     flags = command.words({key: value for key, value in typed.items() if key != "dry_run"})
-    found = preflight.problems(start)
-    return Drafted(point, (*words, *flags), start, job, reason=found[0] if found else None)
+    return Drafted(point, (*words, *flags), start, job, against=tuple(preflight.problems(start)))
 
 
 def refuse_mistakes(axes: tuple[Axis, ...], drafted: list[Drafted]) -> None:
@@ -190,7 +189,7 @@ def refuse_mistakes(axes: tuple[Axis, ...], drafted: list[Drafted]) -> None:
 
 def made(found: Drafted, given: argparse.Namespace, target: Target | None, job: config.Job) -> Cell:
     """The cell with the length of its training, and its mark."""
-    failure = found.failure or found.reason
+    failure = found.failure or next(iter(found.against), None)
     if failure and not fits(found):
         return Cell(point=found.point, reason=failure.what, code=failure.code)
     start, own = found.start, found.job
@@ -224,7 +223,7 @@ def made(found: Drafted, given: argparse.Namespace, target: Target | None, job: 
 
 def fits(found: Drafted) -> bool:
     """Whether another machine can measure the cell, so that it can be said what that would be."""
-    return bool(found.reason and found.reason.code == HARDWARE)
+    return bool(found.against) and all(failure.code == HARDWARE for failure in found.against)
 
 
 def samples_done(start: Start, steps: int) -> int:
