@@ -107,7 +107,7 @@ def prepare(config: RunConfig, packed, runtime):
 
 
 def measure(training) -> tuple:
-    """(the profiled Window, None but on rank 0; seconds of steps around it without the profiler)."""
+    """(the profiled Window, None but on rank 0; what steps around it took without the profiler)."""
     from relaunch.trainers.profiling.window import Window, timed
 
     runtime = training.runtime
@@ -117,16 +117,16 @@ def measure(training) -> tuple:
             training.step = 0
         training.advance()
 
-    def some(steps: int) -> list[float]:
+    def some(steps: int) -> list:
         if runtime.agree(int(process.asked_to_stop() is not None)):
-            what = f"stopped before batch {training.config.batch_size} was measured"
-            raise Failure(PREEMPTED, f"{what}; what was is kept", "run it again")
+            what = f"stopped before batch {training.config.batch_size} was measured; those before it are kept"
+            raise Failure(PREEMPTED, what, "run it again")
         took = timed(training, advance, steps)
         training.sum_pending()
         return took
 
     took = some(WARM_UP)
-    fit = max(LEAST, round(SECONDS / max(min(took), 1e-6)))
+    fit = max(LEAST, round(SECONDS / max(min(t.wall for t in took), 1e-6)))
     plain, steps = runtime.broadcast((min(fit, LONGEST), min(fit, MOST)))
     before = some(plain)
     if runtime.main:

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import time
-from collections import deque
 from collections.abc import Iterator
 
 from relaunch.trainers.group import process
 from relaunch.trainers.profiling import page, results, steps
 from relaunch.trainers.profiling.setting import versions, written
-from relaunch.trainers.profiling.window import Window, synchronize
+from relaunch.trainers.profiling.window import Took, Window, clocked, synchronize, wait
 
 WARM_UP = 2  # steps of a start that are compared with nothing
 
@@ -51,17 +49,14 @@ class Recorder:
     def __init__(self, training, first: int, last: int):
         self.training, self.step = training, training.advance
         self.first, self.last = first, last
-        self.plain: deque[float] = deque(maxlen=last - first)  # seconds of the steps right before the window
+        self.plain: list[Took] = []  # by the steps right before the window
         self.settled = max(training.step + WARM_UP, first - (last - first))  # from here on steps are compared
         self.window: Window | None = None
 
     def advance(self) -> None:
         training, device = self.training, self.training.runtime.device
         if self.window is None and self.first <= training.step < self.last:
-            began = time.perf_counter()
-            synchronize(device)
-            if self.plain:
-                self.plain[-1] += time.perf_counter() - began
+            wait(self.plain, device)
             self.window = Window(training)
             self.window.start()
         if self.window:
@@ -71,10 +66,9 @@ class Recorder:
             return
         if training.step == self.settled:
             synchronize(device)
-        began = time.perf_counter()
-        self.step()
+        took = clocked(self.step)
         if training.step > self.settled:
-            self.plain.append(time.perf_counter() - began)
+            self.plain.append(took)
 
     def end(self) -> None:
         """Write what was measured. A full disk costs the profile, and not the training."""
@@ -88,7 +82,7 @@ class Recorder:
         try:
             folder.mkdir(exist_ok=True)
             about = results.about(training.config, training.packed.name, versions())
-            setting = written(window, list(self.plain), folder)
+            setting = written(window, self.plain, folder)
             found = results.put(folder, about, setting)
             results.write_page(folder, found)
         except OSError as error:

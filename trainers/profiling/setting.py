@@ -13,10 +13,10 @@ import torch
 
 from relaunch.data_prep import VERSION
 from relaunch.trainers.profiling import results
-from relaunch.trainers.profiling.window import Window
+from relaunch.trainers.profiling.window import Took, Window
 
 
-def written(window: Window, plain: list[float], folder: Path) -> dict:
+def written(window: Window, plain: list[Took], folder: Path) -> dict:
     """A window as a setting of profile.json, its trace written. OSError."""
     runtime, found = window.training.runtime, window.found(plain)
     alone = runtime.device.type + str(runtime.world) * (runtime.world > 1)  # without our launcher

@@ -24,8 +24,10 @@ def window(text: str, trains: bool = True) -> tuple[int, int]:
     if last <= first:
         raise Failure(USAGE, f"--profile-steps {text} holds no step", f"try {first}:{first + 10}")
     if last - first > LARGEST:
-        what = f"--profile-steps {text} holds {last - first:,} steps, and memory for all that happens in them"
-        raise Failure(USAGE, f"{what} is there for {LARGEST}", f"try {first}:{first + 10}")
+        what = (
+            f"--profile-steps {text} holds {last - first:,} steps, and the most is {LARGEST}: their events "
+        )
+        raise Failure(USAGE, f"{what}lie in memory", f"try {first}:{first + 10}")
     return first, last
 
 

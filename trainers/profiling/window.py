@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,31 +30,58 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def timed(training, advance: Callable[[], None], steps: int) -> list[float]:
-    """Seconds that each of some steps takes; on a GPU the last one waits for all of them."""
-    took = []
+class Took(NamedTuple):
+    """Seconds of a step: on the wall, and of this process's processors."""
+
+    wall: float
+    busy: float
+
+
+def clocked(call: Callable[[], None]) -> Took:
+    wall, busy = time.perf_counter(), time.process_time()
+    call()
+    return Took(time.perf_counter() - wall, time.process_time() - busy)
+
+
+def wait(took: list[Took], device: torch.device) -> None:
+    """On a GPU, wait until all steps are done: this is the time of the last one, too."""
+    more = clocked(lambda: synchronize(device))
+    took[-1:] = [Took(last.wall + more.wall, last.busy + more.busy) for last in took[-1:]]
+
+
+def timed(training, advance: Callable[[], None], steps: int) -> list[Took]:
+    """What each of some steps takes."""
     synchronize(training.runtime.device)
-    for step in range(steps):
-        began = time.perf_counter()
-        advance()
-        if step == steps - 1:
-            synchronize(training.runtime.device)
-        took.append(time.perf_counter() - began)
+    took = [clocked(advance) for _ in range(steps)]
+    wait(took, training.runtime.device)
     return took
 
 
-def typical(took: list[float], device: torch.device) -> float:
+def typical(took: list[Took], device: torch.device) -> float:
     """Seconds of a step: the median, as what else runs here disturbs some; on a GPU, where the end of a
     single step is not seen, the mean.
     """
-    return statistics.fmean(took) if device.type == "cuda" else statistics.median(took)
+    walls = [t.wall for t in took]
+    return statistics.fmean(walls) if device.type == "cuda" else statistics.median(walls)
+
+
+def overhead(profiled: list[Took], plain: list[Took], device: torch.device) -> float | None:
+    """How much longer a step is under the profiler, as a share. On a CPU in its processors' time, which is
+    the same whatever else they have to do.
+    """
+    if not plain:
+        return None
+    clock = (lambda t: t.wall) if device.type == "cuda" else (lambda t: t.busy)
+    one, other = (statistics.fmean(map(clock, took)) for took in (profiled, plain))
+    return one / other - 1 if other else None
 
 
 class Window:
     """Consecutive steps of this process under the profiler."""
 
     def __init__(self, training):
-        self.training, self.took = training, []
+        self.training = training
+        self.took: list[Took] = []
         self.shapes: Counter[tuple[int, ...]] = Counter()  # of what reached the model
         self.samples: Counter[float] = Counter()  # in a step of this process
         self.batch: tuple[Tensor, ...] = ()  # the last micro-batch
@@ -71,19 +99,19 @@ class Window:
 
     def advance(self, advance: Callable[[], None] | None = None) -> None:
         """One step of the training, by its own `advance`."""
-        began, self.reached = time.perf_counter(), 0.0
-        with record_function(figures.STEP):
-            (advance or self.training.advance)()
-        self.took.append(time.perf_counter() - began)
+        self.reached = 0.0
+        self.took.append(clocked(lambda: self.step(advance or self.training.advance)))
         self.samples[self.reached] += 1
+
+    @staticmethod
+    def step(advance: Callable[[], None]) -> None:
+        with record_function(figures.STEP):
+            advance()
 
     def stop(self) -> None:
         """End it; on a GPU, when all that was begun is done."""
-        if self.training.runtime.device.type == "cuda":
-            began = time.perf_counter()
-            with record_function(figures.WAIT):
-                synchronize(self.training.runtime.device)
-            self.took[-1:] = [took + time.perf_counter() - began for took in self.took[-1:]]
+        with record_function(figures.WAIT):
+            wait(self.took, self.training.runtime.device)
         self.profiler.stop()
         self.open.close()
 
@@ -129,8 +157,8 @@ class Window:
             self.shapes[tuple(got.shape)] += 1
         self.noted = True
 
-    def found(self, plain: list[float]) -> dict:
-        """What a step takes and is made of. `plain`: seconds of steps without the profiler, if there are any.
+    def found(self, plain: list[Took]) -> dict:
+        """What a step takes and is made of. `plain`: steps without the profiler, if there are any.
 
         `batch_size` counts what reached the models of all processes; all else is of this process.
         """
@@ -144,22 +172,12 @@ class Window:
             "steps": steps,
             "step_ms": step * 1e3,
             "sample_us": step * 1e6 / (samples or self.training.config.batch_size),
-            "independent_ms": sum(self.took) * 1e3 / steps,
-            "overhead": self.overhead(plain),
+            "independent_ms": sum(t.wall for t in self.took) * 1e3 / steps,
+            "overhead": overhead(self.took, plain, runtime.device),
             "flops_per_step": count,
             "flops_per_s": count and count / step,
             **figures.read(self.profiler.events(), steps),
         }
-
-    def overhead(self, plain: list[float]) -> float | None:
-        """How much longer a step is under the profiler, as a share. On a CPU the quickest of each are
-        compared: what else runs here disturbs the others.
-        """
-        if not plain:
-            return None
-        device = self.training.runtime.device
-        one, other = ((typical(t, device) if device.type == "cuda" else min(t)) for t in (self.took, plain))
-        return one / other - 1
 
     def write_trace(self, path: Path) -> None:
         """The trace as Perfetto and chrome://tracing read it, gzipped. OSError."""
