@@ -45,6 +45,7 @@ def parser() -> Parser:
     p.add_argument("--lang", choices=LANGUAGES, default="en", help="language of the report [en]")
     p.add_argument("--out", metavar="FOLDER", help="the lab's folder [labs/NAME, or labs/NAME-quick]")
     p.add_argument("--data", metavar="NAME", help="another packed set than the lab's own")
+    p.add_argument("--source", metavar="PATH", help="the data's archive or folder, in place of a download")
     p.add_argument("--data-root", help="where packed data is kept (default: $RELAUNCH_DATA, else data)")
     p.add_argument("--threads", type=int, metavar="N", help="CPU threads of each training")
     p.add_argument("--dry-run", action="store_true", help="list the steps and how they stand; run nothing")
@@ -62,6 +63,7 @@ def main(argv: list[str]) -> int:
         quick=args.quick,
         data_root=args.data_root,
         threads=args.threads,
+        source=args.source,
     )
     steps = {step.name: step for step in work.steps(lab)}
     here = facts.gather(lab.path("runs"))

@@ -50,7 +50,8 @@ def steps(lab: Lab) -> list[Step]:
     for name, (grid, seconds) in CHANGES.items():
         flags = ("--preset", "tutorial", "--grid", *grid, *much)
         if name == "workers":
-            flags = ("--input", "raw", *flags)
+            raw = ("--raw", lab.source) if lab.source else ()  # else where prep has kept its download
+            flags = ("--input", "raw", *raw, *flags)
         flags = flags if BOTH in grid else ("--config", "cpu", *flags)
         made.append(lab.compare(f"compare-{name}", *flags, seconds=40 if lab.quick else 3 * seconds))
     return made

@@ -48,6 +48,7 @@ class Lab:
     quick: bool = False
     data_root: str | None = None
     threads: int | None = None
+    source: str | None = None  # the data's archive or folder, where it is not to be downloaded
 
     def run(self, name: str) -> RunDir:
         return RunDir(self.folder / "runs" / name)
@@ -71,7 +72,8 @@ class Lab:
 
     def prep(self, seconds: float) -> Step:
         out = ("--out", self.data_root) if self.data_root else ()
-        return Step(name="prep", words=("prep", self.data, *out), leaves=self.set(), seconds=seconds)
+        given = ("--source", self.source) if self.source else ()
+        return Step(name="prep", words=("prep", self.data, *given, *out), leaves=self.set(), seconds=seconds)
 
     def train(self, name: str, *flags: str, seconds: float, gpus: int = 0, config: str = "cpu") -> Step:
         run = self.run(name)
