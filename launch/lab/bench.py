@@ -169,6 +169,11 @@ def number(value: float | None, digits: int = 2, unit: str = "") -> str:
     return DASH if value is None else f"{value:,.{digits}f}{unit}"
 
 
+def device_name(plan: dict) -> str:
+    """What a run was trained on: the GPU's name, or the CPU's where the run recorded it."""
+    return str(plan.get("device") == "cpu" and plan.get("cpu") or plan.get("device_name", DASH))
+
+
 def evaluated(folder: Path) -> dict:
     """What an evaluation wrote beside its predictions: metrics, n, split and step; empty without one."""
     for name in records.names(folder):

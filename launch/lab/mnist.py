@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 
-from relaunch.launch.lab.bench import DASH, Bench, evaluated, number
+from relaunch.launch.lab.bench import DASH, Bench, device_name, evaluated, number
 from relaunch.launch.lab.steps import Lab, Step
 from relaunch.launch.lab.words import Say
 from relaunch.launch.runs import duration
@@ -111,7 +111,8 @@ def operators(bench: Bench) -> list:
         made.append(bench.under("device_is", device=device.upper()))
         for each in settings:
             made.append(top_ten(bench, each, device))
-        parts = {op: [share(s, op) for s in settings] for op in busiest(settings)}
+        parts = {op.removeprefix("aten::"): [share(s, op) for s in settings] for op in busiest(settings)}
+        parts["others"] = [max(0.0, 100 - sum(values)) for values in zip(*parts.values())]
         labels = [f"batch {s['batch_size']}" for s in settings]
         rows = [
             [str(s["batch_size"]), number(s["step_ms"]), number(s["sample_us"], 0)]
@@ -120,7 +121,7 @@ def operators(bench: Bench) -> list:
         ]
         head = [bench.say(key) for key in ("batch", "per_step", "per_sample")]
         made.append(Table([*head, *PHASES], rows, bench.say("phases")))
-        made.append(charts.stacked(labels, parts, "share of the time", bench.say("shares_move")))
+        made.append(charts.stacked(labels, parts, "% of the time", bench.say("shares_move")))
         phases = {part: [s["phases"].get(part, 0.0) for s in settings] for part in PHASES}
         made.append(charts.stacked(labels, phases, "ms a step", bench.say("phases")))
     return made
@@ -166,7 +167,8 @@ def outside(setting: dict) -> list[dict]:
 
 
 def share(setting: dict, operator: str) -> float:
-    return next((op["share"] for op in setting["operators"] if op["name"] == operator), 0.0)
+    """Of the time, %."""
+    return next((100 * op["share"] for op in setting["operators"] if op["name"] == operator), 0.0)
 
 
 def busiest(settings: list[dict]) -> list[str]:
@@ -182,7 +184,7 @@ def devices(bench: Bench) -> list:
             plan = records.plan(bench.lab.run(name))
             rows.append(
                 [
-                    f"{label} ({plan.get('device_name', DASH)})",
+                    f"{label} ({device_name(plan)})",
                     bench.load(name),
                     number(bench.last(name, "val", "top1"), 2, " %"),
                     number(bench.last(name, "val", "loss"), 4),

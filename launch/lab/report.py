@@ -21,7 +21,7 @@ from relaunch.data_prep.talk import give
 from relaunch.launch import machine
 from relaunch.launch.facts import Facts
 from relaunch.launch.lab import engine
-from relaunch.launch.lab.bench import DASH, Bench, folded
+from relaunch.launch.lab.bench import DASH, Bench, device_name, folded
 from relaunch.launch.lab.steps import Lab, Step
 from relaunch.launch.lab.words import Say
 from relaunch.launch.runs import duration
@@ -94,7 +94,7 @@ def launched(bench: Bench, name: str) -> list[str]:
     return [
         name,
         str(plan.get("host", DASH)),
-        f"{plan.get('world', '?')} x {plan.get('device', '?')} ({plan.get('device_name', '?')})",
+        f"{plan.get('world', '?')} x {plan.get('device', '?')} ({device_name(plan)})",
         "fp32" if precision == "no" else precision,
         str(plan.get("threads", DASH)),
         *(str(versions.get(key, DASH)) for key in ("torch", "accelerate", "python")),
