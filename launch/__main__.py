@@ -32,6 +32,7 @@ VERBS = {
     "summary": "list a model's layers, parameters and FLOPs",
     "compare": "train a workload under several settings, and say which is the fastest",
     "lab": "carry out a whole lab and write its report",
+    "report": "write a page about runs: curves, results, mistakes, model, settings",
     "doctor": "check this machine for a config and a workload, and rehearse a start",
     "runs": "list the runs here, or show one",
     "stop": "ask a run to save and leave",

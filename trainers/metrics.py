@@ -10,10 +10,12 @@ import json
 import math
 import sys
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from relaunch.data_prep import files
 from relaunch.data_prep.packed import Packed
+from relaunch.trainers import records
 from relaunch.trainers.config import RunConfig
 from relaunch.trainers.group import process
 from relaunch.trainers.rundir import RunDir
@@ -36,6 +38,7 @@ class Metrics:
 
         # two writers with the same tags share a chart; readers drop what a killed run logged beyond that step
         drawn = {split: curves(run.tensorboard / split, resumed_step) for split in ("train", "val")}
+        self.run, self.shown = run, records.shown(run)
         self.writers = {split: writer for split, (writer, _) in drawn.items()}
         self.files = {"metrics.jsonl": files.Appended(run.metrics)}
         self.files |= {f"tensorboard/{split}": file for split, (_, file) in drawn.items()}
@@ -89,7 +92,9 @@ class Metrics:
         example = task.example(config, packed.sizes)
 
         def layers(writer: SummaryWriter):
-            self.text("layers", 0, summary.table(summary.layers(twin, example), example.shape))
+            found = summary.layers(twin, example)
+            self.text("layers", 0, summary.table(found, example.shape))
+            self.beside(self.run.layers, found)
 
         parts = {
             "layers": layers,
@@ -115,11 +120,20 @@ class Metrics:
         block = "".join(f"    {line}\n" for line in text.splitlines())  # Markdown's code block
         self.writers["train"].add_text(tag, block, step)
 
+    def beside(self, path: Path, found: dict) -> None:
+        """Write a small file for reports; a full disk costs it, and no more."""
+        try:
+            files.write_atomic(path, files.dump_json(found))
+        except OSError as error:
+            process.tell(f"relaunch: cannot write {path} ({error}); training goes on", sys.stderr)
+
     def show(self, step: int, found: dict) -> None:
         """What a task shows: tag -> text, or images float32 [N,C,H,W] in 0..1."""
         for tag, what in found.items():
             if isinstance(what, str):
                 self.text(tag, step, what)
+                self.shown[tag] = {"step": step, "text": what}
+                self.beside(self.run.shown, self.shown)
             else:
                 self.writers["train"].add_images(tag, what, step)
 

@@ -9,11 +9,12 @@ import hashlib
 import os
 import platform
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, LOCKED, PREEMPTED, STOPPED, USAGE, Failure
-from relaunch.trainers import origin, rundir, workloads
+from relaunch.trainers import origin, records, rundir, workloads
 from relaunch.trainers.begin import Beginning, begin, command_to_go_on
 from relaunch.trainers.config import Job, RunConfig, parse
 from relaunch.trainers.flags import flag, shown
@@ -26,6 +27,9 @@ from relaunch.trainers.workloads import own
 
 if TYPE_CHECKING:
     from relaunch.trainers.weights.checkpoint import State
+
+
+TIME = "%Y-%m-%dT%H:%M:%S%z"
 
 
 def run(argv: list[str]) -> tuple[int, str | None]:
@@ -134,6 +138,7 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
     def write_down():
         with files.storage(run.path, "--run PATH"):
             launched = plan(job, runtime, packed, epoch_steps, total) | record
+            launched["starts"] = [*records.starts(run), {"step": step, "time": time.strftime(TIME)}]
             files.write_atomic(run.plan, files.dump_json(launched))  # first: what is begun has its record
             run.cut_metrics(step, evaluated)  # by the intervals that are in the config
             if work.code:

@@ -169,6 +169,24 @@ def stacked(labels: list[str], parts: dict[str, list[float]], y: str, title: str
     return Chart(svg, title, {"y": y, "labels": [*map(str, labels)], "parts": kept}, wide == WHOLE)
 
 
+def scatter(
+    points: list[tuple[float, float]], x: str, y: str, title: str, line: tuple[float, float] | None = None
+) -> Chart:
+    """A dot for each (x, y); `line`: (slope, offset) of where they would lie if all were right."""
+    drawn = [(a, b) for a, b in points if finite(a) and finite(b)]
+    with draw.figure(HALF, 3.4) as (fig, ax):
+        if line:
+            ax.axline((0, line[1]), slope=line[0], color=theme.LIGHT["soft"], linewidth=0.9)
+        across, up = zip(*drawn) if drawn else ((), ())
+        ax.plot(across, up, "o", color=theme.LIGHT["c1"], markersize=3, markeredgewidth=0, alpha=0.5)
+        ax.grid(True)
+        ax.set(xlabel=printable(x), ylabel=printable(y))
+        for each in (ax.xaxis, ax.yaxis):
+            each.set_major_formatter(lambda v, _: f"{v:,.6g}")
+        svg = draw.element(fig, title)
+    return Chart(svg, title, {"x": x, "y": y, "points": [[a, b] for a, b in drawn]})
+
+
 def heat(matrix: Sequence[Sequence[float]], rows: list[str], columns: list[str], title: str) -> Chart:
     """A matrix [rows, columns] of numbers from 0 up, the largest darkest; up to 12 x 12 they are
     written into the cells."""
