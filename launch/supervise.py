@@ -127,7 +127,8 @@ def run(
     with Outcome() as outcome:
         told = {"RELAUNCH_OUTCOME": outcome.path} if outcome.path else {}
         processes.adopt_orphans()
-        child = start(command, environment | told | {"RELAUNCH_START": begun}, output)
+        told |= {"RELAUNCH_START": begun, "RELAUNCH_BEGAN": f"{time.time():.3f}"}
+        child = start(command, environment | told, output)
         broken, started = watch(child, asked, outcome, direct)
         processes.sweep(SAVING, hurry=lambda: asked.insisted or broken)
         noted = records.status(run) if run else {}

@@ -12,7 +12,8 @@ from rigs import REPOSITORY
 PARTS = ("launch", "trainers", "models", "data_prep")
 FILES = [p.relative_to(REPOSITORY) for part in PARTS for p in sorted((REPOSITORY / part).rglob("*.py"))]
 TORCH_FREE = (
-    *("begin", "config", "finetune", "flags", "origin", "owner", "rundir", "records", "resumed", "workloads"),
+    *("begin", "config", "finetune", "flags", "goodput", "origin", "owner", "rundir", "records", "resumed"),
+    *("spent", "workloads"),
     *("group.process", "tasks.task", "tasks.samples", "tasks.images", "tasks.text", "tasks.arrays"),
     "tasks.regression",
     *("profiling.asked", "profiling.figures", "profiling.page", "profiling.results", "profiling.steps"),
@@ -28,6 +29,7 @@ MAY = {  # what a part may import of ours
         "trainers.config",
         "trainers.cores",
         "trainers.flags",
+        "trainers.goodput",
         "trainers.origin",
         "trainers.pages",
         "trainers.profiling.asked",

@@ -72,6 +72,7 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
     from relaunch.trainers.metrics import Metrics
     from relaunch.trainers.profiling.during import profiled
     from relaunch.trainers.snapshot import restore
+    from relaunch.trainers.spent import Spent
     from relaunch.trainers.tryout import try_out
 
     config, rank, world = beginning.config, runtime.rank, runtime.world
@@ -133,6 +134,7 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
             process.tell(f"{path}: finished already, at step {step}/{total}{said}")
         runtime.close()
         return 0, str(path)
+    spent = Spent(claimed[0] if claimed else None, step, state.meta["samples"] if state else 0)
     model.to(runtime.device)
 
     def write_down():
@@ -177,6 +179,7 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
                 run,
                 opened[0] if opened else None,
                 job.launch.stop_after,
+                spent,
             )
             if state:
                 restore(training, state)
@@ -198,6 +201,8 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
             ours = isinstance(error, Failure)
             code, what = (error.code, error.what) if ours else (1, f"{type(error).__name__}: {error}")
             run.write_status("failed", code, training.step if training else step, what)
+            if training:
+                spent.write(training.step, training.samples)
         raise error
     finally:
         for metrics in opened:

@@ -32,6 +32,7 @@ SIGNALS = (
 PR_SET_PDEATHSIG = 1
 
 _asked: signal.Signals | None = None
+began = 0.0  # of time.time(), this process, if it is one of `main`
 _interrupted_at = 0.0
 
 
@@ -112,6 +113,8 @@ def main(run: Callable[[list[str]], tuple[int, str | None]], saves: bool = True)
     line is printed already, or `what` and `fix` of one that `relaunch` is to say. `saves`: a stop signal sets
     a flag; without it, it ends the process.
     """
+    global began
+    began = time.time()
     hold()
     faulthandler.enable()  # a crash of native code says where it was
     if saves:
