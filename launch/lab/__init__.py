@@ -16,7 +16,7 @@ from relaunch.launch import facts
 from relaunch.launch.lab import engine, report
 from relaunch.launch.lab.steps import Lab
 from relaunch.launch.lab.words import LANGUAGES
-from relaunch.trainers.flags import Parser
+from relaunch.trainers.flags import Parser, without
 
 LABS = {
     "mnist": "a small CNN: curves at three batch sizes, the busiest operators, with and without a GPU",
@@ -64,6 +64,7 @@ def main(argv: list[str]) -> int:
         data_root=args.data_root,
         threads=args.threads,
         source=args.source,
+        typed=tuple(word for word in without(argv, "--lang") if word not in ("--dry-run", "--dry_run")),
     )
     steps = {step.name: step for step in work.steps(lab)}
     here = facts.gather(lab.path("runs"))

@@ -17,7 +17,7 @@ from relaunch.launch.lab.engine import End
 from relaunch.launch.lab.steps import Lab, Step
 from relaunch.launch.lab.words import Say
 from relaunch.launch.runs import duration
-from relaunch.trainers import records
+from relaunch.trainers import goodput, records
 from relaunch.trainers.pages import charts, graph
 from relaunch.trainers.pages.blocks import Chart, Code, Heading, Note, Prose, Table
 
@@ -138,8 +138,8 @@ class Bench:
         told = {n: t for n in names if self.done(n) and (t := records.time_spent(self.lab.run(n)))}
         if not told:
             return []
-        causes = list(dict.fromkeys(cause for t in told.values() for cause in t["causes"]))
-        head = [self.say("run"), self.say("time"), *causes]
+        causes = [c for c in goodput.CAUSES if any(t["causes"].get(c) for t in told.values())]
+        head = [self.say("run"), self.say("time"), *(self.say(f"cause_{cause}") for cause in causes)]
         rows = [
             [
                 name,

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import LOCKED, PREEMPTED, STOPPED, Failure
+from relaunch.data_prep.names import command
 from relaunch.data_prep.talk import tell
 from relaunch.launch import supervise
 from relaunch.launch.facts import Facts
@@ -108,7 +109,7 @@ SHORT = {
 
 def again(lab: Lab) -> str:
     """The command that goes on with a lab."""
-    return f"relaunch lab {lab.name}{' --quick' * lab.quick}"
+    return command(["relaunch", "lab", *lab.typed])
 
 
 def open_yet(lab: Lab, step: Step, steps: dict[str, Step], facts: Facts) -> bool:

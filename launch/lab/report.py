@@ -50,7 +50,7 @@ def write(lab: Lab, steps: dict[str, Step], ends, here: Facts, work, lang: str) 
 def lead(bench: Bench) -> list:
     again = engine.again(bench.lab)
     made = bench.say("made", again=again, date=time.strftime("%Y-%m-%d %H:%M"))
-    quick = bench.say("quick", whole=again.removesuffix(" --quick")) if bench.lab.quick else ""
+    quick = bench.say("quick", whole=again.replace(" --quick", "")) if bench.lab.quick else ""
     return [Prose(f"{made}\n\n{quick}".strip())]
 
 

@@ -48,6 +48,7 @@ class Lab:
     quick: bool = False
     data_root: str | None = None
     threads: int | None = None
+    typed: tuple[str, ...] = ()  # after `relaunch lab`, less what changes no step
     source: str | None = None  # the data's archive or folder, where it is not to be downloaded
 
     def run(self, name: str) -> RunDir:

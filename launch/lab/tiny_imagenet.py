@@ -149,8 +149,9 @@ def reading(bench: Bench) -> list:
         if len(curve) > 2:
             told.append(bench.say("overfit" if curve[-1][1] > 1.02 * least else "no_overfit"))
         spent = records.time_spent(bench.lab.run(name))
-        if spent.get("bound") in spent.get("causes", {}):
-            part = 100 * spent["causes"][spent["bound"]] / spent["wall"]
-            facts = dict(name=name, bound=spent["bound"], share=f"{part:.0f}", advice=spent.get("advice", ""))
+        if spent:
+            cause = max(spent["causes"], key=spent["causes"].__getitem__)
+            facts = dict(name=name, bound=bench.say(f"cause_{cause}"), advice=spent["advice"])
+            facts |= dict(share=f"{100 * spent['causes'][cause] / (spent['wall'] or 1):.0f}")
             told.append(bench.say("bound_is", **facts))
     return [*map(Prose, told), *bench.missing("cpu")]

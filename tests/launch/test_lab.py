@@ -20,6 +20,7 @@ from relaunch.launch.lab.engine import End
 from relaunch.launch.lab.proofs import State
 from relaunch.launch.lab.steps import VERB, Lab
 from relaunch.launch.lab.words import LANGUAGES, WORDS, Say
+from relaunch.trainers import goodput
 from relaunch.trainers.rundir import RunDir
 from rigs.processes import Process
 from rigs.sets import pack_images
@@ -64,6 +65,7 @@ def test_no_sentence_is_left_over_or_missing():
     files = [p for p in Path(report.__file__).parent.glob("*.py") if p.stem not in ("words", "sentences")]
     text = "".join(path.read_text() for path in files)
     made = {f"change_{name}" for name in WORKS["cifar10"].CHANGES}
+    made |= {f"cause_{cause}" for cause in goodput.CAUSES}
     made |= {f"{what}_{which}" for what in ("time", "quality") for which in VERDICTS}
     typed = set(re.findall(r"""["'](\w+)["']""", text))
     assert WORDS.keys() - typed - made == set()
