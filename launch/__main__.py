@@ -31,6 +31,7 @@ VERBS = {
     "profile": "measure a training step: its operators, phases, FLOPs and traces, at some batch sizes",
     "summary": "list a model's layers, parameters and FLOPs",
     "compare": "train a workload under several settings, and say which is the fastest",
+    "lab": "carry out a whole lab and write its report",
     "report": "write a page about runs: curves, results, mistakes, model, settings",
     "doctor": "check this machine for a config and a workload, and rehearse a start",
     "runs": "list the runs here, or show one",
@@ -75,6 +76,10 @@ def run(argv: list[str]) -> int:
         from relaunch.launch import compare
 
         return compare.main(rest)
+    if verb == "lab":
+        from relaunch.launch import lab
+
+        return lab.main(rest)
     if verb in ("runs", "stop"):
         from relaunch.launch import runs
 

@@ -144,8 +144,13 @@ def run(
         return dataclasses.replace(end, started=started)
 
 
-def start(command, environment: dict[str, str], output: IO | None = None) -> subprocess.Popen:
-    """In its own process group: a terminal's Ctrl-C comes through us, once. It is told to stop if we die."""
+def start(
+    command, environment: dict[str, str], output: IO | None = None, answer: IO | None = None
+) -> subprocess.Popen:
+    """In its own process group: a terminal's Ctrl-C comes through us, once. It is told to stop if we die.
+
+    What it says goes into the file `output`, and what it prints into `answer` where there is one.
+    """
     parent = os.getpid()
 
     def in_child():
@@ -157,7 +162,7 @@ def start(command, environment: dict[str, str], output: IO | None = None) -> sub
         command,
         env=environment,
         stdin=subprocess.DEVNULL,
-        stdout=output,
+        stdout=answer or output,
         stderr=output,
         process_group=0,
         preexec_fn=in_child,

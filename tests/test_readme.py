@@ -33,7 +33,11 @@ CONCEPTS = (
     *("checkpoints-and-resume", "predictions-and-diff", "data", "configs", "fine-tuning", "own-model"),
     *("time", "watching"),
 )
-PAGES = ("README.md", *(f"docs/{name}.md" for name in LABS + CONCEPTS))
+PAGES = (
+    "README.md",
+    *(f"docs/labs/{name}.md" for name in LABS),
+    *(f"docs/{name}.md" for name in (*CONCEPTS, "labs/README", "zh")),
+)
 ARCHIVES = {
     "mnist": "mnist-files",
     "cifar10": "cifar-10-python.tar.gz",
@@ -100,6 +104,8 @@ def step(words: list[str]) -> Step | None:
             return relaunch("train", *shortened(rest), code=PREEMPTED if "--stop-after" in rest else 0)
         case ["relaunch", "stop", run]:
             return relaunch("stop", run, code=USAGE, says="not running")  # its training has ended by then
+        case ["relaunch", "lab" | "compare" as verb, *rest]:  # really run by their own tests
+            return relaunch(verb, *rest, *([] if "--dry-run" in rest else ["--dry-run"]))
         case ["relaunch", verb, *rest] if verb in launch.VERBS:
             return relaunch(verb, *rest)
         case ["accelerate", "launch", "--config_file", path, "-m", "trainers.train", *rest]:

@@ -20,7 +20,7 @@ HELP = {
     f"help-{name.replace(' ', '-') or 'relaunch'}": f"{name} --help".strip()
     for name in (
         *("", "train", "train mnist", "prep", "evaluate", "diff", "export", "generate", "summary", "doctor"),
-        *("runs", "tensorboard", "stop", "submit", "submit slurm", "submit kubernetes", "submit sheet"),
+        *("lab", "runs", "tensorboard", "stop", "submit", "submit slurm", "submit kubernetes", "submit sheet"),
         *("status", "logs", "cancel"),
     )
 }
