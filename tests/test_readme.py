@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LABS = ("mnist", "cifar10", "tiny_imagenet", "wikitext2")
 CONCEPTS = (
     *("checkpoints-and-resume", "predictions-and-diff", "data", "configs", "fine-tuning", "own-model"),
-    *("time", "watching"),
+    *("time", "watching", "comparing"),
 )
 PAGES = (
     "README.md",
@@ -102,9 +102,12 @@ def step(words: list[str]) -> Step | None:
             if needs_gpus(named) and not {"--emulate", "--dry-run"} & set(rest):
                 return relaunch("train", *rest, code=HARDWARE, says="relaunch: 69")
             return relaunch("train", *shortened(rest), code=PREEMPTED if "--stop-after" in rest else 0)
+        case ["relaunch", "compare", *rest] if "--runs" not in rest:
+            short = ["--repeats", "1", "--warmup", "0", "--threads", "1"]
+            return relaunch("compare", *rest, *(short if "digits" in rest else ["--dry-run"]))
         case ["relaunch", "stop", run]:
             return relaunch("stop", run, code=USAGE, says="not running")  # its training has ended by then
-        case ["relaunch", "lab" | "compare" as verb, *rest]:  # really run by their own tests
+        case ["relaunch", "lab" as verb, *rest]:  # really run by its own tests
             return relaunch(verb, *rest, *([] if "--dry-run" in rest else ["--dry-run"]))
         case ["relaunch", verb, *rest] if verb in launch.VERBS:
             return relaunch(verb, *rest)
