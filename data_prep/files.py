@@ -171,11 +171,13 @@ class Appended:
     It is opened for each flush, so that a server that was away costs nothing; a link is not followed.
     """
 
-    def __init__(self, path: Path):
-        """Makes the file if it is not there. OSError."""
+    def __init__(self, path: Path, now: bool = True):
+        """Makes the file if it is not there: now, or at its first flush. OSError."""
         self.path, self.waiting, self.dropped = path, bytearray(), 0  # dropped: rows, beyond KEPT
-        with self._open() as f:
-            self.size = f.tell()  # bytes, of whole rows
+        self.size = 0  # bytes, of whole rows
+        if now:
+            with self._open() as f:
+                self.size = f.tell()
 
     def _open(self):
         return open(self.path, "ab", buffering=0, opener=shyly)

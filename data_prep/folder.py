@@ -90,6 +90,14 @@ def pack(source: Source, roles: dict, writer, size: int | None = None) -> None:
             )
 
 
+def rows(source: Source, roles: dict, split: str) -> tuple[list[str], list[int]]:
+    """The files and labels of a split, in the order in which they are packed."""
+    roles = {name: ("train" if of == WHOLE else of, label) for name, (of, label) in roles.items()}
+    known = sorted({label for of, label in roles.values() if of == "train"})
+    files = sorted(name for name in roles if roles[name][0] == split)
+    return files, [known.index(roles[name][1]) for name in files]
+
+
 def differs(source: Source) -> str:
     """How a source is not an image folder, in a few words, for a refusal."""
     folders = {part for name in source.sizes for part in name.split("/")[:-1]}

@@ -104,7 +104,7 @@ class Storm:
         return sorted(int(p.name[5:]) for p in (run / "checkpoints").glob("step-?????????"))
 
     def weights(self, run: Path) -> list[str]:
-        newest = run / f"checkpoints/step-{self.steps(run)[-1]:09d}"
+        newest = run / "checkpoints/step-000000016"  # later ones are damage
         return [sha256(newest / f"{name}.safetensors") for name in ("model", "optimizer")]
 
     def compared(self) -> tuple[Case, int | None]:

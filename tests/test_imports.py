@@ -12,7 +12,8 @@ from rigs import REPOSITORY
 PARTS = ("launch", "trainers", "models", "data_prep")
 FILES = [p.relative_to(REPOSITORY) for part in PARTS for p in sorted((REPOSITORY / part).rglob("*.py"))]
 TORCH_FREE = (
-    *("begin", "config", "finetune", "flags", "origin", "owner", "rundir", "records", "resumed", "workloads"),
+    *("begin", "config", "finetune", "flags", "goodput", "origin", "owner", "rundir", "records", "resumed"),
+    *("spent", "workloads"),
     *("group.process", "tasks.task", "tasks.samples", "tasks.images", "tasks.text", "tasks.arrays"),
     "tasks.regression",
     *("profiling.asked", "profiling.figures", "profiling.page", "profiling.results", "profiling.steps"),
@@ -24,9 +25,11 @@ MAY = {  # what a part may import of ours
         "data_prep",
         "trainers.PROGRAM",
         "trainers.begin",
+        "trainers.bench",
         "trainers.config",
         "trainers.cores",
         "trainers.flags",
+        "trainers.goodput",
         "trainers.origin",
         "trainers.profiling.asked",
         "trainers.profiling.steps",
@@ -46,8 +49,9 @@ HEAVY = {  # what a part may import of others' (the rest of what is installed is
     "data_prep": set(),
 }
 LATE = {  # only inside functions
+    "launch": {"tensorboard"},
     "data_prep": {"torchvision", "datasets", "PIL", "sklearn", "pyarrow"},
-    "trainers": {"matplotlib", "jinja2", "markupsafe", "igraph"},
+    "trainers": {"torchvision", "matplotlib", "jinja2", "markupsafe", "igraph"},
 }
 WEIGHTY = {
     "torch",

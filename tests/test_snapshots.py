@@ -20,7 +20,7 @@ HELP = {
     f"help-{name.replace(' ', '-') or 'relaunch'}": f"{name} --help".strip()
     for name in (
         *("", "train", "train mnist", "prep", "evaluate", "diff", "export", "generate", "summary", "doctor"),
-        *("runs", "stop", "submit", "submit slurm", "submit kubernetes", "submit sheet"),
+        *("runs", "tensorboard", "stop", "submit", "submit slurm", "submit kubernetes", "submit sheet"),
         *("status", "logs", "cancel"),
     )
 }
@@ -52,6 +52,8 @@ REFUSALS = {
     "summary-unknown-workload": "summary mnits",
     "runs-show-unknown-run": "runs show nothing",
     "stop-not-running": "stop first",
+    "tensorboard-unknown-run": "tensorboard nothing",
+    "tensorboard-no-curves": "tensorboard first",
     "prep-without-its-source": "prep mnist --source nowhere",
     "submit-unknown-kind": "submit pbs mnist",
     "submit-without-time": "submit slurm mnist --config cpu",

@@ -5,27 +5,32 @@ accelerate launch --config_file accelerate_configs/cpu.yaml -m trainers.train mn
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import platform
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, LOCKED, PREEMPTED, STOPPED, USAGE, Failure
-from relaunch.trainers import origin, rundir, workloads
-from relaunch.trainers.begin import Beginning, begin, command_to_go_on
+from relaunch.trainers import origin, records, rundir, workloads
+from relaunch.trainers.begin import Beginning, begin, command_of, command_to_go_on
 from relaunch.trainers.config import Job, RunConfig, parse
 from relaunch.trainers.flags import flag, shown
 from relaunch.trainers.group import process
 from relaunch.trainers.profiling import steps
 from relaunch.trainers.resumed import CHANGEABLE_ON_RESUME, EXTENDABLE, differences
 from relaunch.trainers.rundir import RunDir
-from relaunch.trainers.schedule import patience_spent, total_steps
+from relaunch.trainers.schedule import log_interval, patience_spent, total_steps
 from relaunch.trainers.workloads import own
 
 if TYPE_CHECKING:
     from relaunch.trainers.weights.checkpoint import State
+
+
+TIME = "%Y-%m-%dT%H:%M:%S%z"
 
 
 def run(argv: list[str]) -> tuple[int, str | None]:
@@ -68,6 +73,7 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
     from relaunch.trainers.metrics import Metrics
     from relaunch.trainers.profiling.during import profiled
     from relaunch.trainers.snapshot import restore
+    from relaunch.trainers.spent import Spent
     from relaunch.trainers.tryout import try_out
 
     config, rank, world = beginning.config, runtime.rank, runtime.world
@@ -119,6 +125,8 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
     if state:
         runtime.set_threads(state.meta["threads"])
     step, evaluated = (state.meta["step"], state.meta["evaluated"]) if state else (0, 0)
+    if not (beginning.resumes or beginning.fork or "log_interval" in job.given):
+        config = dataclasses.replace(config, log_interval=log_interval(config, epoch_steps))
     since_best = state.meta.get("since_best", 0) if state else 0
     spent = evaluated == step and patience_spent(config, since_best)
     if state and not begun and (spent or (step, evaluated) >= (total, total)):
@@ -129,11 +137,13 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
             process.tell(f"{path}: finished already, at step {step}/{total}{said}")
         runtime.close()
         return 0, str(path)
+    spent = Spent(claimed[0] if claimed else None, step, state.meta["samples"] if state else 0)
     model.to(runtime.device)
 
     def write_down():
         with files.storage(run.path, "--run PATH"):
             launched = plan(job, runtime, packed, epoch_steps, total) | record
+            launched["starts"] = [*records.starts(run), {"step": step, "time": time.strftime(TIME)}]
             files.write_atomic(run.plan, files.dump_json(launched))  # first: what is begun has its record
             run.cut_metrics(step, evaluated)  # by the intervals that are in the config
             if work.code:
@@ -148,6 +158,7 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
             opened.append(Metrics(run, step))
             if begun or not state:
                 opened[0].describe(config, task, batches, model, packed)
+            opened[0].text("command", step, command_of(job.argv))
             if begun:
                 opened[0].text("begun", step, begun)
 
@@ -172,6 +183,7 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
                 run,
                 opened[0] if opened else None,
                 job.launch.stop_after,
+                spent,
             )
             if state:
                 restore(training, state)
@@ -184,6 +196,8 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
                     training.say(line)
             with profiled(training, job.launch.profile_steps):
                 code = training.train()
+            for metrics in opened if code == 0 else ():
+                metrics.session()
             if code in (PREEMPTED, STOPPED):
                 training.say(f"to go on: {command_to_go_on(job.argv, run)}")
     except Exception as error:  # the launcher compares where crashes happened
@@ -193,6 +207,8 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
             ours = isinstance(error, Failure)
             code, what = (error.code, error.what) if ours else (1, f"{type(error).__name__}: {error}")
             run.write_status("failed", code, training.step if training else step, what)
+            if training:
+                spent.write(training.step, training.samples)
         raise error
     finally:
         for metrics in opened:
