@@ -1,8 +1,10 @@
-"""How many cores this process may use."""
+"""This machine's processor, and how many of its cores this process may use."""
 
 from __future__ import annotations
 
 import os
+import platform
+import re
 
 
 def physical_cores() -> int:
@@ -17,3 +19,13 @@ def physical_cores() -> int:
         except OSError:
             siblings.add(str(cpu))
     return len(siblings)
+
+
+def processor() -> str:
+    """The processor's name: as Linux has it, else as much as Python knows."""
+    try:
+        with open("/proc/cpuinfo") as f:
+            found = re.search(r"^model name\s*:\s*(.+)$", f.read(), re.MULTILINE)
+    except OSError:
+        found = None
+    return found[1].strip() if found else platform.processor() or platform.machine()

@@ -184,13 +184,14 @@ def blocks(found: dict) -> list:
         for name, s in zip(labels, settings)
     ]
     device = any(s["device"] != "cpu" for s in settings)
+    of = "% of the kernels' time" if device else "% of the step"
     moved = {name: [100 * share for share in values] for name, values in moves(settings).items()}
     phases = {name: [100 * dict(split(s))[name] for s in settings] for name in (*PHASES, "other")}
     page = [
         Facts(facts),
         Heading("A step"),
         Table(head, rows),
-        charts.stacked(labels, moved, "% of the step", "Where a step's time goes, by operator"),
+        charts.stacked(labels, moved, of, "Where a step's time goes, by operator"),
         charts.stacked(labels, phases, "% of the step", "Where a step's time goes, by phase"),
         charts.bars(labels, [s["step_ms"] for s in settings], "ms", "Time a step"),
         charts.bars(labels, [s["sample_us"] for s in settings], "us", "Time a sample"),

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from relaunch.data_prep import VERSION
+from relaunch.trainers.cores import processor
 from relaunch.trainers.profiling import results
 from relaunch.trainers.profiling.window import Took, Window
 
@@ -38,7 +39,7 @@ def written(window: Window, plain: list[Took], folder: Path) -> dict:
 def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return platform.processor() or platform.machine()
+    return processor()
 
 
 def versions() -> dict[str, str]:
