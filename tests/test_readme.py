@@ -27,7 +27,15 @@ from rigs import prep_sources
 
 ROOT = Path(__file__).resolve().parents[1]
 LABS = ("mnist", "cifar10", "tiny_imagenet", "wikitext2")
-CONCEPTS = ("checkpoints-and-resume", "predictions-and-diff", "reports", "data", "configs", "fine-tuning", "own-model")
+CONCEPTS = (
+    "checkpoints-and-resume",
+    "predictions-and-diff",
+    "reports",
+    "data",
+    "configs",
+    "fine-tuning",
+    "own-model",
+)
 PAGES = ("README.md", *(f"docs/{name}.md" for name in LABS + CONCEPTS))
 ARCHIVES = {
     "mnist": "mnist-files",

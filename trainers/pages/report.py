@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from relaunch.trainers.rundir import RunDir
 
 IN_FULL = 3  # runs whose judgements are shown whole; of more, the best one's
-IMAGES = 120  # of mistakes, of all runs together
+IMAGES = 72  # of mistakes, of all runs together
 
 
 def title_of(runs: list[RunDir]) -> str:
@@ -60,7 +60,8 @@ def opening(runs: list[Told]) -> list:
     for run in runs[:1] if len({(r.workload, r.config.get("data")) for r in runs}) == 1 else runs[:3]:
         arch, data = run.config.get("arch", "?"), run.config.get("data", "?")
         device, world = run.plan.get("device", "?"), run.plan.get("world", "?")
-        where = f"{world} × {run.plan.get('device_name') or device}"
+        name = run.plan.get("cpu" if device == "cpu" else "device_name") or device
+        where = f"{world} × {name}"
         parts.append(f"{run.workload} ({arch}) on {data}, {where}")
     more = len(runs) - len(parts)
     text = "; ".join(parts)

@@ -56,7 +56,7 @@ def test_predictions_are_those_of_the_file(one):
     most = wrong[p.confidence[wrong].argmax()]
     first = re.search(r'<ol class="tiles">\s*<li[^>]*><strong>#(\d+) ', page)
     assert int(first[1]) == most
-    assert page.count("data:image/png") == 120 + 1  # and the matrix
+    assert page.count("data:image/png") == 72 + 1  # and the matrix
 
 
 def test_what_a_user_named_stays_text(one):
@@ -164,7 +164,7 @@ def test_twenty_runs_make_a_page_of_less_than_10_mb(small, relaunch_env):
     page = written(*(f"lr-{i}" for i in range(20)))
     assert len(page) < 10e6
     assert len(pages.points(page)["Loss (val)"]["series"]) == 20
-    assert page.count("data:image/png") <= 120 + 240
+    assert page.count("data:image/png") <= 72 + 240
 
 
 @pytest.mark.slow
