@@ -20,6 +20,7 @@ from relaunch.data_prep.talk import give
 from relaunch.trainers import rundir, workloads
 from relaunch.trainers.finetune import scaled
 from relaunch.trainers.flags import Parser, add_fields, check_all, words
+from relaunch.trainers.profiling import steps
 from relaunch.trainers.workloads import Workload, own, setting
 
 
@@ -78,7 +79,9 @@ class RunConfig:
     save_every: int = setting(1000, "steps between checkpoints, beside those at each epoch's end", least=1)
     keep: int = setting(3, "newest checkpoints kept, beside the best", least=1)
     eval_every: int = setting(1, "epochs between evaluations, beside the one at the end", least=1)
-    log_interval: int = setting(100, "steps between log lines", least=1)
+    log_interval: int = setting(
+        100, "steps between log lines; if it is not given, at most a quarter of an epoch", least=1
+    )
     patience: int | None = setting(
         None, "end after this many evaluations in a row that brought no better metric than the best", least=1
     )
@@ -183,6 +186,9 @@ class Launch:
     outputs: bool = setting(False, "with --evaluate: also write the raw outputs [N, classes] (images)")
     verify_data: bool = setting(False, "hash all of the packed data first; without it, what looks changed")
     stop_after: int | None = setting(None, "end after this step as a signal would: saved, code 75", least=1)
+    profile_steps: str | None = setting(
+        None, "profile the steps between A and B: where their time goes, into RUN/profile-A-B", metavar="A:B"
+    )
     # ten minutes: longer than the slowest save or evaluation batch of one rank, not yet an hour of eight GPUs
     timeout: int = setting(
         600, "seconds after which a process that is missing ends the others, with code 76", least=20
@@ -198,6 +204,8 @@ class Launch:
             raise Failure(USAGE, what, "leave one of them out")
         if self.evaluate and begins and not path:
             raise Failure(USAGE, f"{begins[0]} goes with training", "name what to evaluate with --resume")
+        if self.profile_steps:
+            steps.window(self.profile_steps, trains=not self.evaluate)
         if self.init_head and (self.evaluate or not self.weights):
             raise Failure(USAGE, "--init-head goes with --init", "add --init FILE|RUN, or leave it out")
 

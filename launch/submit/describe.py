@@ -8,8 +8,6 @@ Everything that can be wrong about the training is found here, before it waits i
 from __future__ import annotations
 
 import argparse
-import itertools
-import math
 import re
 import sys
 import time
@@ -17,7 +15,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from relaunch.data_prep.errors import USAGE, Failure
-from relaunch.launch import PROGRAM, accelerate_config, command, draft, plan, preflight
+from relaunch.launch import PROGRAM, accelerate_config, command, draft, grid, plan, preflight
 from relaunch.launch.facts import Facts
 from relaunch.launch.submit.surroundings import Site, checked, site
 from relaunch.trainers import config, rundir, workloads
@@ -123,9 +121,10 @@ def parser(kind: str) -> Parser:
         )
         p.add_argument(
             "--sweep",
-            action="append",
+            action="extend",
+            nargs="+",
             metavar="FLAG=A,B,C",
-            help="a job array over these values; repeated: all combinations",
+            help="a job array over these values; several: all combinations",
         )
         p.add_argument(
             "--chain",
@@ -185,10 +184,11 @@ def parse(kind: str, argv: list[str]) -> Job:
     shape, added = layout(typed, given.nodes, given.gpus)
     dated = rundir.ROOT / f"{job.config.workload}-{time.strftime('%Y%m%d-%H%M%S')}"
     run = rundir.locate(job.launch.run) if job.launch.run else dated
-    tasks = sweep(given.sweep)
+    tasks = sweep(given.sweep, job)
     for label, flags in tasks or [("", ())]:
-        settings = trained([*rest, *flags], f"{run}-{label}" if label else str(run), weights, own)
-        check(rest, shape, settings, "emulate" in typed)
+        launched, trains = command.split(list(flags))
+        settings = trained([*rest, *trains], f"{run}-{label}" if label else str(run), weights, own)
+        check(rest, accelerate_config.override(shape, **launched), settings, "emulate" in typed)
     if kind == "slurm":
         draft.data_of(settings, job.launch.data_root)
     name = checked("--name", given.name or run.name)
@@ -266,25 +266,12 @@ def check(
             raise problem
 
 
-def sweep(points: list[str]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+def sweep(typed: list[str], job: config.Job) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """`["seed=1,2", "lr=0.1"]` -> (("seed1-lr0.1", ("--seed", "1", "--lr", "0.1")), …): all combinations."""
-    axes = []
-    for point in points:
-        flag, _, values = point.partition("=")
-        if not flag or not all(values.split(",")):
-            raise Failure(
-                USAGE, f"--sweep {point} is not FLAG=A,B,C", "write --sweep seed=1,2,3, for example"
-            )
-        axes.append([(flag.lstrip("-"), value) for value in values.split(",")])
-    tasks = {
-        re.sub(r"[^\w.-]", "_", "-".join(map("".join, combination))): tuple(
-            word for flag, value in combination for word in (f"--{flag}", value)
-        )
-        for combination in (itertools.product(*axes) if axes else ())
-    }
-    if len(tasks) != math.prod(map(len, axes)) and axes:
-        raise Failure(USAGE, "two points of the sweep would have the same run", "name each value once")
-    return tuple(tasks.items())
+    shape = "the tasks of a job array have one shape: submit each by itself"
+    never = dict.fromkeys(("config", "processes", "num_processes", "emulate"), shape)
+    axes = grid.axes(typed, grid.known(job.config.workload), "--sweep", never)
+    return tuple((point.label, point.words) for point in grid.points(axes))
 
 
 def seconds(text: str) -> int:

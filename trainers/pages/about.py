@@ -14,6 +14,7 @@ from relaunch.trainers import PROGRAM, origin, records
 from relaunch.trainers.pages import graph, numbers
 from relaunch.trainers.pages.blocks import Code, Facts, Heading, Note, Prose, Table
 from relaunch.trainers.pages.told import Told
+from relaunch.trainers.pages.told import layers as layers_recorded
 
 ACROSS = 4  # runs that are columns of a table; more are its rows
 LAYERS = 120  # rows of a table of layers, and nodes of a graph: beyond it nobody reads them
@@ -192,7 +193,7 @@ def models(runs: list[Told], root: str | None) -> list:
 
 def layers_of(run: Told, root: str | None) -> dict | Note:
     """What the run recorded of its model's layers; of a workload of ours, what its settings make again."""
-    if recorded := records.layers(run.run):
+    if recorded := layers_recorded(run.run):
         return recorded
     if run.config.get("code"):
         word = quoted(str(run.run.code))

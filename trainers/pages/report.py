@@ -14,7 +14,7 @@ from relaunch.trainers.pages.blocks import Code, Facts, Heading, Note, Prose, Ta
 from relaunch.trainers.pages.curves import curves
 from relaunch.trainers.pages.differ import changes_blocks
 from relaunch.trainers.pages.judged import Judged, judgement, newest
-from relaunch.trainers.pages.told import Told, several
+from relaunch.trainers.pages.told import Told, several, shown
 
 if TYPE_CHECKING:
     from relaunch.trainers.rundir import RunDir
@@ -177,11 +177,9 @@ def between(runs: list[Told], root: str | None) -> list:
 
 def generated(runs: list[Told]) -> list:
     """What language models wrote at their last evaluation."""
-    from relaunch.trainers import records
-
     blocks: list = []
     for run in runs:
-        told = records.shown(run.run)
+        told = shown(run.run)
         for text in (found for found in told.values() if isinstance(found.get("text"), str)):
             step = text.get("step")
             where = f"at step {step:,}" if isinstance(step, int) else ""

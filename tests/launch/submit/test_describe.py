@@ -146,7 +146,7 @@ WRONG = [
     (["slurm", *DIGITS, "--time", "5", "--gpus-per-node", "8"], "trains on the CPU"),
     (["slurm", *DIGITS, "--time", "5", "--machine-rank", "1"], "itself"),
     (["slurm", *DIGITS, "--time", "5", "-b", "100", "--nodes", "3"], "does not divide"),
-    (["slurm", *DIGITS, "--time", "5", "--sweep", "sed=1,2"], "did you mean --seed"),
+    (["slurm", *DIGITS, "--time", "5", "--sweep", "sed=1,2"], "did you mean seed"),
     (["slurm", *DIGITS, "--time", "5", "--sweep", "seed=1,,2"], "FLAG=A,B,C"),
     (["slurm", *DIGITS, "--time", "5", "--nodes", "2", "--emulate"], "one machine"),
     (["slrum"], "did you mean slurm"),
