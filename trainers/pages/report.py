@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from relaunch.data_prep.names import printable
+from relaunch.trainers import goodput
 from relaunch.trainers.compare import changes, words
 from relaunch.trainers.pages import about, charts, numbers
 from relaunch.trainers.pages.blocks import Code, Facts, Heading, Note, Prose, Table
@@ -74,35 +75,41 @@ def opening(runs: list[Told]) -> list:
 
 
 def time(runs: list[Told]) -> list:
-    """Causes of the wall time, as records.time_spent has them."""
-    told = [run for run in runs if run.spent.get("causes")]
+    """Causes of the wall time, and what is said of them."""
+    told = [run for run in runs if run.spent]
+    without = [run.name for run in runs if not run.spent]
+    notes = [
+        Note(f"{', '.join(without)}: not recorded; an earlier version trained it, or it has just begun.")
+    ]
     if not told:
-        return [Note("No run here recorded where its time went.")]
-    causes = [c for c in dict.fromkeys(c for run in told for c in run.spent["causes"])
-              if any(run.spent["causes"].get(c, 0) > 0 for run in told)]  # fmt: skip
-    parts = {c: [float(run.spent["causes"].get(c, 0.0)) for run in told] for c in causes}
-    head = ["run", "wall time", *parts]
-    rows = []
-    for i, run in enumerate(told):
-        wall = run.spent.get("wall") or sum(run.spent["causes"].values())
-        shares = [numbers.percent(found[i], wall) for found in parts.values()]
-        rows.append([run.name, numbers.duration(wall), *shares])
+        return notes
+    causes = [cause for cause in goodput.CAUSES if any(run.spent["causes"][cause] for run in told)]
+    parts = {goodput.NAMES[cause]: [run.spent["causes"][cause] for run in told] for cause in causes}
+    walls = [run.spent["wall"] for run in told]
     if len(told) == 1:
-        wall = told[0].spent.get("wall") or sum(told[0].spent["causes"].values())
-        pairs = [
-            [name, numbers.duration(found[0]), numbers.percent(found[0], wall)]
-            for name, found in parts.items()
+        rows = [
+            [name, numbers.duration(seconds), numbers.percent(seconds, walls[0])]
+            for name, [seconds] in sorted(parts.items(), key=lambda part: -part[1][0])
         ]
-        pairs.append(["wall time", numbers.duration(wall), "100 %"])
-        blocks: list = [Table(["cause", "time", "share"], pairs)]
+        rows.append(["wall time", numbers.duration(walls[0]), numbers.percent(walls[0], walls[0])])
+        seconds = [found[0] for found in parts.values()]
+        blocks: list = [
+            charts.bars([*parts], seconds, "s", "Wall time by cause"),
+            Table(["cause", "time", "share"], rows),
+        ]
     else:
-        blocks = [Table(head, rows)]
-    blocks.insert(0, charts.stacked([run.name for run in told], parts, "s", "Wall time by cause"))
-    facts = []
-    for run in told:
-        who = f"{run.name}: " if len(told) > 1 else ""
-        facts += [(who + key, str(run.spent[key])) for key in ("bound", "advice") if run.spent.get(key)]
-    return [*blocks, *([Facts(facts)] if facts else [])]
+        shares = [
+            [numbers.percent(found[i], wall) for found in parts.values()] for i, wall in enumerate(walls)
+        ]
+        rows = [[run.name, numbers.duration(wall), *each] for run, wall, each in zip(told, walls, shares)]
+        blocks = [
+            charts.stacked([run.name for run in told], parts, "s", "Wall time by cause"),
+            Table(["run", "wall time", *parts], rows, sortable=True),
+        ]
+    for run in told[:IN_FULL]:
+        blocks += [Heading(run.name, 3)] * (len(told) > 1)
+        blocks.append(Facts(goodput.rows(run.spent)))
+    return blocks + notes * bool(without)
 
 
 # predictions ----------------------------------------------------------------------------------------

@@ -48,7 +48,7 @@ class Told:
             records.metrics(run),
             records.damaged(run),
             state,
-            records.time_spent(run) if hasattr(records, "time_spent") else {},
+            records.time_spent(run),
         )
 
     @property
