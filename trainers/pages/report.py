@@ -78,9 +78,7 @@ def time(runs: list[Told]) -> list:
     """Causes of the wall time, and what is said of them."""
     told = [run for run in runs if run.spent]
     without = [run.name for run in runs if not run.spent]
-    notes = [
-        Note(f"{', '.join(without)}: not recorded; an earlier version trained it, or it has just begun.")
-    ]
+    notes = [Note(f"Not recorded by {', '.join(without)}: of an earlier version, or just begun.")]
     if not told:
         return notes
     causes = [cause for cause in goodput.CAUSES if any(run.spent["causes"][cause] for run in told)]
@@ -98,10 +96,10 @@ def time(runs: list[Told]) -> list:
             Table(["cause", "time", "share"], rows),
         ]
     else:
-        shares = [
-            [numbers.percent(found[i], wall) for found in parts.values()] for i, wall in enumerate(walls)
+        rows = [
+            [run.name, numbers.duration(wall), *(numbers.percent(found[i], wall) for found in parts.values())]
+            for i, (run, wall) in enumerate(zip(told, walls))
         ]
-        rows = [[run.name, numbers.duration(wall), *each] for run, wall, each in zip(told, walls, shares)]
         blocks = [
             charts.stacked([run.name for run in told], parts, "s", "Wall time by cause"),
             Table(["run", "wall time", *parts], rows, sortable=True),
