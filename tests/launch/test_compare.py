@@ -178,7 +178,7 @@ def test_killed_in_the_middle_it_repeats_no_finished_part(begin):
     assert "70 " in found["lr=1e9 precision=no"]["reason"] and "fp16 needs a GPU" in second.out
     measured = found["lr=1 precision=no"]
     assert len(measured["seconds"]["values"]) == 2 and measured["samples"] == [160, 160]
-    rows = list(csv.DictReader((folder / "compare.csv").open()))
+    rows = list(csv.DictReader((folder / "compare.csv").read_text().splitlines()))
     assert rows[0]["Optimization Technique"] == "lr=1 precision=no"
     assert float(rows[0]["Training Time (seconds)"]) > 0
     before = states(folder)
