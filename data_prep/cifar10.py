@@ -21,6 +21,7 @@ NEEDS = "cifar-10-batches-py/{data_batch_1..5,test_batch,batches.meta}"
 PUBLISHED = {"cifar-10-python.tar.gz": "c58f30108f718f92721af3b95e74349a"}
 URLS = {"cifar-10-python.tar.gz": ["https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"]}
 TRAIN = [f"data_batch_{k}" for k in range(1, 6)]
+BATCHES = {"train": TRAIN, "test": ["test_batch"]}
 
 
 def find(source: Source) -> dict | None:
@@ -35,7 +36,7 @@ def pack(source: Source, roles: dict, writer) -> None:
     """50,000 train and 10,000 test images, uint8 [N,32,32,3], in the order of the batches. Failure 65."""
     batches = {roles[name]: unpickle(name, content) for name, content in source.stream(roles)}
     writer.classes = [_text(name) for name in batches["batches.meta"].get("label_names", [])]
-    for split, names in {"train": TRAIN, "test": ["test_batch"]}.items():
+    for split, names in BATCHES.items():
         labels, images = zip(*(_batch(name, batches[name]) for name in names))
         starts = np.cumsum([0, *map(len, labels)])
         writer.images(
@@ -44,6 +45,14 @@ def pack(source: Source, roles: dict, writer) -> None:
             (32, 32, 3),
             ((range(start, start + len(part)), part) for start, part in zip(starts, images)),
         )
+
+
+def read(source: Source, roles: dict, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 [N,32,32,3] and labels int64 [N] of train or test. Failure 65."""
+    wanted = [name for name, batch in roles.items() if batch in BATCHES[split]]
+    batches = {roles[name]: unpickle(name, content) for name, content in source.stream(wanted)}
+    labels, images = zip(*(_batch(name, batches[name]) for name in BATCHES[split]))
+    return np.concatenate(images), np.concatenate(labels)
 
 
 def _batch(name: str, content: dict) -> tuple[np.ndarray, np.ndarray]:

@@ -43,11 +43,17 @@ def find(source: Source) -> dict | None:
 
 def pack(source: Source, roles: dict, writer) -> None:
     """60,000 train and 10,000 test images, uint8 [N,28,28,1]. Failure 65."""
-    arrays = {roles[name]: read_idx(name, content) for name, content in source.stream(roles)}
     writer.classes = [str(digit) for digit in range(10)]
     for split in ("train", "test"):
-        images = arrays[split, "images"][..., None]  # [N,H,W,1]
-        writer.images(split, arrays[split, "labels"], images.shape[1:], [(range(len(images)), images)])
+        images, labels = read(source, roles, split)
+        writer.images(split, labels, images.shape[1:], [(range(len(images)), images)])
+
+
+def read(source: Source, roles: dict, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 [N,28,28,1] and labels uint8 [N] of train or test. Failure 65."""
+    wanted = [name for name, (of, _) in roles.items() if of == split]
+    arrays = {roles[name][1]: read_idx(name, content) for name, content in source.stream(wanted)}
+    return arrays["images"][..., None], arrays["labels"]
 
 
 def read_idx(name: str, content: bytes) -> np.ndarray:

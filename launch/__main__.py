@@ -28,10 +28,14 @@ VERBS = {
     "diff": "say which predictions changed between two runs, checkpoints or prediction files",
     "export": "write a run's weights for other programs",
     "generate": "write text with a trained language model",
+    "profile": "measure a training step: its operators, phases, FLOPs and traces, at some batch sizes",
     "summary": "list a model's layers, parameters and FLOPs",
     "compare": "train a workload under several settings, and say which is the fastest",
+    "lab": "carry out a whole lab and write its report",
+    "report": "write a page about runs: curves, results, mistakes, model, settings",
     "doctor": "check this machine for a config and a workload, and rehearse a start",
     "runs": "list the runs here, or show one",
+    "tensorboard": "show runs' curves, graph, images and texts in TensorBoard",
     "stop": "ask a run to save and leave",
     "submit": "write a job for SLURM, Kubernetes or a web form, and hand it to SLURM",
     "status": "say where a SLURM job stands",
@@ -41,7 +45,7 @@ VERBS = {
 
 
 def usage() -> str:
-    lines = ["usage: relaunch VERB …", ""] + [f"  {verb:10} {about}" for verb, about in VERBS.items()]
+    lines = ["usage: relaunch VERB …", ""] + [f"  {verb:11} {about}" for verb, about in VERBS.items()]
     return "\n".join(
         lines
         + ["", "relaunch VERB --help says more. First steps: relaunch train mnist --data digits --epochs 1"]
@@ -60,7 +64,7 @@ def run(argv: list[str]) -> int:
         from relaunch.data_prep import prep
 
         return prep.main(rest)
-    if verb in ("train", "evaluate"):
+    if verb in ("train", "evaluate", "profile"):
         from relaunch.launch import start
 
         return start.main(verb, rest)
@@ -72,10 +76,18 @@ def run(argv: list[str]) -> int:
         from relaunch.launch import compare
 
         return compare.main(rest)
+    if verb == "lab":
+        from relaunch.launch import lab
+
+        return lab.main(rest)
     if verb in ("runs", "stop"):
         from relaunch.launch import runs
 
         return (runs.main_runs if verb == "runs" else runs.main_stop)(rest)
+    if verb == "tensorboard":
+        from relaunch.launch import tensorboard
+
+        return tensorboard.main(rest)
     if verb == "submit":
         from relaunch.launch import submit
 

@@ -16,6 +16,7 @@ from relaunch.data_prep.talk import tell
 from relaunch.launch import accelerate_config, command, estimate, facts, plan, platforms, preflight
 from relaunch.trainers import PROGRAM, config, origin, records, rundir, workloads
 from relaunch.trainers.begin import AUTO, Beginning, begin, check_source
+from relaunch.trainers.profiling import asked, steps
 from relaunch.trainers.rundir import RunDir
 from relaunch.trainers.tasks.task import check_data
 
@@ -113,4 +114,20 @@ def prepare(verb: str, typed: dict, rest: list[str]) -> tuple[plan.Plan, config.
     if todo.config:
         todo = dataclasses.replace(todo, data=data_of(todo.config, job.launch.data_root))
         preflight.check(todo)
+        if todo.total_steps:
+            steps.check(job.launch.profile_steps, todo.total_steps)
     return todo, job
+
+
+def profiled(typed: dict, rest: list[str]) -> plan.Plan:
+    """The plan of `relaunch profile`, checked as a training at each of its batch sizes would be."""
+    sizes, words = asked.split(rest)
+    job = command.job(words)
+    configs = asked.configs(job, sizes)
+    todo, _ = draft("profile", typed, rest)
+    preflight.check(todo)
+    for each in configs:
+        one = dataclasses.replace(todo, config=each)
+        preflight.check(one)
+        preflight.check(dataclasses.replace(one, data=data_of(each, job.launch.data_root)))
+    return todo

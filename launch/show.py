@@ -87,6 +87,8 @@ def table(plan: Plan, size: Size | None) -> str:
     rows += [("this machine", this), ("threads", f"{plan.threads} a process"), ("precision", precision(plan))]
     if config:
         rows.append(("batch", batch(plan)))
+        if config.input != "packed":
+            rows.append(("input", f"{config.input}, {plural(config.workers, 'worker')} a process"))
         steps = f"{plan.epoch_steps:,} an epoch" if plan.epoch_steps else "known when the data is packed"
         total = f", {plan.total_steps:,} in all" if plan.total_steps else ""
         rows.append(("steps", steps + total))

@@ -1,4 +1,4 @@
-"""`relaunch train` and `relaunch evaluate`: plan, check, start, stay to the end.
+"""`relaunch train`, `evaluate` and `profile`: plan, check, start, stay to the end.
 
 relaunch train cifar10 --config 8gpu --epochs 10 --dry-run
 """
@@ -10,10 +10,11 @@ import os
 import shlex
 import sys
 
-from relaunch.data_prep.errors import Failure
+from relaunch.data_prep.errors import USAGE, Failure
 from relaunch.data_prep.talk import give, tell
 from relaunch.launch import command, draft, plan, restart, show
 from relaunch.trainers import PROGRAM, rundir
+from relaunch.trainers.profiling import asked
 from relaunch.trainers.rundir import RunDir
 
 
@@ -23,7 +24,10 @@ def main(verb: str, argv: list[str]) -> int:
     if verb == "evaluate" and {"-h", "--help"} & set(rest):
         give(command.help() + "\n")
         os.execv(sys.executable, [sys.executable, PROGRAM, "evaluate", "--help"])
-    todo, job = draft.prepare(verb, typed, rest)
+    if verb == "profile" and (not rest or {"-h", "--help"} & set(rest)):
+        give(f"{asked.HELP}\n\n{command.help()}")
+        return 0 if rest else USAGE
+    todo, job = (draft.profiled(typed, rest), None) if verb == "profile" else draft.prepare(verb, typed, rest)
     if typed.get("dry_run"):
         give(show.table(todo, draft.size_of(todo, job and job.launch.data_root)))
         return 0

@@ -101,13 +101,20 @@ class Outcome:
         return self
 
     def __exit__(self, *error):
-        if self._file is not None:
-            os.close(self._file)
-        if self._unlink:
-            os.unlink(self._unlink)
+        with contextlib.suppress(OSError):
+            if self._file is not None:
+                os.close(self._file)
+        with contextlib.suppress(OSError):
+            if self._unlink:
+                os.unlink(self._unlink)
 
     def read(self) -> str:
-        return "" if self._file is None else os.pread(self._file, 1 << 20, 0).decode(errors="replace")
+        if self._file is None:
+            return ""
+        for _ in range(2):
+            with contextlib.suppress(OSError):
+                return os.pread(self._file, 1 << 20, 0).decode(errors="replace")
+        return ""  # as if nobody had said anything: their codes and the status tell
 
 
 def run(
@@ -127,7 +134,8 @@ def run(
     with Outcome() as outcome:
         told = {"RELAUNCH_OUTCOME": outcome.path} if outcome.path else {}
         processes.adopt_orphans()
-        child = start(command, environment | told | {"RELAUNCH_START": begun}, output)
+        told |= {"RELAUNCH_START": begun, "RELAUNCH_BEGAN": f"{time.time():.3f}"}
+        child = start(command, environment | told, output)
         broken, started = watch(child, asked, outcome, direct)
         processes.sweep(SAVING, hurry=lambda: asked.insisted or broken)
         noted = records.status(run) if run else {}
@@ -136,8 +144,13 @@ def run(
         return dataclasses.replace(end, started=started)
 
 
-def start(command, environment: dict[str, str], output: IO | None = None) -> subprocess.Popen:
-    """In its own process group: a terminal's Ctrl-C comes through us, once. It is told to stop if we die."""
+def start(
+    command, environment: dict[str, str], output: IO | None = None, answer: IO | None = None
+) -> subprocess.Popen:
+    """In its own process group: a terminal's Ctrl-C comes through us, once. It is told to stop if we die.
+
+    What it says goes into the file `output`, and what it prints into `answer` where there is one.
+    """
     parent = os.getpid()
 
     def in_child():
@@ -149,7 +162,7 @@ def start(command, environment: dict[str, str], output: IO | None = None) -> sub
         command,
         env=environment,
         stdin=subprocess.DEVNULL,
-        stdout=output,
+        stdout=answer or output,
         stderr=output,
         process_group=0,
         preexec_fn=in_child,
@@ -216,7 +229,8 @@ def judge(
         why = {} if noted["code"] in (0, PREEMPTED, STOPPED) else {"what": noted.get("reason", "")}
         said = {"code": noted["code"], **why}
     # a worker that crashed makes accelerate signal the others: what they take for a stop is a crash
-    if said and not (said["code"] == PREEMPTED and status > 0 and not asked):
+    taken = said.get("code") == PREEMPTED and status > 0 and status != PREEMPTED and not asked
+    if said and not taken:
         return End(
             said["code"],
             said.get("run"),

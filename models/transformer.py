@@ -77,3 +77,20 @@ class TransformerLM(nn.Module):
         x = self.pos_encoder(self.input_emb(words) * math.sqrt(self.emsize))
         x = self.encoder(x, mask=mask, is_causal=True)
         return self.decoder(x[-1:] if last else x)
+
+    @torch.no_grad()
+    def attention(self, words: Tensor) -> list[Tensor]:
+        """What each position reads, a tensor a layer: weights [B,heads,T,T] of word ids [T,B].
+
+        Row t is position t's, and sums to 1. As in evaluation; the model's mode stays as it was.
+        """
+        training = self.training
+        self.eval()
+        mask = nn.Transformer.generate_square_subsequent_mask(len(words), device=words.device)
+        x, seen = self.pos_encoder(self.input_emb(words) * math.sqrt(self.emsize)), []
+        for layer in self.encoder.layers:
+            how = dict(attn_mask=mask, need_weights=True, average_attn_weights=False)
+            seen.append(layer.self_attn(x, x, x, **how)[1])  # post-norm: it reads the layer's input itself
+            x = layer(x, src_mask=mask, is_causal=True)
+        self.train(training)
+        return seen

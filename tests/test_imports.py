@@ -12,9 +12,11 @@ from rigs import REPOSITORY
 PARTS = ("launch", "trainers", "models", "data_prep")
 FILES = [p.relative_to(REPOSITORY) for part in PARTS for p in sorted((REPOSITORY / part).rglob("*.py"))]
 TORCH_FREE = (
-    *("begin", "config", "finetune", "flags", "origin", "owner", "rundir", "records", "resumed", "workloads"),
+    *("begin", "config", "finetune", "flags", "goodput", "logged", "origin", "owner", "rundir", "records"),
+    *("resumed", "spent", "workloads"),
     *("group.process", "tasks.task", "tasks.samples", "tasks.images", "tasks.text", "tasks.arrays"),
     "tasks.regression",
+    *("profiling.asked", "profiling.figures", "profiling.page", "profiling.results", "profiling.steps"),
     *("pages.blocks", "pages.charts", "pages.graph", "pages.page"),
 )
 MAY = {  # what a part may import of ours
@@ -27,8 +29,14 @@ MAY = {  # what a part may import of ours
         "trainers.config",
         "trainers.cores",
         "trainers.flags",
+        "trainers.goodput",
         "trainers.origin",
+        "trainers.logged",
+        "trainers.pages",
+        "trainers.profiling.asked",
+        "trainers.profiling.steps",
         "trainers.records",
+        "trainers.resumed",
         "trainers.rundir",
         "trainers.tasks.task",
         "trainers.workloads",
@@ -44,8 +52,9 @@ HEAVY = {  # what a part may import of others' (the rest of what is installed is
     "data_prep": set(),
 }
 LATE = {  # only inside functions
+    "launch": {"tensorboard"},
     "data_prep": {"torchvision", "datasets", "PIL", "sklearn", "pyarrow"},
-    "trainers": {"matplotlib", "jinja2", "markupsafe", "igraph"},
+    "trainers": {"torchvision", "matplotlib", "jinja2", "markupsafe", "igraph"},
 }
 WEIGHTY = {
     "torch",

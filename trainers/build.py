@@ -34,6 +34,9 @@ def make_batches(
             f"{config.grad_accum_steps} accumulation steps",
             "choose a multiple",
         )
+    if config.input == "raw" and not getattr(task, "raw", False):  # a task of one's own may not say
+        what = f"--input raw is for images, and {config.workload} trains on {packed.kind}"
+        raise Failure(USAGE, what, "leave it out")
     with own.blamed():
         return task.batches(config, packed, device, rank, world)
 

@@ -20,6 +20,7 @@ from relaunch.data_prep.talk import give
 from relaunch.trainers import rundir, workloads
 from relaunch.trainers.finetune import scaled
 from relaunch.trainers.flags import Parser, add_fields, check_all, words
+from relaunch.trainers.profiling import steps
 from relaunch.trainers.workloads import Workload, own, setting
 
 
@@ -66,11 +67,21 @@ class RunConfig:
     threads: int | None = setting(
         None, "CPU threads per process (default: physical cores / local processes)", least=1
     )
+    input: Literal["packed", "raw"] = setting(
+        "packed",
+        "packed: index packed arrays; raw: read and decode each original image when it is wanted",
+    )
+    workers: int = setting(0, "with --input raw: processes that load, beside each one that trains", least=0)
+    raw: str | None = setting(
+        None, "… the folder (mnist, cifar10: or archive) that was packed", metavar="PATH"
+    )
     deterministic: bool = setting(True, "bit-reproducible kernels on CUDA")
     save_every: int = setting(1000, "steps between checkpoints, beside those at each epoch's end", least=1)
     keep: int = setting(3, "newest checkpoints kept, beside the best", least=1)
     eval_every: int = setting(1, "epochs between evaluations, beside the one at the end", least=1)
-    log_interval: int = setting(100, "steps between log lines", least=1)
+    log_interval: int = setting(
+        100, "steps between log lines; if it is not given, at most a quarter of an epoch", least=1
+    )
     patience: int | None = setting(
         None, "end after this many evaluations in a row that brought no better metric than the best", least=1
     )
@@ -90,6 +101,9 @@ class RunConfig:
         if self.arch not in work.archs and not (colon and library in work.task.libraries):
             what = f"{self.workload} has no architecture {self.arch!r}"
             raise Failure(USAGE, what, offered(self.arch, architectures(work)))
+        if self.workers and self.input != "raw":
+            what = f"--workers {self.workers} goes with --input raw: packed data need nobody who loads them"
+            raise Failure(USAGE, what, "add --input raw, or leave --workers out")
         for text in self.lr_scale:
             scaled(text)
         if self.batch_size % self.grad_accum_steps:
@@ -172,6 +186,9 @@ class Launch:
     outputs: bool = setting(False, "with --evaluate: also write the raw outputs [N, classes] (images)")
     verify_data: bool = setting(False, "hash all of the packed data first; without it, what looks changed")
     stop_after: int | None = setting(None, "end after this step as a signal would: saved, code 75", least=1)
+    profile_steps: str | None = setting(
+        None, "profile the steps between A and B: where their time goes, into RUN/profile-A-B", metavar="A:B"
+    )
     # ten minutes: longer than the slowest save or evaluation batch of one rank, not yet an hour of eight GPUs
     timeout: int = setting(
         600, "seconds after which a process that is missing ends the others, with code 76", least=20
@@ -187,6 +204,8 @@ class Launch:
             raise Failure(USAGE, what, "leave one of them out")
         if self.evaluate and begins and not path:
             raise Failure(USAGE, f"{begins[0]} goes with training", "name what to evaluate with --resume")
+        if self.profile_steps:
+            steps.window(self.profile_steps, trains=not self.evaluate)
         if self.init_head and (self.evaluate or not self.weights):
             raise Failure(USAGE, "--init-head goes with --init", "add --init FILE|RUN, or leave it out")
 
@@ -251,11 +270,8 @@ def parse(argv: list[str], prog: str = "relaunch train", beside: tuple[Parser, .
         give(overview(prog))
         raise SystemExit(0 if argv else USAGE)
     if argv[0].startswith("-"):
-        raise Failure(
-            USAGE,
-            f"the workload comes first, before {argv[0]}",
-            f"type: {prog} {' | '.join(workloads.names())} …",
-        )
+        fix = f"type: {prog} {' | '.join(workloads.names())} …"
+        raise Failure(USAGE, f"the workload comes first, before {argv[0]}", fix)
     work = workloads.load(own.in_run(argv[0], run_of(argv)))
     parser = workload_parser(argv[0], prog, work)
     parser.beside = beside

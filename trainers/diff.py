@@ -5,27 +5,22 @@ python -m trainers.diff first@best second --split test
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 import sys
-from collections.abc import Set
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from relaunch.data_prep import files
-from relaunch.data_prep.errors import DATA, PREEMPTED, USAGE, Failure
+from relaunch.data_prep.errors import DATA, USAGE, Failure
 from relaunch.data_prep.packed import Packed, data_root, open_packed
-from relaunch.data_prep.recipes import ensure
-from relaunch.trainers import PROGRAM
-from relaunch.trainers.compare import changes, predictions, results
+from relaunch.trainers import rundir
+from relaunch.trainers.compare import causes, changes, results, words
 from relaunch.trainers.compare.predictions import Predictions
-from relaunch.trainers.config import RunConfig
+from relaunch.trainers.compare.sides import Side, check, open_side, score
 from relaunch.trainers.flags import Parser
 from relaunch.trainers.group import process
-from relaunch.trainers.weights.source import Source, config_for, open_source, parse_described
+from relaunch.trainers.weights.source import parse_described
 
 
 def parser() -> Parser:
@@ -35,7 +30,8 @@ def parser() -> Parser:
             "Say which predictions changed from A to B, how many each way, and whether that is chance.\n"
             "What has not been evaluated yet is evaluated first.\n\n"
             "  relaunch diff first@best second             two runs, on the evaluation split\n"
-            "  relaunch diff first@1000 first@2000 --fail-under 99\n"
+            "  relaunch diff first@1000 first@2000 --fail-under 99 --max-nfr 0.5\n"
+            "  relaunch diff first second --twin first-seed2    beside what another seed alone changes\n"
             "  relaunch diff old.parquet new.parquet       two files that relaunch evaluate wrote\n"
             "  relaunch diff first model.pth.tar --workload tiny_imagenet --normalise imagenet"
         ),
@@ -57,34 +53,27 @@ def parser() -> Parser:
     p.add_argument(
         "--fail-under", type=float, metavar="PERCENT", help="exit with 1 if fewer of the predictions agree"
     )
+    p.add_argument(
+        "--max-nfr",
+        type=float,
+        metavar="PERCENT",
+        help="exit with 1 if more of the samples are right in A and wrong in B (negative flip rate)",
+    )
+    p.add_argument(
+        "--twin",
+        metavar="RUN",
+        help="A's recipe with another seed: what differs between A and it is chance, and stands beside B's",
+    )
     return p
-
-
-@dataclass
-class Side:
-    """A or B: predictions, or a source that is to be evaluated on `packed` first."""
-
-    name: str
-    predictions: Predictions | None = None
-    source: Source | None = None
-    packed: Packed | None = None
-
-    @property
-    def data(self) -> tuple[str, str]:
-        """(name, hash) of the data: a checkpoint's are those that it was trained on."""
-        if self.predictions:
-            return self.predictions.facts["data"], self.predictions.facts["data_hash"]
-        return self.packed.name, self.source.meta.get("data_hash", self.packed.hash)
 
 
 def run(argv: list[str]) -> tuple[int, str | None]:
     args, config, foreign = parse_described(parser(), argv)
     if args.top < 1:
         raise Failure(USAGE, f"--top {args.top} is too small", "it must be at least 1")
-    if args.fail_under is not None and not 0 <= args.fail_under <= 100:
-        raise Failure(
-            USAGE, f"--fail-under {args.fail_under:g} is not a percentage", "it is between 0 and 100"
-        )
+    for flag, percent in (("--fail-under", args.fail_under), ("--max-nfr", args.max_nfr)):
+        if percent is not None and not 0 <= percent <= 100:
+            raise Failure(USAGE, f"{flag} {percent:g} is not a percentage", "it is between 0 and 100")
     out = Path(args.out or default_out(args.a, args.b, args.split))
 
     sides = [open_side(name, args.data_root, config, args.given) for name in (args.a, args.b)]
@@ -93,21 +82,23 @@ def run(argv: list[str]) -> tuple[int, str | None]:
         or next((s.predictions.facts["split"] for s in sides if s.predictions), None)
         or sides[0].packed.eval_split
     )
-    check(sides, split)
-    for side, folder in zip(sides, ("a", "b")):
+    check(*sides, split)
+    if args.twin:
+        twin = open_side(twin_of(args.twin, args.a, sides[0]), args.data_root, config, args.given)
+        causes.check_twin(args.twin, *(causes.settings_of(s.source, s.predictions) for s in (sides[0], twin)))
+        check(sides[0], twin, split, ("A", "its twin"))
+        sides.append(twin)
+    for side, folder in zip(sides, ("a", "b", "twin")):
         if not side.predictions:
             code = score(side, split, out / folder, args.data_root, foreign)
             if code:
                 return code, None
-    a, b = (side.predictions for side in sides)
-    if a.roles != b.roles:
-        raise Failure(
-            USAGE, f"{a.path} and {b.path} do not predict the same thing", "compare two of one workload"
-        )
-    if a.truth is not None and not np.array_equal(a.truth, b.truth):
-        raise Failure(
-            DATA, f"{a.path} and {b.path} do not have the same labels", "write them again: relaunch evaluate"
-        )
+    a, b, *twins = (side.predictions for side in sides)
+    for other in (b, *twins):
+        check_alike(a, other)
+    if args.max_nfr is not None and not a.roles.classes:
+        what = f"--max-nfr is about right and wrong, and these {a.roles.rows} have no classes"
+        raise Failure(USAGE, what, "leave it out")
 
     packed = find_packed(a, b, args.data_root)
     names = names_of(packed, a, b)
@@ -119,7 +110,11 @@ def run(argv: list[str]) -> tuple[int, str | None]:
             for letter, side, p in zip("ab", sides, (a, b))
         },
         **numbers,
+        **(words.of_classes(a, b, outputs_of(a, b)) if a.roles.classes else {}),
+        **causes.between(*((side.source, side.predictions) for side in sides[:2])),
     }
+    for twin in twins:
+        result["twin"] = words.of_twin(sides[2].name, a, twin)
     process.tell("\n".join(["", *changes.report(result, a, b, changed, names, args.top), ""]))
     with files.storage(out, "--out FOLDER"):
         out.mkdir(parents=True, exist_ok=True)
@@ -131,10 +126,44 @@ def run(argv: list[str]) -> tuple[int, str | None]:
             f"{result['n'] - result['agree']:,} of {result['n']:,} predictions differ: "
             f"{result['agreement']:.2f} % agree, which is under --fail-under {args.fail_under:g}",
         )
+    if args.max_nfr is not None and 100 * result["right_to_wrong"] > args.max_nfr * result["n"]:
+        raise Failure(
+            1,
+            f"{result['right_to_wrong']:,} of {result['n']:,} are right in A and wrong in B: a negative flip "
+            f"rate of {result['negative_flip_rate']:.2f} %, which is over --max-nfr {args.max_nfr:g}",
+        )
     return 0, None
 
 
-# where predictions come from ----------------------------------------------------------------------
+def twin_of(typed: str, a_typed: str, a: Side) -> str:
+    """The twin's checkpoint that was chosen as A's was: its best, or the one of A's step."""
+    if "@" in typed or typed.endswith(".parquet") or not (rundir.find(typed)[0] / "config.json").exists():
+        return typed
+    if a_typed.endswith("@best"):
+        return f"{typed}@best"
+    step = a.source.step if a.source else a.predictions.facts["step"]
+    return typed if step is None else f"{typed}@{step}"
+
+
+def check_alike(a: Predictions, b: Predictions) -> None:
+    """Failure 64 or 65 unless both predict the same thing of the same samples."""
+    if a.roles != b.roles:
+        raise Failure(
+            USAGE, f"{a.path} and {b.path} do not predict the same thing", "compare two of one workload"
+        )
+    if a.truth is not None and not np.array_equal(a.truth, b.truth):
+        raise Failure(
+            DATA, f"{a.path} and {b.path} do not have the same labels", "write them again: relaunch evaluate"
+        )
+
+
+def outputs_of(a: Predictions, b: Predictions) -> tuple[np.ndarray, np.ndarray] | None:
+    """What both models said, logits [N,classes], where both files are there and are of these predictions."""
+    found = a.outputs(), b.outputs()
+    if any(x is None or x.ndim != 2 for x in found) or found[0].shape != found[1].shape:
+        return None
+    own = all(np.array_equal(x.argmax(1), p.guess) for x, p in zip(found, (a, b)))
+    return found if own else None
 
 
 def default_out(a: str, b: str, split: str | None) -> Path:
@@ -149,99 +178,6 @@ def default_out(a: str, b: str, split: str | None) -> Path:
         return re.sub(r"[^\w.]+", "-", "-".join(parts[-2:])).strip("-.") or "here"
 
     return Path("diffs") / (f"{short(a)}-vs-{short(b)}" + f"-{split}" * bool(split))
-
-
-def open_side(name: str, root: str | None, config: RunConfig | None, given: Set[str]) -> Side:
-    if name.endswith(".parquet"):
-        found = predictions.read(name)
-        if found.roles.view == "images" and found.facts["step"] is None and "inputs" not in found.facts:
-            what = f"{name} is of foreign weights and does not say how their images were normalised"
-            raise Failure(DATA, what, "write it again: relaunch evaluate FILE … --normalise")
-        return Side(name, found)
-    source = open_source(name)
-    data = config_for(source, config, given).data
-    ensure(data, data_root(root))
-    return Side(name, source=source, packed=open_packed(data, data_root(root)))
-
-
-def check(sides: list[Side], split: str) -> None:
-    """Refuse, before anything is evaluated, what cannot be compared sample by sample."""
-    a, b = sides
-    if a.data[1] != b.data[1]:
-        what = (
-            f"A is about {a.data[0]}, B about {b.data[0]}"
-            if a.data[0] != b.data[0]
-            else f"A and B are about two different sets named {a.data[0]}"
-        )
-        raise Failure(
-            USAGE,
-            what,
-            "evaluate both on one set (relaunch evaluate SOURCE --data NAME) and compare the .parquet files",
-        )
-    for letter, side in zip("AB", sides):
-        if side.packed:
-            side.packed.check_split(split)
-        elif side.predictions.facts["split"] != split:
-            raise Failure(
-                USAGE,
-                f"{letter} is about the split {side.predictions.facts['split']}, not {split}",
-                "compare predictions of one split",
-            )
-
-
-def score(side: Side, split: str, folder: Path, root: str | None, foreign: list[str]) -> int:
-    """Find the predictions of this very checkpoint, or evaluate it, in a process whose exit code is returned.
-
-    They go into the checkpoint's run if that can be written to, else into `folder`.
-    """
-    source = side.source
-    inside = source.run.predictions if source.run else folder
-    home = (
-        inside
-        if source.run and os.access(inside if inside.exists() else source.run.path, os.W_OK)
-        else folder
-    )
-    for path in {predictions.place(f, split, source): None for f in (inside, folder)}:
-        if source.config and path.exists():  # a foreign file's predictions depend on the flags given with it
-            try:
-                found = predictions.read(path)
-            except Failure as failure:
-                process.tell(f"{failure.what}: evaluating again", sys.stderr)
-                continue
-            facts = found.facts
-            resized = {"resize", "crop"} & facts.get("inputs", {}).keys()  # by flags that are not here
-            this = (facts["model_sha256"], facts["data_hash"], facts["split"])
-            if this == (source.sha256, side.data[1], split) and not resized:
-                side.predictions = found
-                return 0
-    command = [sys.executable, PROGRAM, "evaluate", str(source.path), "--split", split, "--out", str(home)]
-    command += ["--data-root", root] if root else []
-    code = wait([*command, *([] if source.config else foreign)], side.name)
-    if code == 0:
-        side.predictions = predictions.read(predictions.place(home, split, source))
-    return code
-
-
-def wait(command: list[str], name: str) -> int:
-    """Run an evaluation to its end, which a signal to us hastens; its exit code."""
-    process.tell(f"evaluating {name} …")
-    child = subprocess.Popen(
-        command, env={k: v for k, v in os.environ.items() if k != "RELAUNCH_OUTCOME"}
-    )  # that file is for ours
-    while True:
-        try:
-            code = child.wait(0.2)
-            break
-        except subprocess.TimeoutExpired:
-            if process.asked_to_stop():
-                child.terminate()
-    if code < 0 and process.asked_to_stop():  # it died before it could listen
-        raise Failure(PREEMPTED, "stopped before the comparison", "run it again")
-    if code < 0:
-        raise Failure(
-            128 - code, f"the evaluation of {name} was killed by signal {-code}", "see whether memory ran out"
-        )
-    return code
 
 
 def find_packed(a: Predictions, b: Predictions, root: str | None) -> Packed | None:

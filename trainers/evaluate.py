@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import sys
 from collections.abc import Callable, Set
 from pathlib import Path
@@ -51,9 +52,7 @@ def score_split(
             if first + runtime.rank < scorer.batches:
                 fault("evaluate", first + runtime.rank)
                 rows = scorer.score(module, first + runtime.rank)
-                if not outputs:
-                    rows.pop("outputs", None)
-                parts.append(rows)
+                parts.append({n: column for n, column in rows.items() if outputs or not is_output(n)})
     module.train()
     gathered = runtime.gather(parts)
     if gathered is None:
@@ -64,6 +63,11 @@ def score_split(
     rows = {name: column[sorting] for name, column in rows.items()}
     assert np.array_equal(rows["id"], np.arange(scorer.rows)), "every sample exactly once"
     return rows
+
+
+def is_output(name: str) -> bool:
+    """Whether a scored column is what the model itself said: `outputs`, or `outputs.NAME` of several."""
+    return name.partition(".")[0] == "outputs"
 
 
 def parser() -> Parser:
@@ -154,6 +158,9 @@ def evaluate(launch: Launch, config: RunConfig | None, changes: dict) -> tuple[i
         if runtime.main:
             for note in matched.notes:
                 process.tell(f"relaunch: {source.name}: {note}", sys.stderr)
+        if runtime.on_rank_0(lambda: written(launch, source, packed, split, out, runtime, matched.inputs)):
+            runtime.close()
+            return 0, None
         rows = score_split(
             runtime,
             scorer,
@@ -166,7 +173,9 @@ def evaluate(launch: Launch, config: RunConfig | None, changes: dict) -> tuple[i
                 PREEMPTED, "stopped before the evaluation ended; nothing was written", "run it again"
             )
         runtime.on_rank_0(
-            lambda: report(source, config, task, packed, split, rows, out, runtime, matched.inputs)
+            lambda: report(
+                source, config, task, packed, split, rows, out, runtime, matched.inputs, launch.outputs
+            )
         )
     runtime.close()
     return 0, None
@@ -213,10 +222,46 @@ def check(launch: Launch, source: Source, config: RunConfig, packed: Packed, mov
     return split, out
 
 
-def report(source, config, task, packed, split, rows, out: Path, runtime, inputs: dict) -> None:
+def written(launch: Launch, source: Source, packed: Packed, split: str, out: Path, runtime, inputs) -> bool:
+    """Whether these very predictions lie there already, which a line says, as it does what they score.
+
+    The same checkpoint, data, split, inputs and precision; with --outputs, those too. Foreign weights are
+    scored again: what their predictions are depends on the flags given with them.
+    """
     from relaunch.trainers.compare import predictions
 
-    outputs = rows.pop("outputs", None)
+    path = predictions.place(out, split, source, packed)
+    try:
+        found = predictions.found(path, source, packed.hash, split) if source.config else None
+    except Failure as failure:
+        process.tell(f"{failure.what}: evaluating again", sys.stderr)
+        return False
+    same = found and found.facts.get("inputs", {}) == inputs and "metrics" in found.facts
+    if not same or found.about().get("precision") != runtime.precision:
+        return False
+    if launch.outputs and not list(path.parent.glob(f"{path.stem}.outputs*.npy")):
+        return False
+    metrics = {name: math.nan if value is None else value for name, value in found.facts["metrics"].items()}
+    process.tell("\n".join([*told(source, packed, split, len(found), metrics), f"already written: {path}"]))
+    return True
+
+
+def told(source: Source, packed: Packed, split: str, n: int, metrics: dict[str, float]) -> list[str]:
+    shown = "  ".join(
+        f"{name} {value:.4f}"
+        if name in ("loss", "nll")
+        else f"{name} {value:.2f} %"
+        if name.startswith("top")
+        else f"{name} {value:.5g}"
+        for name, value in metrics.items()
+    )
+    return [f"{source.name} on {packed.name}/{split}, {n:,} predictions: {shown}"]
+
+
+def report(source, config, task, packed, split, rows, out: Path, runtime, inputs: dict, wanted: bool) -> None:
+    from relaunch.trainers.compare import predictions
+
+    outputs = {name: rows.pop(name) for name in list(rows) if is_output(name)}
     metrics = task.summarise(rows)
     path = predictions.write(
         out,
@@ -236,18 +281,15 @@ def report(source, config, task, packed, split, rows, out: Path, runtime, inputs
             "precision": runtime.precision,
         },
     )
-    shown = "  ".join(
-        f"{name} {value:.4f}"
-        if name in ("loss", "nll")
-        else f"{name} {value:.2f} %"
-        if name.startswith("top")
-        else f"{name} {value:.5g}"
-        for name, value in metrics.items()
-    )
-    lines = [f"{source.name} on {packed.name}/{split}, {len(rows['id']):,} predictions: {shown}"]
+    lines = told(source, packed, split, len(rows["id"]), metrics)
     if "mean" in inputs:
         lines.append(predictions.told(inputs))
     process.tell("\n".join([*lines, f"written: {path}"]))
+    if wanted and not outputs:
+        what = "what its model says is no tensor with a row for each sample"
+        process.tell(f"relaunch: no outputs.npy: {what}", sys.stderr)
+    elif wanted and "outputs" not in outputs:
+        process.tell(f"written beside it, a file for each of its tensors: {', '.join(outputs)}")
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ def headline(training, packed, state, begun: str = "") -> str:
         f"batch {c.batch_size} = {r.world} x {c.grad_accum_steps} x {micro_batch}, "
         f"{training.epoch_steps} steps an epoch, {training.total} in all",
     ]
+    if c.input != "packed":
+        lines[1] += f"; input {c.input}, {workers(c.workers)}"
     if r.world > 1:
         lines[1] += f"; a process that is missing ends the others after {r.timeout} s"
     if begun:
@@ -51,6 +53,10 @@ def headline(training, packed, state, begun: str = "") -> str:
                 "it goes on with other bits than that version's"
             )
     return "\n".join(lines)
+
+
+def workers(count: int) -> str:
+    return f"{count} worker{'s' * (count != 1)}"
 
 
 def record_line(training, split: str, values: dict) -> str:

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import sys
 import time
 
 import torch
 from tqdm import tqdm
 
-from relaunch.data_prep.errors import DIVERGED, PREEMPTED, STOPPED, STORAGE, Failure
-from relaunch.trainers import lines, snapshot, workloads
+from relaunch.data_prep.errors import DIVERGED, STORAGE, Failure
+from relaunch.trainers import ending, lines, snapshot, workloads
+from relaunch.trainers.ending import BY_REQUEST, BY_SIGNAL, NO_STOP
 from relaunch.trainers.evaluate import score_split
 from relaunch.trainers.group import process
 from relaunch.trainers.group.faults import fault
 from relaunch.trainers.schedule import due, learning_rate, patience_spent, total_steps
+from relaunch.trainers.spent import Spent
 from relaunch.trainers.tasks import order
 from relaunch.trainers.weights import checkpoint
 
-NO_STOP, BY_SIGNAL, BY_REQUEST = 0, 1, 2
 PENDING, PENDING_BYTES = 128, 32e6  # of micro-batches whose metrics wait on the device, at most
 
 
@@ -38,6 +40,7 @@ class Training:
         run,
         metrics,
         stop_after=None,
+        spent: Spent | None = None,
     ):
         """`identity` goes into each state.json as it is; `metrics` is None on all ranks but 0."""
         self.config, self.identity, self.runtime = config, identity, runtime
@@ -45,6 +48,7 @@ class Training:
         self.epoch_steps = self.task.steps_per_epoch(config, packed.sizes)
         self.scorer = None  # of the evaluation split, from the first evaluation on
         self.run, self.metrics = run, metrics
+        self.spent = spent or Spent()
         self.module = model
         self.model = runtime.wrap(model)
         self.optimizer = optimizer
@@ -80,15 +84,17 @@ class Training:
         while not self.ends and not self.stop:
             self.iterate()
         self.bar.close()
-        return self.finish()
+        return ending.finish(self)
 
     def iterate(self):
         """One step, and what falls due after it."""
         c, epoch = self.config, self.epoch_steps
         self.advance()
-        self.bar.update()
+        self.spent.switch("communication")
         self.agree_to_stop()
-        if due(self.step, c.log_interval, self.total):
+        self.spent.switch("other")
+        self.bar.update()
+        if due(self.step, c.log_interval, self.total, within=epoch):  # a window ends with its epoch
             self.log()
         elif len(self.pending_metrics) >= PENDING or self.pending_bytes > PENDING_BYTES:
             self.sum_pending()
@@ -106,9 +112,9 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["lr_scale"]
         for micro in range(c.grad_accum_steps):
-            started = time.perf_counter()
+            self.spent.switch("input")
             batch = self.batches.batch(step, micro)
-            self.waited += time.perf_counter() - started
+            self.spent.switch("compute")
             for generator in self.generators:
                 generator.manual_seed(order.key("dropout", c.seed, step, micro, self.runtime.rank))
             last = micro == c.grad_accum_steps - 1
@@ -117,11 +123,13 @@ class Training:
                 accelerator.backward(loss / c.grad_accum_steps if c.grad_accum_steps > 1 else loss)
             self.pending_metrics.append(metrics)
             self.pending_bytes += sum(getattr(t, "nbytes", 0) for t in metrics)
+        self.spent.switch("optimizer")
         if c.clip:
             accelerator.clip_grad_norm_(self.model.parameters(), c.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.skipped += self.runtime.precision == "fp16" and self.optimizer.step_was_skipped
+        self.spent.switch("other")
         self.step += 1
         fault("step", self.step)
 
@@ -138,30 +146,9 @@ class Training:
         now = time.monotonic()
         if self.runtime.main and (why or now - self.polled > 1):
             self.polled = now
-            if self.run.stop.exists():
+            if os.path.exists(self.run.stop):  # False, too, where a server does not answer
                 return BY_REQUEST
         return why
-
-    def finish(self) -> int:
-        """Write down how it ended, and say so; returns the exit code."""
-        code, state, why = self.outcome()
-        if self.runtime.main:
-            self.run.write_status(state, code, self.step, why)
-        self.say(lines.last_line(self, why))
-        return code
-
-    def outcome(self) -> tuple[int, str, str]:
-        """(exit code, state of status.json, reason)."""
-        if self.ends and not self.owes_evaluation():
-            return 0, "done", lines.why_done(self.config, self.step, self.total, self.best, self.since_best)
-        saved = "and saved" if self.step else "before the first step: nothing to save"
-        if self.stop == BY_REQUEST:
-            return STOPPED, "stopped", f"stopped by the STOP file, {saved}"
-        if number := process.asked_to_stop():
-            by = number.name
-        else:
-            by = "--stop-after" if self.step >= self.stop_after else "a signal to another process"
-        return PREEMPTED, "preempted", f"stopped by {by}, {saved}"
 
     # logging ------------------------------------------------------------------------------------------------
 
@@ -178,22 +165,26 @@ class Training:
         return [0.0] * self.batches.sums
 
     def restart_clock(self):
-        self.clock, self.waited, self.clocked_from = time.perf_counter(), 0.0, self.samples
+        self.clock, self.clocked_from = time.perf_counter(), self.samples
+        self.waited_before = self.spent.seconds["input"]
         if self.runtime.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
 
     def sum_pending(self):
         """Add the pending metrics to the window. Waits for the device."""
         if self.pending_metrics:
+            before = self.spent.cause
+            self.spent.switch("compute")
             self.batches.add(self.window, self.pending_metrics)
             self.pending_metrics.clear()
             self.pending_bytes = 0
+            self.spent.switch(before)
 
     def log(self):
         """Record the window of steps since the last record. Failure 70 if its loss is not finite."""
         self.sum_pending()  # waits for the device: the clock below is true
         self.epoch_sums = [a + b for a, b in zip(self.epoch_sums, self.window)]
-        sums = self.runtime.sum(self.window)
+        sums = self.summed(self.window)
         self.window = self.zeros()
         self.refuse_unless_finite(sums)
         elapsed = time.perf_counter() - self.clock
@@ -203,19 +194,24 @@ class Training:
         values |= {
             "lr": learning_rate(self.config, self.step - 1, self.epoch_steps, self.total),
             "samples_per_s": (self.samples - self.clocked_from) / elapsed,
-            "data_wait_share": self.waited / elapsed,
+            "data_wait_share": (self.spent.seconds["input"] - self.waited_before) / elapsed,
             "peak_memory_mb": lines.peak_memory_mb(self.runtime.device),
         }
         self.record("train", values)
         self.restart_clock()
 
     def log_epoch(self):
-        """Record the epoch's mean."""
-        self.sum_pending()
-        sums = self.runtime.sum([a + b for a, b in zip(self.epoch_sums, self.window)])
-        # the window goes on into the next epoch and is added there whole
-        self.epoch_sums = [-a for a in self.window]
+        """Record the epoch's mean, over the windows in it."""
+        sums = self.summed(self.epoch_sums)
+        self.epoch_sums = self.zeros()
         self.record("train", {f"epoch_{name}": value for name, value in self.batches.metrics(sums).items()})
+
+    def summed(self, values: list[float]) -> list[float]:
+        """The sum over ranks."""
+        self.spent.switch("communication")
+        sums = self.runtime.sum(values)
+        self.spent.switch("other")
+        return sums
 
     def record(self, split: str, values: dict):
         if self.metrics:
@@ -245,6 +241,9 @@ class Training:
 
     def evaluate(self):
         """Score the evaluation split and remember the best. A stop in between leaves it owed."""
+        self.spent.switch("compute")
+        self.runtime.wait_for_device()
+        self.spent.switch("evaluation")
         split, facts = self.packed.eval_split, self.task.facts
         if self.scorer is None:
             self.scorer = self.task.scorer(self.config, self.packed, split, self.runtime.device)
@@ -268,6 +267,7 @@ class Training:
     def save(self):
         """Commit a checkpoint. A full disk costs this one and a line; at the run's end it is Failure 73."""
         self.sum_pending()
+        self.spent.account(self)
         open_sums = self.runtime.gather((self.window, self.epoch_sums))
         final = self.stop or self.ends
 
@@ -275,15 +275,17 @@ class Training:
             for window, epoch_sums in open_sums:
                 self.refuse_unless_finite(window + epoch_sums)
             try:
-                self.metrics.sync()
+                logged = self.metrics.sync()
                 state = snapshot.take(self, open_sums)
-                checkpoint.save(self.run, state, self.config.keep, self.protected)
+                checkpoint.save(self.run, state, self.config.keep, self.protected, logged)
                 self.run.write_status("running", step=self.step)
+                self.spent.write(self.step, self.samples, saved=True)
             except OSError as error:
                 if final:
                     what = f"the last checkpoint could not be written ({error})"
                     raise Failure(STORAGE, what, "free some space and run it again with --resume auto")
                 alarm = f"no checkpoint of step {self.step} ({error}); training goes on"
                 process.tell(f"relaunch: ALARM: {alarm}", sys.stderr)
+                self.run.write_status("running", step=self.step)  # with what is saved all the same
 
         self.runtime.on_rank_0(write)

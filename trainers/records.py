@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from relaunch.data_prep import files
+from relaunch.trainers import goodput
 
 if TYPE_CHECKING:
     from relaunch.trainers.rundir import RunDir
@@ -43,7 +45,36 @@ PLAN = {
     "steps_per_epoch": int,
     "total_steps": int,
 }
+TIME = {
+    "first": NUMBER,
+    "until": NUMBER,
+    "paused": int,
+    "starts": int,
+    "from_step": int,
+    "from_samples": int,
+    "step": int,
+    "samples": int,
+    "between": NUMBER,
+    "causes": dict,
+    "saves": dict,
+    "ranks": list,
+}
 CONFIG = {"workload": str, "data": str, "save_every": int}
+PROFILE = {"schema": int, "workload": str, "data": str, "settings": list}
+SETTING = {
+    "config": str,
+    "device": str,
+    "device_name": str,
+    "trace": str,
+    "phases": dict,
+    "operators": list,
+    **dict.fromkeys(("batch_size", "steps", "world", "threads"), int),
+    **dict.fromkeys(("step_ms", "sample_us", "profiled_ms", "independent_ms"), NUMBER),
+}
+OPERATOR = {
+    "name": str,
+    **dict.fromkeys(("self_ms", "total_ms", "share", "calls", "memory_mb", "device_ms"), NUMBER),
+}
 LARGEST = 2**53  # of a number that is one: beyond it, or not finite, it is damage
 
 
@@ -81,9 +112,52 @@ def config(run: RunDir) -> dict:
     return read(run.config, CONFIG)
 
 
+def profile(folder: Path) -> dict:
+    """The profile.json of a folder, with those of its settings that are whole; empty if there is none."""
+    found = read(folder / "profile.json", PROFILE)
+    if found.get("schema") != 1 or not PROFILE.keys() <= found.keys():
+        return {}
+
+    def whole(rows, kinds: dict) -> list[dict]:
+        return [row for r in rows if kinds.keys() <= (row := shaped(r, kinds)).keys()]
+
+    settings = [s | {"operators": whole(s["operators"], OPERATOR)} for s in whole(found["settings"], SETTING)]
+    return found | {"settings": settings}
+
+
+def starts(run: RunDir) -> list[dict]:
+    """The starts of a run, each with the `step` that it went on from; empty if none were recorded."""
+    found = plan(run).get("starts")
+    found = [shaped(each, {"step": int}) for each in found] if isinstance(found, list) else []
+    return [each for each in found if "step" in each]
+
+
+def layers(run: RunDir) -> dict:
+    """The model as the run began: {"layers", "parameters", "flops", "nodes", "edges"} of summary.layers.
+
+    Empty for runs of before it was recorded, and for what is damaged.
+    """
+    kinds = {"layers": list, "parameters": int, "flops": int, "nodes": list, "edges": list}
+    found = read(run.layers, kinds)
+    layer = {"name": str, "type": str, "output": list, "parameters": int, "flops": int}
+    whole = kinds.keys() <= found.keys() and all(
+        [layer.keys() <= shaped(x, layer).keys() for x in found["layers"]]
+        + [{"name", "label"} <= shaped(x, {"name": str, "label": str}).keys() for x in found["nodes"]]
+        + [isinstance(x, list) and len(x) == 2 and all(isinstance(y, str) for y in x) for x in found["edges"]]
+    )
+    return found if whole else {}
+
+
+def shown(run: RunDir) -> dict[str, dict]:
+    """What the task wrote to look at, tag -> {"step", "text"}: the last of each tag."""
+    found = read(run.shown, {})
+    texts = {tag: shaped(value, {"step": int, "text": str}) for tag, value in found.items()}
+    return {tag: value for tag, value in texts.items() if "text" in value}
+
+
 def damaged(run: RunDir) -> list[str]:
     """The run's small files that are there and tell nothing, and metrics of which lines are no records."""
-    small = (run.config, run.plan, run.status)
+    small = (run.config, run.plan, run.status, run.time)
     found = [path.name for path in small if os.path.lexists(path) and not read(path, {})]
     if os.path.lexists(run.metrics):
         try:
@@ -198,13 +272,13 @@ def signs(run: RunDir) -> list[str]:
             found += [f"{run.checkpoints.name}/ holds {left[0]}"] if left else []
         except OSError as error:
             found.append(f"{run.checkpoints.name} cannot be read: {error.strerror}")
-    intervals = (config(run).get("save_every"), plan(run).get("steps_per_epoch"))
-    first = min((n for n in intervals if n), default=0)
+    intervals = [n for n in (config(run).get("save_every"), plan(run).get("steps_per_epoch")) if n]
+    # a status that tells of none saved may be that of a disk on which none fitted, up to its step
+    none = told.get("step", 0) if (told := status(run)).get("saved") == 0 else 0
+    first = min((none // n * n + n for n in intervals), default=0)
     last = max((r["step"] for r in metrics(run)), default=0)
     if first and last > first:  # a kill may come between the record of a step and its checkpoint
-        found.append(
-            f"metrics.jsonl reaches step {last:,}, and the first checkpoint was due at step {first:,}"
-        )
+        found.append(f"metrics.jsonl reaches step {last:,}, and a checkpoint was due at step {first:,}")
     if scored := predictions(run):
         found.append(f"there is predictions/{scored[-1].name}")
     return found
@@ -216,13 +290,81 @@ def seconds(run: RunDir) -> float:
     A status that says no `seconds` was written before they were counted: then it is the last start's time.
     """
 
-    def written(path: Path) -> float:
-        try:
-            return path.stat().st_mtime
-        except OSError:
-            return 0.0
-
     told = status(run).get("seconds")
     since = written(run.config) if told is None else written(run.status)
-    last = max(written(run.metrics), written(run.status))
-    return (told or 0.0) + max(0.0, last - since if since else 0.0)
+    return (told or 0.0) + max(0.0, last_word(run) - since if since else 0.0)
+
+
+def written(path: Path) -> float:
+    """When a file was last written, as time.time() gives it; 0 if it is not there."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def last_word(run: RunDir) -> float:
+    """When the run last wrote of itself, as time.time() gives it."""
+    return max(written(run.metrics), written(run.status))
+
+
+# where the time went ----------------------------------------------------------------------------------------
+
+# of two runs with the same, only the number of processes makes the speed
+AS_FAST = (
+    *("workload", "data", "arch", "batch_size", "grad_accum_steps", "optimizer", "clip", "freeze"),
+    *("options", "code", "deterministic"),
+)
+ON_THE_SAME = ("device", "device_name", "precision", "threads", "data_hash")  # of plan.json
+
+
+def times(run: RunDir) -> dict:
+    """The run's time record, which trainers/spent.py writes; empty if there is none, or it is damaged."""
+    found = read(run.time, TIME)
+    if not TIME.keys() <= found.keys():
+        return {}
+    seconds = [found["causes"], *found["saves"].values()]
+    ranks = {"steps": 0.0, "waited": 0.0}
+    for values, needed in [(s, goodput.CAUSES) for s in seconds] + [(r, ranks) for r in found["ranks"]]:
+        if not needed_numbers(values, needed):
+            return {}
+    return found if all(step.isdecimal() for step in found["saves"]) else {}
+
+
+def needed_numbers(values, needed: Iterable[str]) -> bool:
+    return isinstance(values, dict) and all(fits(values.get(name), NUMBER) for name in needed)
+
+
+def time_spent(run: RunDir) -> dict:
+    """Where the run's time went, up to its last save or its end; empty for runs without a record.
+
+    {"wall": s, "causes": {cause: s}, "goodput": share, "samples_per_s", "peak_memory_mb", "bound", "advice",
+    "starts", "between": s, "step", "world", …}: `goodput.judged` makes it. The causes add up to `wall`.
+    """
+    found = times(run)
+    if not found:
+        return {}
+    return goodput.judged(found, config(run), plan(run), metrics(run), single(run))
+
+
+def single(run: RunDir) -> dict | None:
+    """Of the runs beside this one, the longest of one process with the same settings on the same hardware.
+
+    {"run": its name, "samples_per_s"}; None if there is none, or this one has one process itself.
+    """
+    mine, ours = config(run), plan(run)
+    if ours.get("world", 1) < 2:
+        return None
+    best, longest = None, 0.0
+    for name in names(run.path.parent):
+        other = type(run)(run.path.parent / name)
+        theirs, record = plan(other), times(other) if plan(other).get("world") == 1 else {}
+        if not record or any(config(other).get(n) != mine.get(n) for n in AS_FAST):
+            continue
+        if any(theirs.get(n) != ours.get(n) for n in ON_THE_SAME):
+            continue
+        trained = sum(record["causes"][cause] for cause in goodput.IN_STEPS)
+        if trained > longest:
+            samples = record["samples"] - record["from_samples"]
+            best, longest = {"run": name, "samples_per_s": samples / trained}, trained
+    return best

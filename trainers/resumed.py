@@ -12,8 +12,17 @@ from relaunch.data_prep.errors import USAGE, Failure
 from relaunch.trainers.config import Job, RunConfig
 from relaunch.trainers.flags import flag, shown
 
-# these change nothing that is trained; patience, only how long
-CHANGEABLE_ON_RESUME = {"save_every", "keep", "eval_every", "log_interval", "patience"}
+# these change nothing that is trained: input and its workers give the same bits; patience, only how long
+CHANGEABLE_ON_RESUME = {
+    "save_every",
+    "keep",
+    "eval_every",
+    "log_interval",
+    "patience",
+    "input",
+    "workers",
+    "raw",
+}
 EXTENDABLE = {"epochs", "max_steps"}  # may be extended where the schedule does not depend on the run's length
 
 

@@ -30,6 +30,9 @@ class RunDir:
         self.checkpoints = self.path / "checkpoints"
         self.predictions = self.path / "predictions"
         self.status = self.path / "status.json"
+        self.layers = self.path / "layers.json"  # of its model, as it began
+        self.shown = self.path / "shown.json"  # what its task wrote to look at, such as generated text
+        self.time = self.path / "time.json"  # where it went: see spent
         self.stop = self.path / "STOP"
         self.code = self.path / "code"  # the files of a workload of one's own
         self._lock: TextIO | None = None

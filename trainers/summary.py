@@ -32,7 +32,8 @@ NOTE = (
 
 
 def layers(model: nn.Module, example: Tensor) -> dict:
-    """What a model computes of `example`: {"layers": [one entry per call], "parameters": N, "flops": N}.
+    """What a model computes of `example`: {"layers": [one entry per call], "parameters": N, "flops": N,
+    "nodes", "edges"}, the last two as dataflow.Flow finds them.
 
     A layer is a module that calls no other. Entries are in the order of the calls, each with `name`, `type`,
     `output` (its shape, a list), `parameters` (counted where they are first used) and `flops` (see NOTE).
@@ -42,17 +43,21 @@ def layers(model: nn.Module, example: Tensor) -> dict:
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
+    from relaunch.trainers.dataflow import Flow
+
+    flow = Flow(example)
     model, counter = copy.deepcopy(model).cpu().eval(), FlopCounterMode(display=False)
     rows, open_calls, counted = [], [], set()
 
     def enter(module, args):
         for call in open_calls:
             call["leaf"] = False
-        open_calls.append({"leaf": True, "flops": counter.get_total_flops()})
+        open_calls.append({"leaf": True, "flops": counter.get_total_flops(), "from": flow.sources(args)})
 
     def leave(name, module, args, out):
         call = open_calls.pop()
         if call["leaf"]:
+            flow.reach(name, type(module).__name__, call["from"], out)
             own = [p for p in module.parameters() if p not in counted]
             counted.update(own)
             rows.append(
@@ -70,9 +75,10 @@ def layers(model: nn.Module, example: Tensor) -> dict:
         module.register_forward_hook(lambda m, args, out, name=name: leave(name, m, args, out))
     # with gradients, and attention as plain products: some versions of torch do not count its fused forms
     with counter, torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-        model(example)
+        flow.end(model(flow.example))
     parameters = sum(p.numel() for p in model.parameters())
-    return {"layers": rows, "parameters": parameters, "flops": counter.get_total_flops()}
+    counts = {"parameters": parameters, "flops": counter.get_total_flops()}
+    return {"layers": rows, **counts, "nodes": flow.nodes, "edges": flow.edges}
 
 
 def table(found: dict, shape: tuple[int, ...]) -> str:

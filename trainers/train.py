@@ -5,26 +5,32 @@ accelerate launch --config_file accelerate_configs/cpu.yaml -m trainers.train mn
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import platform
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, LOCKED, PREEMPTED, STOPPED, USAGE, Failure
-from relaunch.trainers import origin, rundir, workloads
-from relaunch.trainers.begin import Beginning, begin, command_to_go_on
+from relaunch.trainers import logged, origin, records, rundir, workloads
+from relaunch.trainers.begin import Beginning, begin, command_of, command_to_go_on
 from relaunch.trainers.config import Job, RunConfig, parse
 from relaunch.trainers.flags import flag, shown
 from relaunch.trainers.group import process
+from relaunch.trainers.profiling import steps
 from relaunch.trainers.resumed import CHANGEABLE_ON_RESUME, EXTENDABLE, differences
 from relaunch.trainers.rundir import RunDir
-from relaunch.trainers.schedule import patience_spent, total_steps
+from relaunch.trainers.schedule import log_interval, patience_spent, total_steps
 from relaunch.trainers.workloads import own
 
 if TYPE_CHECKING:
     from relaunch.trainers.weights.checkpoint import State
+
+
+TIME = "%Y-%m-%dT%H:%M:%S%z"
 
 
 def run(argv: list[str]) -> tuple[int, str | None]:
@@ -65,7 +71,9 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
     from relaunch.trainers.lines import headline, why_done
     from relaunch.trainers.loop import Training
     from relaunch.trainers.metrics import Metrics
+    from relaunch.trainers.profiling.during import profiled
     from relaunch.trainers.snapshot import restore
+    from relaunch.trainers.spent import Spent
     from relaunch.trainers.tryout import try_out
 
     config, rank, world = beginning.config, runtime.rank, runtime.world
@@ -76,6 +84,11 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
     runtime.on_every_rank(lambda: runtime.first_here and spot.check(packed, job.launch.verify_data))
     batches = runtime.on_every_rank(lambda: make_batches(config, packed, runtime.device, rank, world))
     runtime.on_every_rank(lambda: packed.check_split(packed.eval_split))
+    work = workloads.load(config.workload)
+    task = work.task
+    epoch_steps = task.steps_per_epoch(config, packed.sizes)
+    total = total_steps(config, epoch_steps)
+    steps.check(job.launch.profile_steps, total)
     model = runtime.on_every_rank(lambda: make_model(config, packed.sizes))
     runtime.unused = runtime.on_every_rank(lambda: check_step(config, model, packed.sizes, world))
     if config.code:
@@ -109,13 +122,11 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
     if state:
         record = origin.recorded(state.meta)
     state = state or forked
-    work = workloads.load(config.workload)
     if state:
         runtime.set_threads(state.meta["threads"])
     step, evaluated = (state.meta["step"], state.meta["evaluated"]) if state else (0, 0)
-    task = work.task
-    epoch_steps = task.steps_per_epoch(config, packed.sizes)
-    total = total_steps(config, epoch_steps)
+    if not (beginning.resumes or beginning.fork or "log_interval" in job.given):
+        config = dataclasses.replace(config, log_interval=log_interval(config, epoch_steps))
     since_best = state.meta.get("since_best", 0) if state else 0
     spent = evaluated == step and patience_spent(config, since_best)
     if state and not begun and (spent or (step, evaluated) >= (total, total)):
@@ -126,11 +137,13 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
             process.tell(f"{path}: finished already, at step {step}/{total}{said}")
         runtime.close()
         return 0, str(path)
+    spent = Spent(claimed[0] if claimed else None, step, state.meta["samples"] if state else 0)
     model.to(runtime.device)
 
     def write_down():
         with files.storage(run.path, "--run PATH"):
             launched = plan(job, runtime, packed, epoch_steps, total) | record
+            launched["starts"] = [*records.starts(run), {"step": step, "time": time.strftime(TIME)}]
             files.write_atomic(run.plan, files.dump_json(launched))  # first: what is begun has its record
             run.cut_metrics(step, evaluated)  # by the intervals that are in the config
             if work.code:
@@ -145,6 +158,7 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
             opened.append(Metrics(run, step))
             if begun or not state:
                 opened[0].describe(config, task, batches, model, packed)
+            opened[0].text("command", step, command_of(job.argv))
             if begun:
                 opened[0].text("begun", step, begun)
 
@@ -169,6 +183,7 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
                 run,
                 opened[0] if opened else None,
                 job.launch.stop_after,
+                spent,
             )
             if state:
                 restore(training, state)
@@ -179,7 +194,10 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
                 training.save()
                 for line in runtime.on_rank_0(lambda: origin.keep_best(run, record, training.best)):
                     training.say(line)
-            code = training.train()
+            with profiled(training, job.launch.profile_steps):
+                code = training.train()
+            for metrics in opened if code == 0 else ():
+                metrics.session()
             if code in (PREEMPTED, STOPPED):
                 training.say(f"to go on: {command_to_go_on(job.argv, run)}")
     except Exception as error:  # the launcher compares where crashes happened
@@ -189,6 +207,8 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
             ours = isinstance(error, Failure)
             code, what = (error.code, error.what) if ours else (1, f"{type(error).__name__}: {error}")
             run.write_status("failed", code, training.step if training else step, what)
+            if training:
+                spent.write(training.step, training.samples)
         raise error
     finally:
         for metrics in opened:
@@ -215,6 +235,9 @@ def claim(beginning: Beginning, job: Job, packed) -> tuple[RunDir, State | None]
         checkpoint.recover(run)
     newest = checkpoint.newest_valid(run) if resumes else None
     if newest is None:
+        if last := max((r["step"] for r in records.metrics(run)), default=0):
+            again = f"it begins again, and what it logged up to step {last:,} is dropped"
+            process.tell(f"relaunch: {run.path} has no checkpoint yet; {again}", sys.stderr)
         checkpoint.sweep(run)
         return run, None
     state = checkpoint.load(newest)
@@ -241,6 +264,8 @@ def claim(beginning: Beginning, job: Job, packed) -> tuple[RunDir, State | None]
     for name, then, now in free:
         told = f"{run.config} says {flag(name)} {now}, {newest.name} was saved with {then}"
         process.tell(f"relaunch: {told}; it goes on with {now}", sys.stderr)
+    if said := logged.changed(run, state.meta["step"]):
+        process.tell(f"relaunch: {run.path}: {said}; training goes on with them as they are", sys.stderr)
     checkpoint.sweep(run)
     return run, state
 

@@ -18,6 +18,7 @@ from relaunch.data_prep.errors import USAGE, Failure
 from relaunch.data_prep.packed import Packed
 from relaunch.trainers import workloads
 from relaunch.trainers.config import RunConfig
+from relaunch.trainers.evaluate import is_output
 from relaunch.trainers.group.process import fits
 from relaunch.trainers.tasks.task import Batches
 from relaunch.trainers.workloads import own
@@ -69,7 +70,7 @@ def score(
     few = dataclasses.replace(config, eval_batch_size=min(ROWS, config.eval_batch_size))
     with torch.no_grad():
         rows = task.scorer(few, packed, packed.eval_split, device).score(model, 0)
-    rows.pop("outputs", None)
+    rows = {name: column for name, column in rows.items() if not is_output(name)}
     wanted = {"id", *task.facts.columns}
     if rows.keys() != wanted:
         what = f"scored rows hold {', '.join(sorted(rows))}, and facts.columns {', '.join(sorted(wanted))}"

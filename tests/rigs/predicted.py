@@ -42,16 +42,17 @@ def write(
     split="test",
     metrics=None,
     data_path="nowhere",
+    settings=(),
     **launch,
 ) -> Path:
     workload = "mnist" if kind == "images" else "wikitext2"
     return predictions.write(
         out,
         rows,
-        outputs,
-        source=SimpleNamespace(name="first", step=step, sha256=sha),
+        {} if outputs is None else {"outputs": outputs},
+        source=SimpleNamespace(name="first", step=step, sha256=sha, about={}),
         split=split,
-        config=parse([workload]).config,
+        config=parse([workload, *settings]).config,
         roles=workloads.load(workload).task.facts,
         metrics=metrics or workloads.load(workload).task.summarise(rows),
         launch={"world": 1, **launch},

@@ -13,7 +13,7 @@ from scipy.stats import binomtest
 
 from relaunch.data_prep.errors import DATA, PREEMPTED, USAGE, Failure
 from relaunch.trainers import diff, evaluate
-from relaunch.trainers.compare import predictions
+from relaunch.trainers.compare import predictions, sides, words
 from relaunch.trainers.group import process
 from rigs.predicted import N, scored, write
 from rigs.runs import sha256
@@ -115,6 +115,41 @@ def test_a_loss_that_is_not_finite_still_makes_strict_json(pair):
     assert result["b"]["loss"] is None and result["largest_loss_change"] is None
 
 
+def test_experts_numbers_with_a_twin_and_outputs_beside_the_files(pair, capsys):
+    outputs = []
+    for seed, rows in ((1, scored(1)), (2, scored(2))):
+        said = np.random.default_rng(seed).random((N, 10), dtype=np.float32)
+        said[np.arange(N), rows["pred"]] = 2
+        outputs.append(said)
+    a, b = (write(Path("o"), scored(i + 1), said, step=i) for i, said in enumerate(outputs))
+    twin = write(Path("t"), scored(3), settings=("--seed", "2"))
+    assert diff.run([str(a), str(b), "--twin", str(twin), "--out", "out"]) == (0, None)
+    result = json.loads(Path("out/diff.json").read_text(), parse_constant=pytest.fail)
+    p, q = (np.exp(x.astype(float)) / np.exp(x.astype(float)).sum(1, keepdims=True) for x in outputs)
+    assert result["kl"] == pytest.approx((p * np.log(p / q)).sum(1).mean())
+    assert result["negative_flip_rate"] == pytest.approx(100 * result["right_to_wrong"] / N)
+    assert result["twin"]["churn"] == pytest.approx(100 * np.mean(scored(1)["pred"] != scored(3)["pred"]))
+    assert result["weights"] == {"identical": True, "differ": [], "only_a": [], "only_b": []}
+    assert result["settings"] == {}
+    out = capsys.readouterr().out
+    assert all(question in out for question in (*words.QUESTIONS, words.BETTER, words.CAUSES))
+    np.save(b.with_suffix(".outputs.npy"), outputs[0])  # of other predictions
+    diff.run([str(a), str(b), "--out", "out"])
+    assert "kl" not in json.loads(Path("out/diff.json").read_text())
+    other = write(Path("t"), scored(3), settings=("--seed", "2", "--lr", "0.5"))
+    assert "--lr is 0.5, in A 1.0" in failure(a, b, "--twin", other).line()
+
+
+def test_the_negative_flip_rate_is_a_gate(pair):
+    rows = [scored(1), scored(2)]
+    lost = np.sum((rows[0]["pred"] == rows[0]["label"]) & (rows[1]["pred"] != rows[0]["label"]))
+    rate = 100 * lost / N
+    assert diff.run([*pair, "--max-nfr", str(rate)]) == (0, None)
+    refused = failure(*pair, "--max-nfr", str(rate - 0.01))
+    assert refused.code == 1 and f"{lost:,} of {N:,} are right in A and wrong in B" in refused.what
+    assert failure(*pair, "--max-nfr", "101").code == USAGE
+
+
 def test_fail_under_is_a_gate(pair, capsys):
     agreement = 100 * np.mean(scored(1)["pred"] == scored(2)["pred"])
     assert diff.run([*pair, "--fail-under", str(agreement)]) == (0, None)
@@ -212,7 +247,7 @@ def test_two_checkpoints_of_a_training(train, capfd, monkeypatch):
     made[1].write_bytes(content)  # whole, and of another checkpoint
     with monkeypatch.context() as patch:
         asked = []
-        patch.setattr(diff, "wait", lambda command, name: asked.append(command) or 75)
+        patch.setattr(sides, "wait", lambda command, name: asked.append(command) or 75)
         assert diff.run(["first@6", "first"]) == (75, None)
     assert len(asked) == 1 and asked[0][3].endswith("step-000000012")
 
@@ -267,7 +302,7 @@ def test_a_failed_evaluation_says_why_once_and_gives_its_code(train, capfd):
 def test_a_stop_reaches_the_evaluation(monkeypatch):
     monkeypatch.setattr(process, "_asked", "SIGTERM")
     with pytest.raises(Failure) as stopped:
-        diff.wait([sys.executable, "-c", "import time; time.sleep(60)"], "first")
+        sides.wait([sys.executable, "-c", "import time; time.sleep(60)"], "first")
     assert stopped.value.code == PREEMPTED
 
 

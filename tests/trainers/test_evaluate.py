@@ -110,6 +110,31 @@ def test_every_word_once_whatever_the_windows(train, sets, relaunch_env, bptt, s
     assert len(p) == words - 1 and (p.label == open_packed("wikitext2", sets).tokens(split)[1:]).all()
 
 
+def test_what_is_written_is_found_and_what_is_of_other_data_lies_beside_it(train, relaunch_env, capsys):
+    assert train(*IMAGES) == 0
+    assert evaluate(train, "cifar10") == 0
+    own = relaunch_env / "run/predictions/test-000000014.parquet"
+    before, _ = own.stat().st_mtime_ns, capsys.readouterr()
+    assert evaluate(train, "cifar10", "--eval-batch-size", 3) == 0
+    said = capsys.readouterr().out
+    assert f"already written: {own.relative_to(relaunch_env)}" in said and "top1 " in said
+    assert own.stat().st_mtime_ns == before
+    assert evaluate(train, "cifar10", "--outputs") == 0  # which are missing
+    assert "\nwritten: " in capsys.readouterr().out and own.with_suffix(".outputs.npy").exists()
+    assert evaluate(train, "cifar10", "--outputs") == 0
+    assert "already written: " in capsys.readouterr().out
+
+    content = own.read_bytes()
+    pack_images(relaunch_env / "other", (32, 32, 3), seed=5)
+    assert evaluate(train, "cifar10", "--data", "./other") == 0
+    assert own.read_bytes() == content
+    there = predictions.read(own.with_name("other-test-000000014.parquet"))
+    assert there.facts["data"] == "other" and "other-test-000000014" in capsys.readouterr().out
+    own.write_bytes(content[:-9])
+    assert evaluate(train, "cifar10") == 0
+    assert "evaluating again" in capsys.readouterr().err and own.read_bytes() == content
+
+
 def test_best_is_the_best(train, relaunch_env):
     flags = "--arch net --batch-size 8 --epochs 4 --optimizer adam --lr 0.002 --schedule constant --keep 1"
     assert train("cifar10", *flags.split(), "--run", "./run") == 0

@@ -11,6 +11,7 @@ import math
 import numpy as np
 
 from relaunch.data_prep.names import shortened, table
+from relaunch.trainers.compare import words
 from relaunch.trainers.compare.predictions import OLD_TASKS, Predictions, told
 
 
@@ -167,19 +168,22 @@ def report(
         label = "next word right %" if of_words and key == "top1" else labels.get(key, key)
         rows.append([label, f"{x:{style}}", f"{y:{style}}", f"{y - x:+{style}}"])
     lines += [*table(rows), ""]
+    answers = dict(words.asked(result))
     if result["identical"]:
-        return [*lines, f"no differences: all {n:,} predictions are the same, to the bit of every column"]
-    labels, p, test = (
-        (FLIPS, result["mcnemar_p"], "McNemar's exact p")
-        if a.roles.classes
-        else (MOVES, result["sign_p"], "exact p of the sign test")
-    )
+        lines.append(f"no differences: all {n:,} predictions are the same, to the bit of every column")
+        return [*lines, *told_answers({q: found for q, found in answers.items() if q == words.CAUSES})]
+    labels = FLIPS if a.roles.classes else MOVES
+    lines.append(words.BETTER)
     rows = [["agree", f"{result['agree']:,} of {n:,}", f"{result['agreement']:.2f} %"]]
     rows += [[label, f"{result[key]:,}", f"{percent(result[key], n):.2f} %"] for key, label in labels.items()]
-    lines += [*table(rows), f"{test} {f'= {p:.3g}' if p else 'below 1e-300'}: {verdict(result)}"]
+    lines += table(rows)
+    lines += [
+        f"{test} {'' if said[0] == 'b' else '= '}{said}" for test, said in answers.pop(words.BETTER).items()
+    ]
     if result["largest_loss_change"] is not None:
         unit = " nats" if a.roles.classes else ""
         lines.append(f"no sample's loss moved by more than {result['largest_loss_change']:.3g}{unit}")
+    lines += told_answers(answers)
     if not len(changed):
         return lines
     if not a.roles.classes:
@@ -205,6 +209,18 @@ def report(
     return [*lines, "", *table(rows)]
 
 
+def told_answers(answers: dict[str, dict[str, str]]) -> list[str]:
+    """Of `words.asked`: each question, and below it what answers it."""
+    lines = []
+    for question, found in answers.items():
+        lines += ["", question]
+        if question == words.CAUSES:  # sentences
+            lines += [f"  {label}: {said}" for label, said in found.items()]
+        else:
+            lines += [f"  {line}" for line in table([[label, said] for label, said in found.items()])]
+    return lines
+
+
 def numbers_that_moved(a: Predictions, b: Predictions, ids: np.ndarray) -> list[list[str]]:
     """Rows: the truth, where there is one, both guesses and both losses."""
     known = a.truth is not None and a.guess is not None
@@ -219,19 +235,6 @@ def numbers_that_moved(a: Predictions, b: Predictions, ids: np.ndarray) -> list[
 def number(value) -> str:
     """A number, or several of one sample."""
     return short(" ".join(f"{v:.4g}" for v in np.atleast_1d(value)))
-
-
-def verdict(result: dict) -> str:
-    if "sign_p" in result:
-        lost, gained, p, more = result["worse"], result["better"], result["sign_p"], "has the lower loss"
-    else:
-        lost, gained, p = result["right_to_wrong"], result["wrong_to_right"], result["mcnemar_p"]
-        more = "is right"
-    if lost + gained == 0:
-        return "both are right on the same samples" if "mcnemar_p" in result else "no loss rose or fell"
-    if p >= 0.05:  # the customary level
-        return "fair coins would often differ as much"
-    return f"{'B' if gained > lost else 'A'} {more} more often, beyond chance"
 
 
 def short(name: str) -> str:

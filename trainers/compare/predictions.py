@@ -9,11 +9,13 @@ What belongs to the launch (world, device, time, metrics, versions) lies in the 
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import io
 import json
 import math
 import platform
+import re
 import time
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -75,23 +77,52 @@ class Predictions:
     def __len__(self) -> int:
         return self.facts["n"]
 
-    def data_path(self) -> Path | None:
-        """Where the packed set lay when they were made; None where the .json was not copied along."""
+    def about(self) -> dict:
+        """What the .json beside them says of how they were made; empty where it was not copied along."""
         try:
-            return Path(json.loads(self.path.with_suffix(".json").read_text())["data_path"])
-        except (OSError, ValueError, KeyError, TypeError):
+            about = json.loads(self.path.with_suffix(".json").read_text())
+        except (OSError, ValueError):
+            return {}
+        return about if isinstance(about, dict) else {}
+
+    def data_path(self) -> Path | None:
+        """Where the packed set lay when they were made, if that is known."""
+        path = self.about().get("data_path")
+        return Path(path) if isinstance(path, str) else None
+
+    def outputs(self) -> np.ndarray | None:
+        """What the model said, float [N,…], where `evaluate --outputs` wrote it beside them."""
+        try:
+            found = np.load(self.path.with_suffix(".outputs.npy"), mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError):
             return None
+        return found if found.ndim and len(found) == len(self) else None
 
 
-def place(folder: Path, split: str, source) -> Path:
-    """Where the predictions of a Source on a split lie; foreign weights without a step go by their hash."""
-    return folder / f"{split}-{source.sha256[:12] if source.step is None else f'{source.step:09d}'}.parquet"
+def place(folder: Path, split: str, source, packed=None) -> Path:
+    """Where the predictions of a Source on a split lie; foreign weights without a step go by their hash.
+
+    On another set than the one that it was trained on (`packed`; None: that very one) they have its name.
+    """
+    step = source.sha256[:12] if source.step is None else f"{source.step:09d}"
+    trained = source.about.get("data_hash")
+    other = f"{packed.name}-" if packed and trained and packed.hash != trained else ""
+    return folder / f"{other}{split}-{step}.parquet"
+
+
+def found(path: Path, source, data_hash: str, split: str) -> Predictions | None:
+    """The predictions of this very checkpoint, split and data, if they lie there. Failure 65 if damaged."""
+    if not path.exists():
+        return None
+    there = read(path)
+    this = (source.sha256, data_hash, split)
+    return there if tuple(there.facts[k] for k in ("model_sha256", "data_hash", "split")) == this else None
 
 
 def write(
     out: Path,
     rows: dict[str, np.ndarray],
-    outputs: np.ndarray | None,
+    outputs: dict[str, np.ndarray],
     *,
     source,
     config,
@@ -105,10 +136,10 @@ def write(
     """Write `rows` (Predictions' columns, and id int64 [N]) into the folder `out`; returns the Parquet file.
 
     Columns of k numbers a row, [N,k], are lists there. `inputs` (task.inputs) say what the model was given:
-    other numbers, other predictions. `outputs`, float32 [N,…], go to `….outputs.npy`. Failure 73 if the
-    folder cannot be written to.
+    other numbers, other predictions. `outputs`, float [N,…] by name (`outputs`, of several `outputs.NAME`),
+    go to `….outputs.npy`. Failure 73 if the folder cannot be written to.
     """
-    path = place(out, split, source)
+    path = place(out, split, source, packed)
     wide = {
         name: f"{dtype.removesuffix('[]')}[]" for name, dtype in roles.columns.items() if rows[name].ndim > 1
     }
@@ -142,12 +173,12 @@ def write(
     }
     with files.storage(out, "--out FOLDER"):
         out.mkdir(parents=True, exist_ok=True)
-        if outputs is None:
-            path.with_suffix(".outputs.npy").unlink(missing_ok=True)  # an earlier evaluation's
-        else:
-            content = io.BytesIO()
-            np.save(content, outputs)
-            files.write_atomic(path.with_suffix(".outputs.npy"), content.getbuffer())
+        for old in out.glob(f"{glob.escape(path.stem)}.outputs*.npy"):  # an earlier evaluation's
+            old.unlink(missing_ok=True)
+        for name, values in outputs.items():
+            content, ending = io.BytesIO(), re.sub(r"[^\w.-]", "_", name)  # names are a model's own
+            np.save(content, values)
+            files.write_atomic(path.with_suffix(f".{ending}.npy"), content.getbuffer())
         files.write_atomic(path.with_suffix(".json"), files.dump_json(beside))
         files.write_atomic(path, encode(rows, facts))
     return path

@@ -32,6 +32,7 @@ SIGNALS = (
 PR_SET_PDEATHSIG = 1
 
 _asked: signal.Signals | None = None
+began = 0.0  # of time.time(), this process, if it is one of `main`
 _interrupted_at = 0.0
 
 
@@ -112,6 +113,8 @@ def main(run: Callable[[list[str]], tuple[int, str | None]], saves: bool = True)
     line is printed already, or `what` and `fix` of one that `relaunch` is to say. `saves`: a stop signal sets
     a flag; without it, it ends the process.
     """
+    global began
+    began = time.time()
     hold()
     faulthandler.enable()  # a crash of native code says where it was
     if saves:
@@ -139,6 +142,7 @@ def main(run: Callable[[list[str]], tuple[int, str | None]], saves: bool = True)
         signal.signal(s, signal.SIG_IGN)
     if report({"rank": rank(), "code": code, **said}):
         code = 0  # `relaunch` knows it
+    settle()  # the report may have said something
     if "what" in said:
         os._exit(code)  # taking a broken group down in order would wait for the missing
     return code
@@ -149,10 +153,11 @@ def report(said: dict) -> bool:
     outcome = os.environ.get("RELAUNCH_OUTCOME")
     if not outcome:
         return False
+    line = json.dumps(said).encode() + b"\n"
     try:
-        with open(outcome, "a") as file:
-            file.write(json.dumps(said) + "\n")  # in one piece, whoever else writes
+        descriptor = os.open(outcome, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        written = os.write(descriptor, line)  # in one piece, whoever else writes
     except OSError as error:
         tell(f"relaunch: cannot write the outcome to {outcome} ({error})", sys.stderr)
         return False
-    return True
+    return written == len(line)  # it is closed as this process ends: an error of that changes nothing

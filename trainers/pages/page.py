@@ -14,9 +14,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from relaunch.data_prep import VERSION, files
+from relaunch.data_prep import VERSION
 from relaunch.data_prep.names import shown
-from relaunch.trainers.pages import draw, theme
+from relaunch.trainers.pages import theme
 from relaunch.trainers.pages.blocks import (
     Chart,
     Code,
@@ -28,45 +28,10 @@ from relaunch.trainers.pages.blocks import (
     Prose,
     Table,
 )
+from relaunch.trainers.pages.cells import PNG, WORDS, rights
+from relaunch.trainers.pages.markdown import markdown
 
-# a cell of a column that stands to the right: 1,234  -0.5  99.1 %  3.2 ± 0.1 s  2.1x  12 / 34  –
-NUMBER = re.compile(
-    r"[-+−±]?[\d][\d,.]*(e[-+]?\d+)?( ?(±|/|of|to|-|–) ?[-+]?[\d,.]+)?( ?[%×x]| [\w/µ%²]{1,12})?"
-)
-EMPTY = ("", "–", "-", "—")
-WORDS = {
-    "en": {
-        "contents": "Contents",
-        "all": "all",
-        "order": "order",
-        "as_given": "as listed",
-        "shown": "{} of {} shown",
-        "made": "Made by",
-        "gallery": "The first {} of {}.",
-    },
-    "zh": {
-        "contents": "目录",
-        "all": "全部",
-        "order": "排序",
-        "as_given": "默认",
-        "shown": "显示 {} / {}",
-        "made": "生成工具：",
-        "gallery": "前 {} 张，共 {} 张。",
-    },
-}
-TILES = 24  # of a gallery in Markdown, which nobody can filter
-ACROSS = 6
-
-
-def numeric(cells: list[str]) -> bool:
-    """Whether a column's cells are numbers, with units or without."""
-    told = [cell for cell in cells if cell.strip() not in EMPTY]
-    return bool(told) and all(NUMBER.fullmatch(cell.strip()) for cell in told)
-
-
-def rights(block: Table) -> list[bool]:
-    """Of each column, whether it stands to the right."""
-    return [numeric([row[i] for row in block.rows if i < len(row)]) for i in range(len(block.head))]
+__all__ = ["html", "markdown"]
 
 
 @cache
@@ -97,10 +62,11 @@ def html(title: str, blocks: list, lang: str = "en") -> str:
     for block in blocks:
         entry = _entry(block, ids, lang)
         last = shown_blocks[-1] if shown_blocks else {}
-        if entry["kind"] == "Charts" == last.get("kind") and entry["wide"] == last["wide"]:
-            last["charts"] += entry["charts"]  # two beside each other
+        narrow = entry["kind"] in ("Table", "Chart") and not entry.get("wide")
+        if narrow and last.get("kind") == "Row":
+            last["blocks"].append(entry)  # as many beside each other as there is room for
         else:
-            shown_blocks.append(entry)
+            shown_blocks.append({"kind": "Row", "blocks": [entry]} if narrow else entry)
     return environment.from_string(part("page.html")).render(
         title=title,
         lang="zh-CN" if lang == "zh" else lang,
@@ -162,8 +128,8 @@ def _entry(block, ids: _Ids, lang: str) -> dict[str, Any]:
             "sortable": block.sortable,
         }
     if isinstance(block, Chart):
-        chart = {"caption": block.caption, "svg": Markup(block.svg), "data": Markup(embedded(block.data))}
-        return {"kind": "Charts", "wide": block.wide, "charts": [chart]}
+        drawn = {"caption": block.caption, "svg": Markup(block.svg), "data": Markup(embedded(block.data))}
+        return {"kind": kind, "wide": block.wide, **drawn}
     if isinstance(block, Picture):
         return {"kind": kind, "source": uri(block.png), "alt": block.alt, "caption": block.caption}
     if isinstance(block, Gallery):
@@ -210,9 +176,6 @@ def marked(line: str) -> dict[str, str]:
     return {"text": line, "mark": ""}
 
 
-PNG = b"\x89PNG"
-
-
 def uri(image: bytes) -> str:
     kind = "png" if image.startswith(PNG) else "webp"
     return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
@@ -222,91 +185,3 @@ def embedded(data: dict) -> str:
     """JSON that cannot end the element that it stands in."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-
-
-# Markdown -----------------------------------------------------------------------------------------
-
-
-def markdown(title: str, blocks: list, folder: Path, lang: str = "en") -> str:
-    """The same as Markdown, for a repository. Pictures and charts are written into `folder`, which is made if
-    there are any; the page belongs beside it and names them as `FOLDER/NAME`. OSError.
-    """
-    parts, number = [f"# {plain(title)}"], 0
-
-    def picture(content: str | bytes, alt: str, ending: str) -> str:
-        nonlocal number
-        number += 1
-        folder.mkdir(parents=True, exist_ok=True)
-        name = f"{number:02}-{_slug(alt)}.{ending}"
-        files.write_atomic(folder / name, content)
-        place = "/".join(
-            re.sub(r"[^\w.-]", lambda m: f"%{ord(m[0]):02X}", p, flags=re.ASCII) for p in (folder.name, name)
-        )
-        return f"![{plain(alt)}]({place})"
-
-    for block in blocks:
-        if isinstance(block, Heading):
-            parts.append(f"{'#' * block.level} {plain(block.text)}")
-        elif isinstance(block, Prose):
-            parts += [plain(p) for p in block.text.split("\n\n") if p.strip()]
-        elif isinstance(block, Note):
-            parts.append(f"> {plain(block.text)}")
-        elif isinstance(block, Code):
-            parts.append(fenced(block.text))
-        elif isinstance(block, Facts):
-            parts.append(grid(["", ""], [list(row) for row in block.rows], [False, False]))
-        elif isinstance(block, Table):
-            parts += [plain(block.caption)] * bool(block.caption)
-            parts.append(grid(block.head, block.rows, rights(block)))
-        elif isinstance(block, Chart):
-            parts += [f"**{plain(block.caption)}**", picture(draw.alone(block.svg), block.caption, "svg")]
-        elif isinstance(block, Picture):
-            parts.append(picture(block.png, block.alt, "png"))
-            parts += [plain(block.caption)] * bool(block.caption)
-        elif isinstance(block, Gallery):
-            parts += [plain(block.caption)] * bool(block.caption)
-            parts += _tiles(block, picture, lang)
-        else:
-            raise TypeError(f"{type(block).__name__} is no block of a page")
-    return "\n\n".join(parts) + "\n"
-
-
-def _tiles(block: Gallery, picture, lang: str) -> list[str]:
-    some, cells = block.items[:TILES], []
-    for item in some:
-        ending = "png" if item.image.startswith(PNG) else "webp"
-        image = [picture(item.image, item.title, ending)] if item.image else []
-        cells.append("<br>".join([f"**{plain(item.title)}**", *image, *map(plain, item.lines)]))
-    rows = [cells[i : i + ACROSS] for i in range(0, len(cells), ACROSS)]
-    if not rows:
-        return []
-    wide = len(rows[0])
-    lines = ["|" + "   |" * wide, "|" + "---|" * wide]
-    lines += ["| " + " | ".join(row + [""] * (wide - len(row))) + " |" for row in rows]
-    said = WORDS[lang]["gallery"].replace("{}", f"{len(some):,}", 1)
-    more = [said.replace("{}", f"{len(block.items):,}")] if len(block.items) > len(some) else []
-    return [*more, "\n".join(lines)]
-
-
-def grid(head: list[str], rows: list[list[str]], right: list[bool]) -> str:
-    lines = [
-        "| " + " | ".join(map(plain, head)) + " |",
-        "|" + "|".join("---:" if r else "---" for r in right) + "|",
-    ]
-    return "\n".join([*lines, *("| " + " | ".join(map(plain, row)) + " |" for row in rows)])
-
-
-def plain(text: str) -> str:
-    """A text as Markdown shows it: no mark-up, no HTML, one line."""
-    text = " ".join(shown(str(text)).split())
-    return re.sub(r"([\\`*_\[\]|~#$])", r"\\\1", text.replace("&", "&amp;").replace("<", "&lt;"))
-
-
-def fenced(text: str) -> str:
-    longest = max((len(ticks) for ticks in re.findall(r"`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}text\n{shown(text).rstrip()}\n{fence}"
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40] or "picture"

@@ -53,6 +53,7 @@ class ImageTask(SampleTask):
     kind = "images"
     facts = replace(CLASSES, view="images", rows="images")
     libraries: tuple[str, ...] = ("torchvision", "timm")
+    raw = True
 
     def example(self, config, sizes):
         import torch
@@ -71,13 +72,17 @@ class ImageTask(SampleTask):
         return Images(packed, split, device)
 
     def batches(self, config, packed, device, rank, world):
-        from relaunch.trainers.tasks.image_batches import ImageBatches
-
         for flag in ("--eval-resize", "--eval-crop"):
             if getattr(config.options, flag[2:].replace("-", "_"), 0):
                 raise Failure(
                     USAGE, f"{flag} is for scoring alone", "leave it out: evaluate and diff take it"
                 )
+        if config.input == "raw":
+            from relaunch.trainers.tasks.raw_batches import RawBatches
+
+            return RawBatches(self, config, packed, device, rank, world)
+        from relaunch.trainers.tasks.image_batches import ImageBatches
+
         return ImageBatches(self, config, packed, device, rank, world)
 
     def scorer(self, config, packed, split, device):

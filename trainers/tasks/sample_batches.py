@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from relaunch.data_prep.packed import Packed
 from relaunch.trainers.config import RunConfig
 from relaunch.trainers.tasks import order
-from relaunch.trainers.tasks.hooks import check_arguments, in_float32, prepared, scored
+from relaunch.trainers.tasks.hooks import check_arguments, in_float32, of_each, prepared, scored
 from relaunch.trainers.tasks.meters import Classes, Loss, Numbers
 from relaunch.trainers.tasks.regression import Regression
 from relaunch.trainers.tasks.samples import SampleTask
@@ -64,7 +65,7 @@ class SampleBatches:
     ):
         check_arguments(task, mixed=bool(task.kind == "images" and getattr(config.options, "cutmix", 0)))
         self.task, self.config, self.device, self.rank, self.world = task, config, device, rank, world
-        self.data = task.open(packed, "train", device)
+        self.data = self.opened(packed)
         self.steps_per_epoch = task.steps_per_epoch(config, packed.sizes)
         self.scale = task.scale(packed.sizes, device)
         self.meter: Loss = Classes() if task.facts.classes else Loss()
@@ -72,6 +73,9 @@ class SampleBatches:
             self.meter = Numbers(partial(task.like, config), self.scale)
         self.sums = self.meter.sums
         self.epoch = -1
+
+    def opened(self, packed: Packed) -> Samples:
+        return self.task.open(packed, "train", self.device)
 
     def start_epoch(self, epoch: int) -> None:
         """Draw the epoch's order: a function of (seed, epoch) alone."""
@@ -137,9 +141,18 @@ class SampleScorer:
         x, target = prepared(self.task, self.config, x, target, random, False)
         outputs = in_float32(model(x))
         columns = scored(self.task, self.config, outputs, target, self.scale)
-        if isinstance(outputs, Tensor):
-            columns["outputs"] = outputs
+        columns |= named(outputs, len(ids))
         return {"id": ids.numpy()} | {name: column.cpu().numpy() for name, column in columns.items()}
+
+
+def named(outputs: Any, count: int, name: str = "outputs") -> dict[str, Tensor]:
+    """The tensors with a row for each sample that a model said: `outputs`, of several `outputs.0`, ….mean."""
+    if isinstance(outputs, Tensor):
+        return {name: outputs} if of_each(outputs, count) else {}
+    if not isinstance(outputs, (tuple, list, dict)):
+        return {}
+    parts = outputs.items() if isinstance(outputs, dict) else enumerate(outputs)
+    return {n: t for key, part in parts for n, t in named(part, count, f"{name}.{key}").items()}
 
 
 def draw(key: int, ids: Tensor, device: torch.device) -> Callable[[int], Tensor]:

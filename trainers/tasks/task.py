@@ -81,8 +81,8 @@ class Scorer(Protocol):
     rows: int  # of the whole split, whose ids are 0..rows-1
 
     def score(self, model: nn.Module, k: int) -> dict[str, np.ndarray]:
-        """The rows of batch k: id int64, Facts.columns, and `outputs`, what the model said, if there is a
-        place for it.
+        """The rows of batch k: id int64, Facts.columns, and what the model said, if there is a place for it:
+        `outputs`, of several tensors `outputs.NAME`.
         """
 
 

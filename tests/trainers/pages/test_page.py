@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from relaunch.trainers.pages import charts, graph, page
+from relaunch.trainers.pages import cells, charts, graph, page
 from relaunch.trainers.pages.blocks import (
     Code,
     Facts,
@@ -96,9 +96,9 @@ def test_equal_charts_are_equal_bytes():
 
 
 def test_columns_of_numbers_stand_to_the_right():
-    cells = ["1,234", "99.1 %", "-0.5", "3.2 ± 0.1 s", "2.1x", "12 / 34", "1e-05", "955 images/s", "–", ""]
-    assert page.numeric(cells)
-    assert not page.numeric(["1,234", "64x24x24"]) and not page.numeric(["–"]) and not page.numeric(["v1"])
+    numbers = ["1,234", "99.1 %", "-0.5", "3.2 ± 0.1 s", "2.1x", "12 / 34", "1e-05", "955 images/s", "–", ""]
+    assert cells.numeric(numbers)
+    assert not cells.numeric(["1,234", "64x24x24"]) and not cells.numeric(["–"]) and not cells.numeric(["v1"])
 
 
 def test_markdown_has_the_same(blocks, tmp_path):

@@ -16,6 +16,7 @@ from relaunch.data_prep.writer import Writer
 from relaunch.trainers import workloads
 from relaunch.trainers.build import make_batches, make_model
 from relaunch.trainers.config import parse
+from relaunch.trainers.tasks import sample_batches
 from relaunch.trainers.tasks.arrays import ArrayTask, NoOptions
 from relaunch.trainers.tasks.images import ImageOptions, ImageTask
 from relaunch.trainers.tasks.regression import ImageRegressionTask, RegressionTask
@@ -177,6 +178,18 @@ def test_a_model_that_says_more_than_a_guess(made):
     assert rows["guess"].shape == (24,) and rows["outputs"].shape == (24, 2)
 
 
+def test_several_outputs_are_kept_each_by_its_name():
+    said = {"mean": torch.zeros(4, 2), "parts": [torch.ones(4), (torch.ones(4, 1), torch.ones(3))], "n": 4}
+    named = sample_batches.named(said, 4)
+    assert {name: list(t.shape) for name, t in named.items()} == {
+        "outputs.mean": [4, 2],
+        "outputs.parts.0": [4],
+        "outputs.parts.1.0": [4, 1],
+    }  # of what has a row for each sample
+    assert list(sample_batches.named(torch.ones(4), 4)) == ["outputs"]
+    assert not sample_batches.named(torch.ones(3), 4) and not sample_batches.named(None, 4)
+
+
 # hooks of one's own -------------------------------------------------------------------------------
 
 LOSS = Facts(columns={"loss": "float32"}, loss="loss")
@@ -233,7 +246,7 @@ def test_outputs_may_be_several_tensors(made):
     )
     batches, scorer, model = made(task, ROW % 3, model=lambda config, sizes: Two())
     _, (_, count) = batches.loss(model, batches.batch(0, 0))
-    assert count == 8 and set(score(scorer, model)) == {"id", "loss"}
+    assert count == 8 and set(score(scorer, model)) == {"id", "loss", "outputs.0"}
 
 
 @pytest.mark.parametrize(
