@@ -51,7 +51,6 @@ REFUSALS = {
     "export-unknown-run": "export nothing",
     "generate-from-images": "generate first",
     "summary-unknown-workload": "summary mnits",
-    "compare-unknown-key": "compare mnist --grid batch_sise=4,16",
     "compare-without-a-grid": "compare mnist",
     "runs-show-unknown-run": "runs show nothing",
     "stop-not-running": "stop first",

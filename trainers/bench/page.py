@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from relaunch.data_prep import files
+from relaunch.trainers import goodput
 from relaunch.trainers.bench import reading, tables
 from relaunch.trainers.bench.comparison import CANNOT, MEASURED, Comparison
 
@@ -79,6 +80,11 @@ def charts(c: Comparison) -> list:
     if any(memory):
         on = "device" if any(cell.repeats("device_memory_mb") for cell in c.cells) else "host"
         found.append(bars(memory, "MB", f"Peak memory ({on})"))
+    spent = [cell.causes() for cell in c.cells]
+    if any(spent):
+        parts = {word: [each.get(cause, 0.0) for each in spent] for cause, word in goodput.NAMES.items()}
+        parts = {word: seconds for word, seconds in parts.items() if any(seconds)}
+        found.append(draw.stacked(labels, parts, "seconds", f"Where the whole of a run's time went{by}"))
     return found
 
 
