@@ -31,6 +31,8 @@ def test_equal_samples_are_steps_of_each_batch(relaunch_env):
     assert [cell.settings.epochs for cell in found.cells] == [1, 1, 1]
     assert "batch_size=4: 72" in found.notes[0] and found.rule == "70 samples each"
     assert found.cells[0].words[-6:] == ("--epochs", "1", "--log-interval", "1", "--keep", "1")
+    (one,) = planned("cifar10", "--preset", "tutorial", "--grid", "batch_size=4", "--samples", "80").cells
+    assert one.settings.log_interval == 1  # the preset's would be the whole run, warm-up and all
     (text,) = planned("wikitext2", "--grid", "bptt=35", "--samples", "700", "-b", "10").cells
     assert text.samples == 700 and text.settings.max_steps == 2
 
