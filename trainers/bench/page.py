@@ -24,8 +24,8 @@ explain (Welch's t-test, 95 %). Between the two it may be chance, and more repea
 
 
 FILL = """\
-To fill in what cannot be measured here: the same command on a machine that can, its runs/ copied into runs/ \
-beside this page, and the command again."""
+To fill in what cannot be measured here: the command below with those values alone in --grid, on a machine \
+that can; then copy what lies in its runs/ into runs/ beside this page, and type the command here again."""
 
 
 def blocks(c: Comparison, title: bool = True) -> list:
