@@ -154,7 +154,6 @@ WRONG = [
     (["slurm", *DIGITS, "--time", "5", "--sweep", "sed=1,2"], "did you mean seed"),
     (["slurm", *DIGITS, "--time", "5", "--sweep", "seed=1,,2"], "FLAG=A,B,C"),
     (["slurm", *DIGITS, "--time", "5", "--sweep", "config=cpu,cpu2"], "one shape"),
-    (["slurm", *DIGITS, "--time", "5", "--sweep", "precision=no,fp16", "lr=1"], "fp16 needs a GPU"),
     (["slurm", *DIGITS, "--time", "5", "--nodes", "2", "--emulate"], "one machine"),
     (["slrum"], "did you mean slurm"),
     (["kubernetes", *DIGITS], "needs an image"),
