@@ -84,7 +84,7 @@ def charts(c: Comparison) -> list:
     if any(spent):
         parts = {word: [each.get(cause, 0.0) for each in spent] for cause, word in goodput.NAMES.items()}
         parts = {word: seconds for word, seconds in parts.items() if any(seconds)}
-        found.append(draw.stacked(labels, parts, "seconds", f"Where the whole of a run's time went{by}"))
+        found.append(draw.stacked(labels, parts, "seconds", f"All of a run's time{by}"))
     return found
 
 
