@@ -13,7 +13,7 @@ help:
 	@echo "make check     lint, types, and the tests without torch and processes (under a minute)"
 	@echo "make test      the tests (4 minutes on two cores; JOBS=1: one after the other)"
 	@echo "make test-all  also the slow ones and those that start a cluster"
-	@echo "make storm     every file of a run damaged in 2,000 ways, and read by everything (an hour)"
+	@echo "make storm     every file of a run damaged in 2,000 ways, and read by everything (half an hour)"
 	@echo "make lint      style, format and types"
 	@echo "make snapshots write the texts in tests/snapshots anew: look at the difference before you commit it"
 	@echo "make install   only make $(VENV) and install into it"
@@ -32,9 +32,9 @@ test-all: test
 	$(TEST) -n $(JOBS) --dist loadgroup -m "slow and not cluster"
 	$(TEST) -m cluster
 
-# not a test that is run each time: 2,000 cases take an hour
+# not a test that is run each time: 2,000 cases take half an hour on two cores with nothing else to do
 storm: $(READY)
-	$(VENV)/bin/python tests/storm.py
+	$(VENV)/bin/python tests/storm.py --jobs $(JOBS)
 
 # mypy finds the package by its name: a link that is no part of the repository
 lint: $(READY)

@@ -181,7 +181,7 @@ def classes_of(labels: dict, source: str, writer: Writer) -> dict[str, np.ndarra
     for split, (_, values) in labels.items():
         unknown |= {f"{split}/{value}" for value in np.unique(values).tolist() if value not in index}
         result[split] = np.array([index.get(value, -1) for value in values.tolist()], np.int64)
-    refuse_unknown(unknown, source, "rows")
+    refuse_unknown(unknown, map(str, known.tolist()), source, "rows")
     return result
 
 

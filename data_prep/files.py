@@ -169,13 +169,31 @@ class Appended:
     """A file that one process appends rows to. What a full disk refuses is kept, and written once it fits.
 
     It is opened for each flush, so that a server that was away costs nothing; a link is not followed.
+    `sealed` is what was written, as it should be found again.
     """
 
-    def __init__(self, path: Path):
-        """Makes the file if it is not there. OSError."""
+    def __init__(self, path: Path, now: bool = True):
+        """Makes the file if it is not there: now, or at its first flush. OSError."""
         self.path, self.waiting, self.dropped = path, bytearray(), 0  # dropped: rows, beyond KEPT
-        with self._open() as f:
-            self.size = f.tell()  # bytes, of whole rows
+        self.size = 0  # bytes, of whole rows
+        if now:
+            with self._open() as f:
+                self.size = f.tell()
+        self._digest = self._read_again()
+
+    def _read_again(self):
+        """The SHA-256 of what others have written."""
+        digest, left = hashlib.sha256(), self.size
+        if left:
+            with open_plain(self.path) as f:
+                while left and (part := f.read(min(left, CHUNK))):
+                    digest.update(part)
+                    left -= len(part)
+        return digest
+
+    def sealed(self) -> dict:
+        """Size in bytes, and SHA-256, of the rows that are in the file."""
+        return {"bytes": self.size, "sha256": self._digest.hexdigest()}
 
     def _open(self):
         return open(self.path, "ab", buffering=0, opener=shyly)
@@ -194,11 +212,14 @@ class Appended:
         with self._open() as f:
             if f.tell() > self.size:  # a part of a row, that an error left
                 f.truncate(self.size)
-            self.size = min(self.size, f.tell())  # somebody emptied it
+            if f.tell() < self.size:  # somebody emptied it
+                self.size = f.tell()
+                self._digest = self._read_again()
             view = memoryview(bytes(self.waiting))
             while view:
                 view = view[f.write(view) :]
             self.size += len(self.waiting)
+            self._digest.update(self.waiting)
             self.waiting.clear()
             if through:
                 os.fsync(f.fileno())

@@ -11,12 +11,14 @@ from pathlib import Path
 from relaunch.data_prep.archive import Source
 from relaunch.data_prep.errors import DATA, USAGE, Failure
 from relaunch.data_prep.images import decode, is_image, measure
+from relaunch.data_prep.lists import labels
 from relaunch.data_prep.names import printable, some
 from relaunch.data_prep.splits import TAKE, like_splits, one_name_each, refuse_unknown, split_of
 from relaunch.data_prep.tally import Tally
 
 TITLE = "an image folder"
 NEEDS = "train/<class>/*.jpg (or .png, …) and val/<class>/*.jpg"
+LIST = "list"  # in the place of a split: a list of classes
 WHOLE = "all"  # in the place of a split: classes that nobody has divided into train and val
 
 
@@ -38,7 +40,7 @@ def find(source: Source) -> dict | None:
         if len(parts) > 2 and parts[0] in splits:
             roles[name] = (splits[parts[0]], parts[1])
     source.only_one({top, *(other for name in images if name not in roles and (other := _top(name)))})
-    return roles
+    return roles | _listed(source, roles, top)
 
 
 def find_whole(source: Source) -> dict | None:
@@ -69,7 +71,10 @@ def pack(source: Source, roles: dict, writer, size: int | None = None) -> None:
     known = {label: number for number, label in enumerate(writer.classes)}
     roles = {name: ("train" if split == WHOLE else split, label) for name, (split, label) in roles.items()}
     _account(source, roles, whole, writer)
-    refuse_unknown({f"{split}/{label}" for split, label in roles.values() if label not in known}, source.name)
+    writer.notes += [note for split, note in roles.values() if split == LIST]
+    roles = {name: role for name, role in roles.items() if role[0] != LIST}
+    unknown = {f"{split}/{label}" for split, label in roles.values() if label not in known}
+    refuse_unknown(unknown, known, source.name)
     files = {
         split: sorted(name for name in roles if roles[name][0] == split) for split in ("train", "val", "test")
     }
@@ -130,6 +135,24 @@ def _whole_top(source: Source) -> str:
     return "".join(f"{part}/" for part in folders[0][:same]) if folders else ""
 
 
+def _listed(source: Source, roles: dict, top: str) -> dict:
+    """Roles of images directly below val/ or test/ whose classes a list in the source says, and the list's:
+    (LIST, what to say of it)."""
+    known = {label for split, label in roles.values() if split == "train"}
+    flat: dict[str, list[str]] = {"val": [], "test": []}
+    for name in source.sizes:
+        folder, *inner = name.removeprefix(top).split("/") if name.startswith(top) else [""]
+        if len(inner) == 1 and split_of(folder) in flat and is_image(name):
+            flat[split_of(folder)].append(name)
+    found = {}
+    for split, images in flat.items():
+        listed, of = labels(source, images, known) if images else ("", {})
+        if of:
+            note = f"classes of {split} are those that {listed} lists for its {len(of):,} images"
+            found |= {name: (split, label) for name, label in of.items()} | {listed: (LIST, note)}
+    return found
+
+
 def _account(source: Source, roles: dict, whole: bool, writer) -> None:
     """Count what `roles` leaves out. Failure 65 where a class or a split would be lost by it."""
     train = next(name for name in roles if roles[name][0] == "train")
@@ -169,7 +192,9 @@ def _account(source: Source, roles: dict, whole: bool, writer) -> None:
             raise Failure(
                 DATA,
                 f"{split} of {source.name} would be lost: {why}",
-                f"sort them into {split}/<class>/ as train is, or {TAKE}" if count else f"fill it, or {TAKE}",
+                f"sort them into {split}/<class>/ as train is, add a list of lines `image class`, or {TAKE}"
+                if count
+                else f"fill it, or {TAKE}",
             )
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from relaunch.data_prep.arrays import as_float32
 from relaunch.data_prep.errors import DATA, USAGE, Failure
 from relaunch.data_prep.images import decode, is_encoded, is_image, measure
+from relaunch.data_prep.names import offered
 from relaunch.data_prep.splits import one_name_each, refuse_unknown
 from relaunch.data_prep.tables import load
 from relaunch.data_prep.tally import Tally
@@ -100,11 +101,11 @@ class Hub:
         import datasets
 
         if missing := [column for column in self.columns.values() if column not in rows.features]:
-            there = ", ".join(rows.features)
+            there = offered(missing[0], rows.features, "it has:")
             raise Failure(
                 USAGE,
-                f"{self.name} has no column '{missing[0]}' in {split}, it has: {there}",
-                "add --columns image=…,label=… or --columns text=…",
+                f"{self.name} has no column '{missing[0]}' in {split}",
+                f"{there}; add --columns image=…,label=… or --columns text=…",
             )
         rows = rows.select_columns(sorted(set(self.columns.values())))
         if self.is_text:
@@ -251,7 +252,7 @@ class Hub:
                 unknown |= {f"{split}/{name}" for name in of.values() if name not in index}
                 rows += [index.get(of[label], -1) for label in found]
             result[split] = np.asarray(rows, np.int64)
-        refuse_unknown(unknown, self.name, "rows")
+        refuse_unknown(unknown, classes, self.name, "rows")
         orders = [self._names(part) for parts in values.values() for part, _ in parts]
         if any(order != orders[0] for order in orders):
             notes.append("its splits or files number their classes differently: they were matched by name")

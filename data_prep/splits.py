@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from relaunch.data_prep.errors import DATA, USAGE, Failure
-from relaunch.data_prep.names import some
+from relaunch.data_prep.names import nearest, quoted, some
 
 NAMES = {
     "train": ("train", "training"),
@@ -98,11 +98,14 @@ class Holdout:
         return at + int(ends[0]) if len(ends) else at
 
 
-def refuse_unknown(unknown: Any, source: str, what: str = "images") -> None:
-    """Failure 65 for classes of val or test, written `split/class`, that train does not have."""
+def refuse_unknown(unknown: Any, known: Iterable[str], source: str, what: str = "images") -> None:
+    """Failure 65 for classes of val or test, written `split/class`, that are none of train's, the `known`."""
     if unknown:
+        first = min(unknown)
+        near = nearest(first.partition("/")[2], known)
         raise Failure(
             DATA,
             f"{source}: no train {what} for {some(unknown)}",
-            "give every class of val and test train images too, under the same name",
+            (f"is {quoted(first)} train's {quoted(near)}? " if near else "")
+            + "give every class of val and test train images too, under the same name",
         )

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from relaunch.data_prep.errors import DATA, STORAGE, USAGE, Failure
-from relaunch.data_prep.names import printable
+from relaunch.data_prep.names import listed, offered
 from relaunch.data_prep.splits import split_of
 from relaunch.data_prep.tally import Tally
 
@@ -120,16 +120,14 @@ def _chosen(name: str, config: str, left_out: Tally) -> str | None:
     import datasets
 
     configs = datasets.get_dataset_config_names(name)
-    listed = ", ".join(map(printable, configs[:20])) + f" and {len(configs) - 20:,} more" * (
-        len(configs) > 20
-    )
     if config and config not in configs:
-        raise Failure(USAGE, f"{name} has no configuration '{config}'", f"it has: {listed}")
+        fix = offered(config, configs, "it has:", limit=20)
+        raise Failure(USAGE, f"{name} has no configuration '{config}'", fix)
     chosen = config or datasets.get_dataset_default_config_name(name)
     if not chosen and len(configs) > 1:
         raise Failure(
             USAGE,
-            f"{name} has {len(configs)} configurations: {listed}",
+            f"{name} has {len(configs)} configurations: {listed(configs, 20)}",
             f"choose one: --source hub:{name}:{configs[0]}",
         )
     for other in configs:

@@ -102,7 +102,7 @@ PYTHON
 cat <<'PLACES'
 
 the images that changed        demo/diff/changed.png
-curves, graph, sample images   .venv/bin/tensorboard --logdir demo/runs --host 127.0.0.1
+curves, graph, sample images   .venv/bin/relaunch tensorboard demo/runs/*
 checkpoints and predictions    demo/runs/digits/{checkpoints,predictions}
 what to try next               README.md
 PLACES

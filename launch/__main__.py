@@ -35,6 +35,7 @@ VERBS = {
     "report": "write a page about runs: curves, results, mistakes, model, settings",
     "doctor": "check this machine for a config and a workload, and rehearse a start",
     "runs": "list the runs here, or show one",
+    "tensorboard": "show runs' curves, graph, images and texts in TensorBoard",
     "stop": "ask a run to save and leave",
     "submit": "write a job for SLURM, Kubernetes or a web form, and hand it to SLURM",
     "status": "say where a SLURM job stands",
@@ -44,7 +45,7 @@ VERBS = {
 
 
 def usage() -> str:
-    lines = ["usage: relaunch VERB …", ""] + [f"  {verb:10} {about}" for verb, about in VERBS.items()]
+    lines = ["usage: relaunch VERB …", ""] + [f"  {verb:11} {about}" for verb, about in VERBS.items()]
     return "\n".join(
         lines
         + ["", "relaunch VERB --help says more. First steps: relaunch train mnist --data digits --epochs 1"]
@@ -83,6 +84,10 @@ def run(argv: list[str]) -> int:
         from relaunch.launch import runs
 
         return (runs.main_runs if verb == "runs" else runs.main_stop)(rest)
+    if verb == "tensorboard":
+        from relaunch.launch import tensorboard
+
+        return tensorboard.main(rest)
     if verb == "submit":
         from relaunch.launch import submit
 

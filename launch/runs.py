@@ -18,7 +18,7 @@ from relaunch.data_prep.errors import DATA, STORAGE, USAGE, Failure
 from relaunch.data_prep.names import command, printable, quoted
 from relaunch.data_prep.names import table as aligned
 from relaunch.data_prep.talk import give, tell
-from relaunch.trainers import goodput, origin, records, rundir
+from relaunch.trainers import goodput, logged, origin, records, rundir
 from relaunch.trainers.flags import Parser
 from relaunch.trainers.rundir import RunDir
 
@@ -110,12 +110,14 @@ def show(run: RunDir) -> str:
         ("data", f"{plan.get('data', config.get('data', '?'))}, hash {plan.get('data_hash', '?')[:12]}"),
         ("checkpoints", f"{', '.join(steps) or 'none'} ({records.checkpoint_bytes(run) / 1e6:.1f} MB)"),
         ("predictions", ", ".join(p.name for p in records.predictions(run)) or "none"),
-        ("curves", f"tensorboard --logdir {quoted(str(run.tensorboard))}"),
+        ("curves", f"relaunch tensorboard {run.argument}"),
     ]
     if begun := origin.said(origin.of(run)):
         rows.insert(1, ("begun", begun.removeprefix("begun ")))
     if damaged := records.damaged(run):
         rows.append(("damaged", f"{', '.join(damaged)} cannot be read"))
+    if changed := logged.changed(run):
+        rows.append(("changed", changed))
     if s.state in ("preempted", "stopped", "crashed", "failed"):
         workload = quoted(str(config.get("workload")))
         rows.append(("go on", f"relaunch train {workload} --run {run.argument} --resume auto"))
@@ -148,6 +150,8 @@ def main_runs(argv: list[str]) -> int:
     for run in runs:
         if damaged := records.damaged(run):
             tell(f"relaunch: {run.path}: {', '.join(damaged)} cannot be read", sys.stderr)
+        if changed := logged.changed(run):
+            tell(f"relaunch: {run.path}: {changed}", sys.stderr)
     give(table([summarise(run) for run in runs]) if runs else "no runs under runs/ yet")
     return 0
 

@@ -101,13 +101,20 @@ class Outcome:
         return self
 
     def __exit__(self, *error):
-        if self._file is not None:
-            os.close(self._file)
-        if self._unlink:
-            os.unlink(self._unlink)
+        with contextlib.suppress(OSError):
+            if self._file is not None:
+                os.close(self._file)
+        with contextlib.suppress(OSError):
+            if self._unlink:
+                os.unlink(self._unlink)
 
     def read(self) -> str:
-        return "" if self._file is None else os.pread(self._file, 1 << 20, 0).decode(errors="replace")
+        if self._file is None:
+            return ""
+        for _ in range(2):
+            with contextlib.suppress(OSError):
+                return os.pread(self._file, 1 << 20, 0).decode(errors="replace")
+        return ""  # as if nobody had said anything: their codes and the status tell
 
 
 def run(
@@ -222,7 +229,8 @@ def judge(
         why = {} if noted["code"] in (0, PREEMPTED, STOPPED) else {"what": noted.get("reason", "")}
         said = {"code": noted["code"], **why}
     # a worker that crashed makes accelerate signal the others: what they take for a stop is a crash
-    if said and not (said["code"] == PREEMPTED and status > 0 and not asked):
+    taken = said.get("code") == PREEMPTED and status > 0 and status != PREEMPTED and not asked
+    if said and not taken:
         return End(
             said["code"],
             said.get("run"),

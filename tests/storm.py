@@ -1,6 +1,6 @@
 """Every file of a run, damaged in many ways, and then read by everything that reads runs.
 
-    python tests/storm.py --cases 2000        (make storm)
+    python tests/storm.py --cases 2000 --jobs 2        (make storm)
     python tests/storm.py --only 1234         one case again
 
 Each case is noticed or harmless: the code is one that is documented, what is said are lines of ours, and
@@ -19,6 +19,7 @@ import os
 import random
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -104,7 +105,7 @@ class Storm:
         return sorted(int(p.name[5:]) for p in (run / "checkpoints").glob("step-?????????"))
 
     def weights(self, run: Path) -> list[str]:
-        newest = run / f"checkpoints/step-{self.steps(run)[-1]:09d}"
+        newest = run / "checkpoints/step-000000016"  # later ones are damage
         return [sha256(newest / f"{name}.safetensors") for name in ("model", "optimizer")]
 
     def compared(self) -> tuple[Case, int | None]:
@@ -234,6 +235,10 @@ class Storm:
         listed, shown = Case(runs.main_runs), Case(runs.main_runs, "show", "run")
         if not listed.trace and (listed.code or "whole" not in listed.out):
             return f"the other runs are not listed: {listed.out}"
+        sound = self.calm / "metrics.jsonl"
+        if (now := self.run / sound.name).is_file() and now.read_bytes() != sound.read_bytes():
+            if self.steps(self.run) == self.steps(self.calm) and sound.name not in listed.err:
+                return f"{sound.name} is another, and nobody says so"
         return listed.wrong() or shown.wrong()
 
     def stopped(self) -> str:
@@ -286,6 +291,22 @@ def copy_odd(source: Path, target: Path):
     shutil.copytree(source, target, symlinks=True, copy_function=copy)
 
 
+def weather(numbers: range) -> int:
+    """Go through these cases in this process; returns how many findings there were."""
+    with tempfile.TemporaryDirectory(prefix="relaunch-storm-") as folder:
+        wrong, began = [], time.monotonic()
+        with Storm(Path(folder)) as storm:
+            for n, number in enumerate(numbers, 1):
+                found = storm.case(number)
+                wrong += found
+                print(*found, sep="\n", end="\n" if found else "", flush=True)
+                if n % 100 == 0 or n == len(numbers):
+                    print(f"{n:,} cases, {len(wrong)} wrong, {time.monotonic() - began:.0f} s", flush=True)
+        os.chdir("/")
+    print({name: round(seconds, 1) for name, seconds in storm.took.items()})
+    return len(wrong)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -293,19 +314,20 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0, help="number of the first case")
     parser.add_argument("--only", type=int, help="one case")
+    parser.add_argument("--jobs", type=int, default=1, help="processes, each of which takes its share")
     args = parser.parse_args()
-    numbers = [args.only] if args.only is not None else range(args.seed, args.seed + args.cases)
-    with tempfile.TemporaryDirectory(prefix="relaunch-storm-") as folder:
-        wrong, began = [], time.monotonic()
-        with Storm(Path(folder)) as storm:
-            for number in numbers:
-                found = storm.case(number)
-                wrong += found
-                print(*found, sep="\n", end="\n" if found else "", flush=True)
-        os.chdir("/")
-    print({name: round(seconds, 1) for name, seconds in storm.took.items()})
-    print(f"{len(numbers):,} cases, {len(wrong)} wrong, {time.monotonic() - began:.0f} s")
-    return bool(wrong)
+    if args.only is not None:
+        return bool(weather(range(args.only, args.only + 1)))
+    if args.jobs == 1:
+        return bool(weather(range(args.seed, args.seed + args.cases)))
+    share = -(-args.cases // args.jobs)
+    shares = [min(share, args.cases - n) for n in range(0, args.cases, share)]
+    command = [sys.executable, __file__, "--cases"]
+    jobs = [
+        subprocess.Popen([*command, str(size), "--seed", str(args.seed + n * share)])
+        for n, size in enumerate(shares)
+    ]
+    return max(job.wait() for job in jobs)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ from rigs import REPOSITORY
 PARTS = ("launch", "trainers", "models", "data_prep")
 FILES = [p.relative_to(REPOSITORY) for part in PARTS for p in sorted((REPOSITORY / part).rglob("*.py"))]
 TORCH_FREE = (
-    *("begin", "config", "finetune", "flags", "goodput", "origin", "owner", "rundir", "records", "resumed"),
-    *("spent", "workloads"),
+    *("begin", "config", "finetune", "flags", "goodput", "logged", "origin", "owner", "rundir", "records"),
+    *("resumed", "spent", "workloads"),
     *("group.process", "tasks.task", "tasks.samples", "tasks.images", "tasks.text", "tasks.arrays"),
     "tasks.regression",
     *("profiling.asked", "profiling.figures", "profiling.page", "profiling.results", "profiling.steps"),
@@ -31,6 +31,7 @@ MAY = {  # what a part may import of ours
         "trainers.flags",
         "trainers.goodput",
         "trainers.origin",
+        "trainers.logged",
         "trainers.pages",
         "trainers.profiling.asked",
         "trainers.profiling.steps",
@@ -51,6 +52,7 @@ HEAVY = {  # what a part may import of others' (the rest of what is installed is
     "data_prep": set(),
 }
 LATE = {  # only inside functions
+    "launch": {"tensorboard"},
     "data_prep": {"torchvision", "datasets", "PIL", "sklearn", "pyarrow"},
     "trainers": {"torchvision", "matplotlib", "jinja2", "markupsafe", "igraph"},
 }

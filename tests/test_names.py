@@ -134,7 +134,7 @@ def test_runs_show_names_and_commands_that_can_be_pasted(desk, capsys):
     again = ["relaunch", "train", "mnist", "--run", f"runs/{name}", "--resume", "auto"]
     assert pasted(of["go on"], desk) == again
     assert pasted(of["command"], desk)[-1] == f"runs/{name}"
-    assert pasted(of["curves"], desk)[-1] == f"runs/{name}/tensorboard"
+    assert pasted(of["curves"], desk) == ["relaunch", "tensorboard", f"runs/{name}"]
 
 
 def test_a_command_to_go_on_is_pasted_with_every_name(desk, monkeypatch):

@@ -10,6 +10,7 @@ import importlib
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -24,10 +25,14 @@ from relaunch.launch import __main__ as launch
 from relaunch.launch import accelerate_config, command
 from relaunch.trainers import config
 from rigs import prep_sources
+from rigs.processes import Process
 
 ROOT = Path(__file__).resolve().parents[1]
 LABS = ("mnist", "cifar10", "tiny_imagenet", "wikitext2")
-CONCEPTS = ("checkpoints-and-resume", "predictions-and-diff", "data", "configs", "fine-tuning", "own-model")
+CONCEPTS = (
+    *("checkpoints-and-resume", "predictions-and-diff", "data", "configs", "fine-tuning", "own-model"),
+    *("time", "watching", "comparing"),
+)
 PAGES = (
     "README.md",
     *(f"docs/labs/{name}.md" for name in LABS),
@@ -81,8 +86,8 @@ def step(words: list[str]) -> Step | None:
             return Step([sys.executable, path])
         case ["sha256sum", *_]:
             return Step(words)
-        case ["tensorboard", "--logdir", folder, "--host", "127.0.0.1"]:
-            return Step([sys.executable, "-m", "tensorboard.main", "--inspect", "--logdir", folder])
+        case ["relaunch", "tensorboard", *rest]:
+            return relaunch("tensorboard", *rest, "--port", "0")
         case ["relaunch", "prep", name, *rest]:
             if hub := [word for word in rest if word.startswith("hub:")]:
                 rest[rest.index(hub[0])] = "tables"
@@ -97,9 +102,12 @@ def step(words: list[str]) -> Step | None:
             if needs_gpus(named) and not {"--emulate", "--dry-run"} & set(rest):
                 return relaunch("train", *rest, code=HARDWARE, says="relaunch: 69")
             return relaunch("train", *shortened(rest), code=PREEMPTED if "--stop-after" in rest else 0)
+        case ["relaunch", "compare", *rest] if "--runs" not in rest:
+            short = ["--repeats", "1", "--warmup", "0", "--threads", "1"]
+            return relaunch("compare", *rest, *(short if "digits" in rest else ["--dry-run"]))
         case ["relaunch", "stop", run]:
             return relaunch("stop", run, code=USAGE, says="not running")  # its training has ended by then
-        case ["relaunch", "lab" | "compare" as verb, *rest]:  # really run by their own tests
+        case ["relaunch", "lab" as verb, *rest]:  # really run by its own tests
             return relaunch(verb, *rest, *([] if "--dry-run" in rest else ["--dry-run"]))
         case ["relaunch", verb, *rest] if verb in launch.VERBS:
             return relaunch(verb, *rest)
@@ -266,6 +274,9 @@ def here(todo: Step) -> bool:
 
 
 def process(words: list[str], todo: Step) -> None:
+    if words[:2] == ["relaunch", "tensorboard"]:  # which a reader ends with Ctrl-C
+        assert Process(todo.words).until("Ctrl-C ends it").signal(signal.SIGINT).end().code == 0
+        return
     done = subprocess.run(
         todo.words,
         stdin=subprocess.DEVNULL,

@@ -20,8 +20,8 @@ HELP = {
     f"help-{name.replace(' ', '-') or 'relaunch'}": f"{name} --help".strip()
     for name in (
         *("", "train", "train mnist", "prep", "evaluate", "diff", "export", "generate", "summary", "doctor"),
-        "lab",
-        *("runs", "stop", "submit", "submit slurm", "submit kubernetes", "submit sheet"),
+        *("compare", "lab", "runs", "tensorboard", "stop", "submit", "submit slurm", "submit kubernetes"),
+        "submit sheet",
         *("status", "logs", "cancel"),
     )
 }
@@ -51,8 +51,12 @@ REFUSALS = {
     "export-unknown-run": "export nothing",
     "generate-from-images": "generate first",
     "summary-unknown-workload": "summary mnits",
+    "compare-unknown-key": "compare mnist --grid batch_sise=4,16",
+    "compare-without-a-grid": "compare mnist",
     "runs-show-unknown-run": "runs show nothing",
     "stop-not-running": "stop first",
+    "tensorboard-unknown-run": "tensorboard nothing",
+    "tensorboard-no-curves": "tensorboard first",
     "prep-without-its-source": "prep mnist --source nowhere",
     "submit-unknown-kind": "submit pbs mnist",
     "submit-without-time": "submit slurm mnist --config cpu",

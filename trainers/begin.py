@@ -164,6 +164,11 @@ def command_to_go_on(argv: tuple[str, ...], run: RunDir) -> str:
     return f"relaunch train {command(words)} --run {run.argument} --resume {AUTO}"
 
 
+def command_of(argv: tuple[str, ...]) -> str:
+    """What was typed, `WORKLOAD --flag value …` with the launcher's flags of this start."""
+    return f"relaunch train {command([*argv, *launcher_flags()])}"
+
+
 def launcher_flags() -> list[str]:
     """The launcher's flags of this start; without our launcher, those that make one of the same kind."""
     env = os.environ

@@ -79,7 +79,9 @@ class RunConfig:
     save_every: int = setting(1000, "steps between checkpoints, beside those at each epoch's end", least=1)
     keep: int = setting(3, "newest checkpoints kept, beside the best", least=1)
     eval_every: int = setting(1, "epochs between evaluations, beside the one at the end", least=1)
-    log_interval: int = setting(100, "steps between log lines", least=1)
+    log_interval: int = setting(
+        100, "steps between log lines; if it is not given, at most a quarter of an epoch", least=1
+    )
     patience: int | None = setting(
         None, "end after this many evaluations in a row that brought no better metric than the best", least=1
     )

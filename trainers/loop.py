@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import sys
 import time
 
@@ -93,7 +94,7 @@ class Training:
         self.agree_to_stop()
         self.spent.switch("other")
         self.bar.update()
-        if due(self.step, c.log_interval, self.total):
+        if due(self.step, c.log_interval, self.total, within=epoch):  # a window ends with its epoch
             self.log()
         elif len(self.pending_metrics) >= PENDING or self.pending_bytes > PENDING_BYTES:
             self.sum_pending()
@@ -145,7 +146,7 @@ class Training:
         now = time.monotonic()
         if self.runtime.main and (why or now - self.polled > 1):
             self.polled = now
-            if self.run.stop.exists():
+            if os.path.exists(self.run.stop):  # False, too, where a server does not answer
                 return BY_REQUEST
         return why
 
@@ -200,11 +201,9 @@ class Training:
         self.restart_clock()
 
     def log_epoch(self):
-        """Record the epoch's mean."""
-        self.sum_pending()
-        sums = self.summed([a + b for a, b in zip(self.epoch_sums, self.window)])
-        # the window goes on into the next epoch and is added there whole
-        self.epoch_sums = [-a for a in self.window]
+        """Record the epoch's mean, over the windows in it."""
+        sums = self.summed(self.epoch_sums)
+        self.epoch_sums = self.zeros()
         self.record("train", {f"epoch_{name}": value for name, value in self.batches.metrics(sums).items()})
 
     def summed(self, values: list[float]) -> list[float]:
@@ -276,9 +275,9 @@ class Training:
             for window, epoch_sums in open_sums:
                 self.refuse_unless_finite(window + epoch_sums)
             try:
-                self.metrics.sync()
+                logged = self.metrics.sync()
                 state = snapshot.take(self, open_sums)
-                checkpoint.save(self.run, state, self.config.keep, self.protected)
+                checkpoint.save(self.run, state, self.config.keep, self.protected, logged)
                 self.run.write_status("running", step=self.step)
                 self.spent.write(self.step, self.samples, saved=True)
             except OSError as error:
@@ -287,5 +286,6 @@ class Training:
                     raise Failure(STORAGE, what, "free some space and run it again with --resume auto")
                 alarm = f"no checkpoint of step {self.step} ({error}); training goes on"
                 process.tell(f"relaunch: ALARM: {alarm}", sys.stderr)
+                self.run.write_status("running", step=self.step)  # with what is saved all the same
 
         self.runtime.on_rank_0(write)

@@ -1,6 +1,6 @@
 """What a run leaves to look at: metrics.jsonl, and the same numbers, its model and its data in TensorBoard.
 
-tensorboard --logdir runs --host 127.0.0.1
+relaunch tensorboard first
 """
 
 from __future__ import annotations
@@ -36,12 +36,14 @@ class Metrics:
         """OSError on a full disk."""
         from relaunch.trainers.curves import curves
 
-        # two writers with the same tags share a chart; readers drop what a killed run logged beyond that step
+        # two writers with the same tags share a chart; readers drop what a killed run logged after;
+        # their files are made with the first record or checkpoint: a start that fails before leaves none
         drawn = {split: curves(run.tensorboard / split, resumed_step) for split in ("train", "val")}
         self.run, self.shown = run, records.shown(run)
         self.writers = {split: writer for split, (writer, _) in drawn.items()}
         self.files = {"metrics.jsonl": files.Appended(run.metrics)}
         self.files |= {f"tensorboard/{split}": file for split, (_, file) in drawn.items()}
+        self.begun = False  # whether there was a record or a checkpoint
         self.failing: set[str] = set()  # names of files that take nothing at present
 
     def log(self, record: dict) -> None:
@@ -50,15 +52,23 @@ class Metrics:
         self.files["metrics.jsonl"].keep(json.dumps(finite, allow_nan=False).encode() + b"\n")
         for tag, value in record.items():
             if tag not in COORDINATES and value is not None:
-                self.writers[record["split"]].add_scalar(tag, value, record["step"])
+                # an evaluation stands beside the windows of training, and beside the mean of the epoch
+                for name in (tag, f"epoch_{tag}") if record["split"] == "val" else (tag,):
+                    self.writers[record["split"]].add_scalar(name, value, record["step"])
         self.flush()
 
-    def sync(self) -> None:
-        """Make what was logged outlive a power cut, as the next checkpoint does. OSError on a full disk."""
+    def sync(self) -> dict:
+        """Make what was logged outlive a power cut, as the next checkpoint does. OSError on a full disk.
+
+        Returns the file's size in bytes and SHA-256, for its manifest.
+        """
+        self.flush()
         self.files["metrics.jsonl"].flush(through=True)
+        return self.files["metrics.jsonl"].sealed()
 
     def flush(self) -> None:
         """Write what waits. A full disk must not end a training: one alarm; rows are kept until they fit."""
+        self.begun = True
         for name, file in self.files.items():
             try:
                 file.flush()
@@ -76,7 +86,7 @@ class Metrics:
     def describe(
         self, config: RunConfig, task: Task, batches: Batches, model: nn.Module, packed: Packed
     ) -> None:
-        """Once, when a run begins: its settings, layers, graph and first batch.
+        """Once, when a run begins: its settings as text and hyper-parameters, layers, graph, first batch.
 
         Model and generators stay as they are.
         """
@@ -86,6 +96,7 @@ class Metrics:
 
         settings = config.to_json()
         settings |= settings.pop("options")
+        self.session(settings)
         self.text("config", 0, "\n".join(f"{name} {value}" for name, value in settings.items()))
         twin = copy.deepcopy(model).cpu().eval()
         twin.__dict__.pop("forward", None)  # accelerate's, which casts
@@ -115,6 +126,15 @@ class Metrics:
                     )
         torch.backends.mha.set_fastpath_enabled(fast)
 
+    def session(self, settings: dict | None = None) -> None:
+        """Begin a row of TensorBoard's table of hyper-parameters, beside what was scored last; or end it."""
+        from torch.utils.tensorboard.summary import hparams
+
+        values = {k: " ".join(v) if isinstance(v, (list, tuple)) else v for k, v in (settings or {}).items()}
+        plain = {k: v for k, v in values.items() if isinstance(v, (bool, int, float, str))}
+        _, start, end = hparams(plain, {})
+        self.writers["val"]._get_file_writer().add_summary(end if settings is None else start, 0)
+
     def text(self, tag: str, step: int, text: str) -> None:
         """Show `text` as it is, in fixed width."""
         block = "".join(f"    {line}\n" for line in text.splitlines())  # Markdown's code block
@@ -138,5 +158,6 @@ class Metrics:
                 self.writers["train"].add_images(tag, what, step)
 
     def close(self) -> None:
-        """Write what waits, as far as there is room."""
-        self.flush()
+        """Write what waits, as far as there is room; of a start that came to nothing, nothing is drawn."""
+        if self.begun:
+            self.flush()

@@ -272,13 +272,13 @@ def signs(run: RunDir) -> list[str]:
             found += [f"{run.checkpoints.name}/ holds {left[0]}"] if left else []
         except OSError as error:
             found.append(f"{run.checkpoints.name} cannot be read: {error.strerror}")
-    intervals = (config(run).get("save_every"), plan(run).get("steps_per_epoch"))
-    first = min((n for n in intervals if n), default=0)
+    intervals = [n for n in (config(run).get("save_every"), plan(run).get("steps_per_epoch")) if n]
+    # a status that tells of none saved may be that of a disk on which none fitted, up to its step
+    none = told.get("step", 0) if (told := status(run)).get("saved") == 0 else 0
+    first = min((none // n * n + n for n in intervals), default=0)
     last = max((r["step"] for r in metrics(run)), default=0)
     if first and last > first:  # a kill may come between the record of a step and its checkpoint
-        found.append(
-            f"metrics.jsonl reaches step {last:,}, and the first checkpoint was due at step {first:,}"
-        )
+        found.append(f"metrics.jsonl reaches step {last:,}, and a checkpoint was due at step {first:,}")
     if scored := predictions(run):
         found.append(f"there is predictions/{scored[-1].name}")
     return found

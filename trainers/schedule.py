@@ -38,9 +38,20 @@ def one_cycle(
     return along(peak, peak / div / final_div, (step - top) / max(total - 1 - top, 1e-9))
 
 
-def due(step: int, every: int, total: int) -> bool:
-    """Whether something that happens every `every` steps, and at the end, happens after `step` steps."""
-    return step == total or step % every == 0
+LINES = 4  # of the log in an epoch, at least, where nobody says how many steps lie between two
+
+
+def due(step: int, every: int, total: int, within: int | None = None) -> bool:
+    """Whether something that happens every `every` steps, and at the end, happens after `step` steps.
+
+    Of `within` steps, as of an epoch, it counts anew, and happens at their end too.
+    """
+    return step == total or (step % within if within else step) % every == 0
+
+
+def log_interval(config: RunConfig, epoch_steps: int) -> int:
+    """That of a new run, where none was asked for: the workload's, and less where an epoch is short."""
+    return min(config.log_interval, math.ceil(epoch_steps / LINES))
 
 
 def total_steps(config: RunConfig, steps_per_epoch: int) -> int:

@@ -26,6 +26,7 @@ def take(training, open_sums: list) -> State:
         "best": training.best,
         "since_best": training.since_best,
         "open_sums": open_sums,
+        "windows": "epoch",  # that of the log ends with its epoch; not said: it went on into the next one
         "scaler": scaler.state_dict() if scaler else None,
         "world": runtime.world,
         "threads": runtime.threads,
@@ -57,7 +58,10 @@ def restore(training, state: State) -> None:
         mine = [[sum(column) for column in zip(*(part[i] for part in meta["open_sums"]))] for i in (0, 1)]
     else:
         mine = training.zeros(), training.zeros()
-    training.window, training.epoch_sums = mine
+    window, epoch_sums = mine
+    if "windows" not in meta and epoch_sums[-1] < 0:  # less what the window holds of the epoch before
+        window, epoch_sums = [a + b for a, b in zip(window, epoch_sums)], training.zeros()
+    training.window, training.epoch_sums = window, epoch_sums
     if runtime.accelerator.scaler and meta["scaler"]:
         runtime.accelerator.scaler.load_state_dict(meta["scaler"])
     training.restart_clock()

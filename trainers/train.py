@@ -5,6 +5,7 @@ accelerate launch --config_file accelerate_configs/cpu.yaml -m trainers.train mn
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import platform
@@ -14,15 +15,15 @@ from typing import TYPE_CHECKING
 
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, LOCKED, PREEMPTED, STOPPED, USAGE, Failure
-from relaunch.trainers import origin, records, rundir, workloads
-from relaunch.trainers.begin import Beginning, begin, command_to_go_on
+from relaunch.trainers import logged, origin, records, rundir, workloads
+from relaunch.trainers.begin import Beginning, begin, command_of, command_to_go_on
 from relaunch.trainers.config import Job, RunConfig, parse
 from relaunch.trainers.flags import flag, shown
 from relaunch.trainers.group import process
 from relaunch.trainers.profiling import steps
 from relaunch.trainers.resumed import CHANGEABLE_ON_RESUME, EXTENDABLE, differences
 from relaunch.trainers.rundir import RunDir
-from relaunch.trainers.schedule import patience_spent, total_steps
+from relaunch.trainers.schedule import log_interval, patience_spent, total_steps
 from relaunch.trainers.workloads import own
 
 if TYPE_CHECKING:
@@ -124,6 +125,8 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
     if state:
         runtime.set_threads(state.meta["threads"])
     step, evaluated = (state.meta["step"], state.meta["evaluated"]) if state else (0, 0)
+    if not (beginning.resumes or beginning.fork or "log_interval" in job.given):
+        config = dataclasses.replace(config, log_interval=log_interval(config, epoch_steps))
     since_best = state.meta.get("since_best", 0) if state else 0
     spent = evaluated == step and patience_spent(config, since_best)
     if state and not begun and (spent or (step, evaluated) >= (total, total)):
@@ -155,6 +158,7 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
             opened.append(Metrics(run, step))
             if begun or not state:
                 opened[0].describe(config, task, batches, model, packed)
+            opened[0].text("command", step, command_of(job.argv))
             if begun:
                 opened[0].text("begun", step, begun)
 
@@ -192,6 +196,8 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
                     training.say(line)
             with profiled(training, job.launch.profile_steps):
                 code = training.train()
+            for metrics in opened if code == 0 else ():
+                metrics.session()
             if code in (PREEMPTED, STOPPED):
                 training.say(f"to go on: {command_to_go_on(job.argv, run)}")
     except Exception as error:  # the launcher compares where crashes happened
@@ -229,6 +235,9 @@ def claim(beginning: Beginning, job: Job, packed) -> tuple[RunDir, State | None]
         checkpoint.recover(run)
     newest = checkpoint.newest_valid(run) if resumes else None
     if newest is None:
+        if last := max((r["step"] for r in records.metrics(run)), default=0):
+            again = f"it begins again, and what it logged up to step {last:,} is dropped"
+            process.tell(f"relaunch: {run.path} has no checkpoint yet; {again}", sys.stderr)
         checkpoint.sweep(run)
         return run, None
     state = checkpoint.load(newest)
@@ -255,6 +264,8 @@ def claim(beginning: Beginning, job: Job, packed) -> tuple[RunDir, State | None]
     for name, then, now in free:
         told = f"{run.config} says {flag(name)} {now}, {newest.name} was saved with {then}"
         process.tell(f"relaunch: {told}; it goes on with {now}", sys.stderr)
+    if said := logged.changed(run, state.meta["step"]):
+        process.tell(f"relaunch: {run.path}: {said}; training goes on with them as they are", sys.stderr)
     checkpoint.sweep(run)
     return run, state
 

@@ -214,7 +214,7 @@ def made(found: Drafted, given: argparse.Namespace, target: Target | None, job: 
         point=found.point,
         words=tuple(words),
         settings=settings,
-        mark=mark(start, settings, target),
+        mark=mark(start, settings, own.launch, target),
         samples=samples_done(start, total),
         reason=failure.what if failure else "",
         code=failure.code if failure else 0,
@@ -249,14 +249,15 @@ def nearest(start: Start, samples: int) -> int:
     return max(1, low if closer else high)
 
 
-def mark(start: Start, settings: config.RunConfig, target: Target | None) -> str:
+def mark(start: Start, settings: config.RunConfig, launch: config.Launch, target: Target | None) -> str:
     """Eight characters of all that decides what is measured, but for the seed and the machine."""
     assert start.data
     trained = settings.to_json()
     del trained["seed"], trained["data"]
     shape = start.accelerate
     runs = [shape.processes, shape.machines, shape.use_cpu, shape.precision, shape.gpu_ids, start.emulated]
-    text = json.dumps([trained, start.data.hash, runs, target and str(target)], sort_keys=True)
+    begun = [launch.weights, launch.init_head, launch.fork]
+    text = json.dumps([trained, start.data.hash, runs, begun, target and str(target)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 

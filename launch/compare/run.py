@@ -29,6 +29,7 @@ from relaunch.trainers.bench.comparison import CANNOT, FAILED, MEASURED, Compari
 from relaunch.trainers.rundir import RunDir
 
 TICK = 0.1  # s between looks at a run
+QUIET = 60.0  # s after which a long run is spoken of
 WARM = 3  # steps of the start that is not measured: it brings programs and data into memory
 
 
@@ -153,9 +154,12 @@ class Bench:
         return code
 
     def stay(self, child: subprocess.Popen, run: RunDir | None, asked: supervise.Asked) -> int:
-        told = False
+        told, spoke = False, time.monotonic()
         while child.poll() is None:
             time.sleep(TICK)
+            if run and time.monotonic() - spoke > QUIET:
+                spoke = time.monotonic()
+                position(run)
             if asked.insisted:
                 child.kill()
             elif asked.first and not told:
@@ -212,6 +216,16 @@ class Bench:
                 page.write(c, self.folder)
             else:
                 files.write_atomic(self.folder / "compare.json", files.dump_json(c.to_json()))
+
+
+def position(run: RunDir) -> None:
+    """Say how far a run is, and how long the rest of its steps takes at its speed."""
+    last = next((r for r in reversed(records.metrics(run)) if r["split"] == "train"), {})
+    step, total, speed = last.get("step"), records.plan(run).get("total_steps"), last.get("samples_per_s")
+    if step and total and speed:
+        left = last.get("samples", 0) / step * (total - step) / speed
+        where = f"step {step:,} of {total:,}"
+        tell(f"relaunch compare: {run.path.name}: {where}; about {duration(left)} to go", sys.stderr)
 
 
 def duration(seconds: float) -> str:

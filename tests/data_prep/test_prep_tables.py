@@ -98,6 +98,7 @@ def test_configurations_are_chosen_or_listed(tmp_path):
         assert "has 2 configurations: " in line and "small" in line and "large" in line
         assert f"choose one: --source hub:{folder}:" in line
     assert "has no configuration 'huge'; it has: " in refused(tmp_path, "mine", f"hub:{folder}:huge", 64)
+    assert "'Larg'; did you mean large? it has: " in refused(tmp_path, "mine", f"hub:{folder}:Larg", 64)
     data = packed(tmp_path, f"hub:{folder}:large")
     assert data.splits == {"train": 3} and right(data) and data.meta["source"]["file"].endswith(":large")
     other = configured(tmp_path / "t", default="small")

@@ -51,15 +51,18 @@ LAUNCHER = """
 import dataclasses, os, sys
 if os.environ.get("WITHOUT_MEMORY"): del os.memfd_create
 from relaunch.data_prep.errors import Failure
+from relaunch.data_prep.talk import hold, settle, tell
 from relaunch.launch import accelerate_config, plan, restart
 from relaunch.launch.facts import Facts
 from relaunch.trainers import PROGRAM
 from relaunch.trainers.rundir import RunDir
 cpu = accelerate_config.read(os.environ["CONFIG"])
+hold()
 todo = plan.make("train", [], cpu, cpu, Facts())
 todo = dataclasses.replace(todo, command=(*todo.command[:todo.command.index(PROGRAM)], "worker.py"))
 end = restart.run_with_restarts(todo, RunDir("run"), 2)
-if end.what: sys.stderr.write(Failure(end.code, end.what, end.fix).line() + "\\n")
+if end.what: tell(Failure(end.code, end.what, end.fix).line(), sys.stderr)
+settle()
 sys.exit(end.code)
 """
 

@@ -1,5 +1,7 @@
 """Every mistake is one line with its code, and every failure of a run is in its status.json."""
 
+import errno
+import os
 import shutil
 import sys
 
@@ -172,3 +174,16 @@ def test_a_failure_of_ddp_is_written_down(relaunch_env):
     assert done.code and "not to match" in done.err, done.err
     found = status(relaunch_env / "runs/run")
     assert (found["state"], found["step"]) == ("failed", 0) and found["code"], found
+
+
+def test_a_server_that_does_not_answer_ends_no_training(train, monkeypatch):
+    """STOP is looked for once a second, and a stale handle is no STOP."""
+    real = os.stat
+
+    def stat(path, *args, **kwargs):
+        if isinstance(path, (str, os.PathLike)) and os.fspath(path).endswith("STOP"):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "stat", stat)
+    assert train("mnist", "--max-steps", 2, "--run", "./run") == 0

@@ -1,6 +1,6 @@
 import io
 import json
-import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from relaunch.data_prep import files
-from relaunch.trainers import records, workloads
+from relaunch.trainers import curves, records, workloads
 from relaunch.trainers.build import make_batches, make_model
 from relaunch.trainers.config import parse
 from relaunch.trainers.metrics import Metrics
@@ -42,6 +42,7 @@ def test_train_and_val_share_their_tags(tmp_path):
     rows = [
         record(1, loss=2.0, top1=10.0, lr=0.1),
         record(2, loss=1.5, top1=30.0, lr=0.1),
+        record(2, epoch_loss=1.75),
         record(2, "val", loss=1.6, top1=25.0),
     ]
     for r in rows:
@@ -50,7 +51,11 @@ def test_train_and_val_share_their_tags(tmp_path):
     assert curve(run, "train", "loss") == [(1, 2.0), (2, 1.5)] and curve(run, "val", "loss") == [(2, 1.6)]
     metrics.close()
     tags = {split: set(events(run, split).Tags()["scalars"]) for split in ("train", "val")}
-    assert tags == {"train": {"loss", "top1", "lr"}, "val": {"loss", "top1"}}
+    assert tags == {
+        "train": {"loss", "top1", "epoch_loss", "lr"},
+        "val": {"loss", "top1", "epoch_loss", "epoch_top1"},
+    }
+    assert curve(run, "train", "epoch_loss") == [(2, 1.75)] and curve(run, "val", "epoch_loss") == [(2, 1.6)]
 
 
 def test_a_resumed_run_continues_the_curves(tmp_path):
@@ -60,8 +65,7 @@ def test_a_resumed_run_continues_the_curves(tmp_path):
     killed.log(record(4, "val", loss=44.0))
     killed.log(record(7, "val", loss=77.0))
     run.cut_metrics(4, 4)
-    time.sleep(1.1)  # readers sort files by name: the second, the process and, not padded, a counter
-    resumed = Metrics(run, 4)
+    resumed = Metrics(run, 4)  # in the same second, and readers sort files by name
     resumed.log(record(5, loss=50.0))
     resumed.log(record(6, "val", loss=60.0))
     resumed.close()
@@ -74,6 +78,45 @@ def test_a_resumed_run_continues_the_curves(tmp_path):
         (5, "train", 50.0),
         (6, "val", 60.0),
     ]
+
+
+def test_the_curves_go_on_after_the_clock_was_set_back(tmp_path, monkeypatch):
+    """Readers take files by the moment in their names; and moments never go back, in three starts either."""
+    run, past = RunDir(tmp_path), [0.0]
+    monkeypatch.setattr(curves, "time", SimpleNamespace(time=lambda: 1.7e9 - past[0]))
+    for start, back in enumerate((0.0, 86_400.0, 100_000.0)):
+        past[0] = back
+        metrics = Metrics(run, 2 * start)
+        metrics.log(record(2 * start + 1, loss=1.0))
+        past[0] += 50  # while it trains, too
+        metrics.log(record(2 * start + 2, loss=1.0))
+        metrics.close()
+    found = events(run, "train").Scalars("loss")
+    assert [e.step for e in found] == [1, 2, 3, 4, 5, 6]
+    assert [e.wall_time for e in found] == sorted(e.wall_time for e in found)
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xff" * 40, b"\0" * 40, b"cut"])
+def test_an_event_file_that_tells_nothing_is_passed_by(tmp_path, damage):
+    old = tmp_path / "tensorboard/train/events.out.tfevents.4000000000.host.1.0"
+    old.parent.mkdir(parents=True)
+    old.write_bytes(damage)
+    metrics = Metrics(RunDir(tmp_path), 0)
+    metrics.log(record(1, loss=1.0))
+    assert sorted(old.parent.iterdir())[-1].name.startswith("events.out.tfevents.4000000001.")
+
+
+def test_a_start_that_comes_to_nothing_draws_nothing(tmp_path):
+    run = RunDir(tmp_path)
+    packed, config = small_set(tmp_path, "mnist"), parse("mnist --batch-size 4".split()).config
+    metrics = Metrics(run, 0)
+    metrics.describe(
+        config, task_of("mnist"), make_batches(config, packed, CPU), make_model(config, packed.sizes), packed
+    )
+    metrics.close()
+    assert not list(run.tensorboard.rglob("*tfevents*"))
+    metrics.sync()  # as the first checkpoint does
+    assert len(list(run.tensorboard.rglob("*tfevents*"))) == 2
 
 
 def test_a_number_that_is_none_is_strict_json(tmp_path):
@@ -98,6 +141,7 @@ def test_a_run_describes_itself_and_is_left_alone(name, tmp_path, capsys):
     run.path.mkdir()
     metrics = Metrics(run, 0)
     metrics.describe(config, task_of(name), batches, model, packed)
+    metrics.sync()
     metrics.close()
     assert (
         all(map(torch.equal, before, model.state_dict().values()))
@@ -126,6 +170,7 @@ def test_images_are_shown_as_the_model_gets_them(tmp_path):
     batches = make_batches(config, packed, CPU)
     metrics = Metrics(RunDir(tmp_path / "mnist"), 0)
     metrics.describe(config, task_of("mnist"), batches, make_model(config, packed.sizes), packed)
+    metrics.sync()
     metrics.close()
     png = events(RunDir(tmp_path / "mnist"), "train").Images("training images")[0].encoded_image_string
     shown = np.asarray(Image.open(io.BytesIO(png)))[..., 0]

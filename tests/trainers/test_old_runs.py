@@ -69,7 +69,29 @@ def test_it_goes_on_to_the_weights_of_a_run_that_was_never_stopped(train, relaun
     assert [(r["step"], r["split"]) for r in records(old)] == [
         (r["step"], r["split"]) for r in records(relaunch_env / "runs/whole")
     ]
-    assert [r["step"] for r in records(old) if "lr" in r] == [5, 10, 15, 20]
+    assert [r["step"] for r in records(old) if "lr" in r] == [5, 10, 12, 17, 20]
+
+
+def test_its_open_window_holds_no_more_than_its_epoch(train, old_run):
+    """Windows went on into the next epoch then: here with 7 samples of the one before."""
+    old, commit = old_run
+    assert train("mnist", "--run", "old", "--resume", "auto", "--stop-after", 12) == 75
+    expected = [r for r in records(old) if r["step"] == 12 and "epoch_loss" in r]
+    shutil.rmtree(old / "checkpoints/step-000000012")
+
+    def reopened(state):
+        (window, sums), before = state["open_sums"][0], [20.0, 3.0, 5.0, 7.0]
+        whole = [a + b + c for a, b, c in zip(window, sums, before)]
+        state["open_sums"] = [[whole, [-a for a in before]]]
+
+    commit(reopened)
+    assert train("mnist", "--run", "old", "--resume", "auto", "--stop-after", 12) == 75
+    found = [r for r in records(old) if r["step"] == 12 and "epoch_loss" in r]
+    assert found[0]["samples"] == 96 and found == [
+        {**expected[0], "epoch_loss": pytest.approx(expected[0]["epoch_loss"])}
+    ]
+    first = next(r for r in records(old) if r["step"] == 10)
+    assert 80 * first["top1"] / 100 == pytest.approx(round(80 * first["top1"] / 100))  # of 80 images, not 87
 
 
 def test_it_is_evaluated_and_exported(train, relaunch_env, old_run):

@@ -27,9 +27,9 @@ def test_every_workload(train, start, relaunch_env, workload):
     command = forty(workload)
     assert train(*command, "--run", "./whole") == 0
 
-    assert start(*command, "--run", "./parts").until("step 5/").signal(signal.SIGTERM).end().code == 75
+    assert start(*command, "--run", "./parts").until("  train  ").signal(signal.SIGTERM).end().code == 75
     stopped = status(relaunch_env / "parts")
-    assert (stopped["state"], stopped["code"]) == ("preempted", 75) and 5 <= stopped["step"] < STEPS
+    assert (stopped["state"], stopped["code"]) == ("preempted", 75) and 0 < stopped["step"] < STEPS
     assert steps(relaunch_env / "parts")[-1] == stopped["step"]
     if stopped["step"] + 1 < STEPS:
         assert (
@@ -106,7 +106,7 @@ def test_skipped_steps_are_counted_and_the_loss_scale_goes_on(train, relaunch_en
     assert train(*command, "--run", "./whole") == 0
     whole = outcome(relaunch_env / "whole")
     assert whole["state"]["skipped"] == 4 and whole["state"]["scaler"]["scale"] == 2.0**79
-    assert [r["skipped"] for r in records(relaunch_env / "whole") if "lr" in r] == [1, 3, 4, 4, 4]
+    assert [r["skipped"] for r in records(relaunch_env / "whole") if "lr" in r] == [1, 3, 3, 4, 4]
     for stop in 9, 10, 11:
         assert train(*command, "--run", f"./at-{stop}", "--stop-after", stop) == 75
         assert train(*command, "--run", f"./at-{stop}", "--resume", "auto") == 0
@@ -184,11 +184,11 @@ def test_two_processes(train, start, launch, relaunch_env):
     accelerate = dict(processes=2, accelerate="accelerate")
     assert launch(*command, "--run", "./whole", **accelerate).code == 0
 
-    stopped = start(*command, "--run", "./parts", **accelerate).until("step 5/")
+    stopped = start(*command, "--run", "./parts", **accelerate).until("  train  ")
     (second,) = [pid for pid in stopped.children() if pid != status(relaunch_env / "parts")["pid"]]
     os.kill(second, signal.SIGTERM)
     assert "and saved, step" in stopped.end().out
-    assert status(relaunch_env / "parts")["code"] == 75 and 5 <= status(relaunch_env / "parts")["step"] < 30
+    assert status(relaunch_env / "parts")["code"] == 75 and 0 < status(relaunch_env / "parts")["step"] < 30
     assert launch(*command, "--run", "./parts", "--resume", "auto", **accelerate).code == 0
     assert outcome(relaunch_env / "parts") == outcome(relaunch_env / "whole")
     assert outcome(relaunch_env / "parts")["state"]["world"] == 2
@@ -212,7 +212,7 @@ def test_every_workload_through_accelerate(start, launch, relaunch_env, workload
     assert status(relaunch_env / "stopped")["code"] == 75
     assert launch(*command, "--run", "./stopped", "--resume", "auto", **accelerate).code == 0
 
-    start(*command, "--run", "./signalled", **accelerate).until("step 5/").signal(signal.SIGTERM).end()
+    start(*command, "--run", "./signalled", **accelerate).until("  train  ").signal(signal.SIGTERM).end()
     assert status(relaunch_env / "signalled")["code"] == 75
     assert launch(*command, "--run", "./signalled", "--resume", "auto", **accelerate).code == 0
 

@@ -5,7 +5,7 @@ import torch
 from torch.optim import lr_scheduler
 
 from relaunch.trainers.config import parse
-from relaunch.trainers.schedule import due, learning_rate
+from relaunch.trainers.schedule import due, learning_rate, log_interval
 
 
 def theirs(make, steps: int, lr: float = 0.4) -> list[float]:
@@ -78,3 +78,9 @@ def test_schedules_that_can_be_extended_do_not_depend_on_the_length(schedule):
 
 def test_due():
     assert [step for step in range(1, 24) if due(step, 5, 23)] == [5, 10, 15, 20, 23]
+    assert [step for step in range(1, 24) if due(step, 5, 23, within=9)] == [5, 9, 14, 18, 23]
+
+
+@pytest.mark.parametrize("flags, steps, every", [("", 4690, 100), ("", 11, 3), ("", 1, 1)])
+def test_an_epoch_has_several_lines(flags, steps, every):
+    assert log_interval(parse(["mnist", *flags.split()]).config, steps) == every

@@ -19,6 +19,7 @@ from relaunch.trainers.compare import changes, passages, pictures
 from relaunch.trainers.compare.fonts import Fonts
 from relaunch.trainers.compare.predictions import Predictions
 from relaunch.trainers.group import process
+from relaunch.trainers.pages import differ, page
 
 LOOK = {"images": "changed.png", "text": "passages.md"}  # what there is to look at, by Facts.view
 SHOWN_IMAGES = 40  # tiles of the picture: what one looks through in a minute
@@ -34,7 +35,7 @@ def write(
     names: list[str],
     top: int,
 ) -> list[str]:
-    """Write diff.json, changed.parquet and what there is to look at into the folder `out`; returns the names.
+    """Write diff.json, changed.parquet, diff.html and what there is to look at into `out`; returns the names.
 
     `result` and the ids `changed` are `changes.compare`'s. Without the data (`packed` is None) there is
     nothing to look at, and a line says so. `top`: passages to show of a text. Raises OSError.
@@ -64,6 +65,10 @@ def write(
         else:
             words = [names[i] for i in packed.tokens(split)]
             contents[look] = passages.markdown(words, a.loss, b.loss, top, title)
+    heading = f"{result['a']['name']} → {result['b']['name']}"
+    contents["diff.html"] = page.html(
+        heading, differ.changes_blocks(result, a, b, changed, packed, names, top)
+    )
     for other in set(LOOK.values()) - set(contents):
         (out / other).unlink(missing_ok=True)  # an earlier comparison's
     for name, content in contents.items():

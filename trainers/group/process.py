@@ -142,6 +142,7 @@ def main(run: Callable[[list[str]], tuple[int, str | None]], saves: bool = True)
         signal.signal(s, signal.SIG_IGN)
     if report({"rank": rank(), "code": code, **said}):
         code = 0  # `relaunch` knows it
+    settle()  # the report may have said something
     if "what" in said:
         os._exit(code)  # taking a broken group down in order would wait for the missing
     return code
@@ -152,10 +153,11 @@ def report(said: dict) -> bool:
     outcome = os.environ.get("RELAUNCH_OUTCOME")
     if not outcome:
         return False
+    line = json.dumps(said).encode() + b"\n"
     try:
-        with open(outcome, "a") as file:
-            file.write(json.dumps(said) + "\n")  # in one piece, whoever else writes
+        descriptor = os.open(outcome, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        written = os.write(descriptor, line)  # in one piece, whoever else writes
     except OSError as error:
         tell(f"relaunch: cannot write the outcome to {outcome} ({error})", sys.stderr)
         return False
-    return True
+    return written == len(line)  # it is closed as this process ends: an error of that changes nothing

@@ -1,6 +1,6 @@
 """What runs are made of, as tables: results, hardware and versions, settings, commands, and the model.
 
-settings([Told.of(RunDir("runs/first")), Told.of(RunDir("runs/second"))], lang.of("en"))
+settings([Told.of(RunDir("runs/first")), Told.of(RunDir("runs/second"))])
 """
 
 from __future__ import annotations
@@ -13,20 +13,19 @@ from relaunch.data_prep.names import command, quoted
 from relaunch.trainers import PROGRAM, origin, records
 from relaunch.trainers.pages import graph, numbers
 from relaunch.trainers.pages.blocks import Code, Facts, Heading, Note, Prose, Table
-from relaunch.trainers.pages.lang import Say
 from relaunch.trainers.pages.told import Told
 
 ACROSS = 4  # runs that are columns of a table; more are its rows
 LAYERS = 120  # rows of a table of layers, and nodes of a graph: beyond it nobody reads them
 
 
-def results(runs: list[Told], say: Say) -> list:
+def results(runs: list[Told]) -> list:
     """What came out: a row for each run."""
     every = dict.fromkeys(name for run in runs for name in run.last("val"))
     names = [name for name in every if name not in ("step", "samples", "epoch", "split")]
-    head = [say("run"), say("state"), say("step"), say("epoch")]
-    head += [say(numbers.NAMES.get(name, (name, ""))[0]) for name in names]
-    head += [say("best"), say("at step"), say("time"), say("samples/s")]
+    head = ["run", "state", "step", "epoch"]
+    head += [numbers.NAMES.get(name, (name, ""))[0] for name in names]
+    head += ["best", "at step", "time", "samples/s"]
     rows = []
     for run in runs:
         last, best, total = run.last("val"), run.best(), run.plan.get("total_steps")
@@ -36,7 +35,7 @@ def results(runs: list[Told], say: Say) -> list:
         rows.append(
             [
                 run.name,
-                say(run.state),
+                run.state,
                 steps,
                 f"{epoch:.3g}" if isinstance(epoch, (int, float)) else "–",
                 *(numbers.metric(name, last.get(name)) for name in names),
@@ -56,29 +55,25 @@ def middle(values: list[float]) -> float | None:
     return sorted(values)[len(values) // 2] if values else None
 
 
-def missing(runs: list[Told], say: Say) -> list[Note]:
+def missing(runs: list[Told]) -> list[Note]:
     """What is unfinished or damaged."""
     notes = []
     for run in runs:
         if run.damaged:
             told = ", ".join(run.damaged)
-            notes.append(Note(say("{name}: {files} cannot be read.", name=run.name, files=told)))
+            notes.append(Note(f"{run.name}: {told} cannot be read."))
         if run.state == "done":
             continue
         reason = run.status.get("reason") or ""
-        text = say("{name} is {state}", name=run.name, state=say(run.state)) + (
-            f": {reason}." if reason else "."
-        )
+        text = f"{run.name} is {run.state}" + (f": {reason}." if reason else ".")
         if run.state in ("preempted", "stopped", "crashed", "failed"):
             workload = quoted(run.workload)
-            text += (
-                " " + say("To go on:") + f" relaunch train {workload} --run {run.run.argument} --resume auto"
-            )
+            text += " " + "To go on:" + f" relaunch train {workload} --run {run.run.argument} --resume auto"
         notes.append(Note(text))
     return notes
 
 
-def compared(facts: list[dict[str, str]], runs: list[Told], say: Say) -> list:
+def compared(facts: list[dict[str, str]], runs: list[Told]) -> list:
     """The rows that all runs share, as facts, and those that differ, as a table; facts are in one order."""
     names = list(dict.fromkeys(name for each in facts for name in each))
     values = {name: [each.get(name, "–") for each in facts] for name in names}
@@ -87,51 +82,51 @@ def compared(facts: list[dict[str, str]], runs: list[Told], say: Say) -> list:
     blocks: list = []
     if differ and len(runs) <= ACROSS:
         rows = [[name, *values[name]] for name in differ]
-        blocks.append(Table(["", *(run.name for run in runs)], rows, say("What differs")))
+        blocks.append(Table(["", *(run.name for run in runs)], rows, "What differs"))
     elif differ:
         rows = [[run.name, *(values[name][i] for name in differ)] for i, run in enumerate(runs)]
-        blocks.append(Table([say("run"), *differ], rows, say("What differs"), sortable=True))
+        blocks.append(Table(["run", *differ], rows, "What differs", sortable=True))
     if same:
-        blocks += [Prose(say("The same in all:"))] * bool(differ or len(runs) > 1)
+        blocks += [Prose("The same in all:")] * bool(differ or len(runs) > 1)
         blocks.append(Facts(same))
     return blocks
 
 
-def machine(runs: list[Told], say: Say) -> list:
+def machine(runs: list[Told]) -> list:
     """Hardware and versions, as plan.json has them."""
     facts = []
     for run in runs:
         plan = run.plan
         found: dict[str, str] = {}
         if "host" in plan:
-            found[say("host")] = plan["host"]
+            found["host"] = plan["host"]
         for key, text in MACHINE.items():
             if plan.get(key):
-                found[say(text)] = str(plan[key])
+                found[text] = str(plan[key])
         if "device" in plan:
-            found[say("device")] = f"{plan['device']} ({plan.get('device_name', '?')})"
+            found["device"] = f"{plan['device']} ({plan.get('device_name', '?')})"
         if "world" in plan:
-            found[say("processes")] = str(plan["world"])
+            found["processes"] = str(plan["world"])
         if "threads" in plan:
-            found[say("threads a process")] = str(plan["threads"])
+            found["threads a process"] = str(plan["threads"])
         if "precision" in plan:
-            found[say("precision")] = "fp32" if plan["precision"] == "no" else plan["precision"]
+            found["precision"] = "fp32" if plan["precision"] == "no" else plan["precision"]
         if plan.get("config"):
-            found[say("accelerate config")] = plan["config"]
+            found["accelerate config"] = plan["config"]
         versions = plan.get("versions")
         if isinstance(versions, dict):
             found |= {str(name): str(value) for name, value in versions.items()}
         facts.append(found)
     if not any(facts):
-        return [Note(say("There is no plan.json that says on what it ran."))]
-    return compared(facts, runs, say)
+        return [Note("There is no plan.json that says on what it ran.")]
+    return compared(facts, runs)
 
 
 # of plan.json, in versions that record it
 MACHINE = {"cpu": "CPU", "cpus": "CPUs", "memory_gb": "memory, GB", "gpus": "GPUs", "os": "operating system"}
 
 
-def settings(runs: list[Told], say: Say) -> list:
+def settings(runs: list[Told]) -> list:
     """config.json of each, and where they differ."""
     facts = []
     for run in runs:
@@ -141,15 +136,15 @@ def settings(runs: list[Told], say: Say) -> list:
         code = config.pop("code", None)
         found = {name: written(value) for name, value in config.items()}
         if isinstance(code, dict):
-            found[say("code")] = str(code.get("file") or code.get("word") or say("a workload of one's own"))
+            found["code"] = str(code.get("file") or code.get("word") or "a workload of one's own")
         if begun := origin.said(origin.of(run.run)):
-            found[say("begun")] = begun
+            found["begun"] = begun
         if run.plan.get("data_hash"):
-            found[say("data hash")] = run.plan["data_hash"][:12]
+            found["data hash"] = run.plan["data_hash"][:12]
         facts.append(found)
     if not any(facts):
-        return [Note(say("There is no config.json that says with what settings."))]
-    return compared(facts, runs, say)
+        return [Note("There is no config.json that says with what settings.")]
+    return compared(facts, runs)
 
 
 def written(value) -> str:
@@ -162,7 +157,7 @@ def written(value) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def commands(runs: list[Told], say: Say) -> list:
+def commands(runs: list[Told]) -> list:
     lines = []
     for run in runs:
         words = run.plan.get("command")
@@ -175,13 +170,13 @@ def commands(runs: list[Told], say: Say) -> list:
 # the model ------------------------------------------------------------------------------------------
 
 
-def models(runs: list[Told], root: str | None, say: Say) -> list:
+def models(runs: list[Told], root: str | None) -> list:
     """Layers and graph of each model that differs from the others."""
     groups: dict[str, list[Told]] = {}
     found: dict[str, dict] = {}
     blocks: list = []
     for run in runs:
-        layers = layers_of(run, root, say)
+        layers = layers_of(run, root)
         if isinstance(layers, Note):
             blocks.append(layers)
             continue
@@ -191,23 +186,19 @@ def models(runs: list[Told], root: str | None, say: Say) -> list:
     for key, of in groups.items():
         if len(groups) > 1:
             blocks.append(Heading(", ".join(run.name for run in of), 3))
-        blocks += model(found[key], of[0].config.get("arch") or of[0].workload, say)
+        blocks += model(found[key], of[0].config.get("arch") or of[0].workload)
     return blocks
 
 
-def layers_of(run: Told, root: str | None, say: Say) -> dict | Note:
+def layers_of(run: Told, root: str | None) -> dict | Note:
     """What the run recorded of its model's layers; of a workload of ours, what its settings make again."""
     if recorded := records.layers(run.run):
         return recorded
     if run.config.get("code"):
         word = quoted(str(run.run.code))
         return Note(
-            say(
-                "{name} did not record its layers, and a report executes no workload of yours: "
-                "relaunch summary {word} lists them.",
-                name=run.name,
-                word=word,
-            )
+            f"{run.name} did not record its layers, and a report executes no workload of yours: "
+            f"relaunch summary {word} lists them."
         )
     words = [sys.executable, PROGRAM, "summary", "--settings", json.dumps(run.config), "--json"]
     words += ["--data-root", root] if root else []
@@ -218,11 +209,11 @@ def layers_of(run: Told, root: str | None, say: Say) -> dict | Note:
             return said
         reason = said["failure"]["what"]
     except (ValueError, KeyError, TypeError):
-        reason = say("relaunch summary ended with {code}", code=done.returncode)
-    return Note(say("No layers of {name}: {reason}.", name=run.name, reason=reason))
+        reason = f"relaunch summary ended with {done.returncode}"
+    return Note(f"No layers of {run.name}: {reason}.")
 
 
-def model(layers: dict, name: str, say: Say) -> list:
+def model(layers: dict, name: str) -> list:
     """The table of its layers, and the graph of what flows through them."""
     rows = [
         [
@@ -234,21 +225,18 @@ def model(layers: dict, name: str, say: Say) -> list:
         ]
         for row in layers["layers"][:LAYERS]
     ]
-    caption = say(
-        "{n:,} parameters, {flops} FLOP for one input (2 × MAC; of products, convolutions and attention)",
-        n=layers["parameters"],
-        flops=numbers.many(layers["flops"]),
+    caption = (
+        f"{layers['parameters']:,} parameters, {numbers.many(layers['flops'])} FLOP for one input "
+        "(2 × MAC; of products, convolutions and attention)"
     )
     if len(layers["layers"]) > LAYERS:
-        caption += say("; the first {n} of {total:,} layers", n=LAYERS, total=len(layers["layers"]))
-    head = [say("layer"), say("type"), say("output"), say("parameters"), say("FLOP")]
+        caption += f"; the first {LAYERS} of {len(layers['layers']):,} layers"
+    head = ["layer", "type", "output", "parameters", "FLOP"]
     blocks: list = [Table(head, rows, caption)]
     nodes, edges = layers.get("nodes") or [], layers.get("edges") or []
     if nodes and len(nodes) <= LAYERS:
-        title = say("The graph of {name}: what flows from which layer to which", name=name)
+        title = f"The graph of {name}: what flows from which layer to which"
         blocks.append(graph.graph(nodes, [(a, b) for a, b in edges], title))
     elif nodes:
-        blocks.append(
-            Note(say("Its graph has {n:,} nodes: TensorBoard shows it part by part.", n=len(nodes)))
-        )
+        blocks.append(Note(f"Its graph has {len(nodes):,} nodes: TensorBoard shows it part by part."))
     return blocks

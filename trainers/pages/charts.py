@@ -21,12 +21,12 @@ LEGEND = 24  # names in a legend, and columns of one
 
 
 def number(value: float | None) -> str:
-    """A value as it stands above a bar: four digits, thousands separated."""
+    """A value as it stands above a bar: three or four digits, thousands separated."""
     if value is None or not math.isfinite(value):
         return "–"
     if abs(value) >= 1000:
         return f"{value:,.0f}"
-    return f"{value:.4g}" if abs(value) < 1 else f"{value:.3f}".rstrip("0").rstrip(".")[:6].rstrip(".")
+    return f"{value:.4g}" if abs(value) >= 100 or abs(value) < 1 else f"{value:.3g}"
 
 
 def finite(value) -> bool:
@@ -85,9 +85,14 @@ def lines(
         ax.set(xlabel=printable(x), ylabel=printable(y))
         ax.xaxis.get_major_formatter().set_scientific(False)
         ax.xaxis.set_major_formatter(lambda v, _: f"{v:,.6g}")
-        if len(drawn) > 1 and len(drawn) <= LEGEND:
+        if 1 < len(drawn) <= LEGEND:
             long = max(width(label(name, 40)) for name in drawn) > 18
-            fig.legend(loc="outside upper left", ncols=2 if long else 3, handlelength=1.8, columnspacing=1.2)
+            fig.legend(
+                loc="outside upper left",
+                ncols=2 if long or len(drawn) == 4 else 3,
+                handlelength=1.8,
+                columnspacing=1.2,
+            )
         svg = draw.element(fig, title)
     data = {"x": x, "y": y, "series": {n: [[a, b] for a, b in p] for n, p in drawn.items()}}
     return Chart(svg, title, data | ({"marks": [[a, w] for a, w in marks]} if marks else {}))
@@ -187,14 +192,17 @@ def scatter(
     return Chart(svg, title, {"x": x, "y": y, "points": [[a, b] for a, b in drawn]})
 
 
-def heat(matrix: Sequence[Sequence[float]], rows: list[str], columns: list[str], title: str) -> Chart:
+def heat(
+    matrix: Sequence[Sequence[float]], rows: list[str], columns: list[str], title: str, *, root: bool = False
+) -> Chart:
     """A matrix [rows, columns] of numbers from 0 up, the largest darkest; up to 12 x 12 they are
-    written into the cells."""
+    written into the cells. `root`: the darkness is that of the square root, so that small ones are seen, too.
+    """
     import numpy as np
 
     values = np.nan_to_num(np.asarray(matrix, float))
     least, most = min(0.0, values.min(initial=0)), values.max(initial=0)
-    share = (values - least) / ((most - least) or 1)
+    share = ((values - least) / ((most - least) or 1)) ** (0.5 if root else 1)
     colour = [int(theme.LIGHT["c7"][i : i + 2], 16) for i in (1, 3, 5)]  # halfway between the two papers
     pixels = np.zeros((*values.shape, 4), np.uint8)
     pixels[..., :3], pixels[..., 3] = colour, np.round(share * 217)  # not all of it: ink must be read on it

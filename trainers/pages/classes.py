@@ -1,6 +1,6 @@
 """What a classifier mixes up, how good it is at each class, and its mistakes as pictures.
 
-blocks = classes(judged, say) + mistakes(judged, say, images=96)
+blocks = classes(judged) + mistakes(judged, images=96)
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import numpy as np
 from relaunch.trainers.pages import charts, numbers
 from relaunch.trainers.pages.blocks import Item, Note, Table
 from relaunch.trainers.pages.guesses import gallery
-from relaunch.trainers.pages.lang import Say
 
 if TYPE_CHECKING:
     from relaunch.trainers.pages.judged import Judged
@@ -27,13 +26,13 @@ def confusion(truth: np.ndarray, guess: np.ndarray, count: int) -> np.ndarray:
     return np.bincount(flat, minlength=count * count).reshape(count, count)
 
 
-def classes(found: Judged, say: Say) -> list:
+def classes(found: Judged) -> list:
     p, names = found.p, found.names
     matrix = confusion(p.truth, p.guess, len(names))
     blocks: list = []
     if len(names) <= FEW:
-        title = say("Confusion: rows are the truth, columns what {name} said", name=found.run.name)
-        blocks.append(charts.heat(matrix.tolist(), names, names, title))
+        title = f"Confusion: rows are the truth, columns what {found.run.name} said"
+        blocks.append(charts.heat(matrix.tolist(), names, names, title, root=True))
     wrong = matrix.copy()
     np.fill_diagonal(wrong, 0)
     pairs = np.argsort(-wrong, axis=None, kind="stable")[: SHOWN if len(names) > FEW else 10]
@@ -44,12 +43,12 @@ def classes(found: Judged, say: Say) -> list:
             share = numbers.percent(wrong[i, j], matrix[i].sum())
             rows.append([names[i], names[j], f"{wrong[i, j]:,}", share])
     if rows:
-        head = [say("truth"), say("taken for"), say("times"), say("of that class")]
-        blocks.append(Table(head, rows, say("The most frequent confusions"), sortable=True))
-    return [*blocks, per_class(matrix, names, say)]
+        head = ["truth", "taken for", "times", "of that class"]
+        blocks.append(Table(head, rows, "The most frequent confusions", sortable=True))
+    return [*blocks, per_class(matrix, names)]
 
 
-def per_class(matrix: np.ndarray, names: list[str], say: Say) -> Table:
+def per_class(matrix: np.ndarray, names: list[str]) -> Table:
     counts, said, right = matrix.sum(1), matrix.sum(0), matrix.diagonal()
     accuracy = right / np.maximum(counts, 1)
     there = [int(c) for c in np.argsort(accuracy, kind="stable") if counts[c]]
@@ -63,19 +62,19 @@ def per_class(matrix: np.ndarray, names: list[str], say: Say) -> Table:
         ]
         for c in (there if len(there) <= FEW else there[:SHOWN])
     ]
-    head = [say("class"), say("samples"), say("right"), say("accuracy"), say("precision")]
-    caption = say("Accuracy per class, the worst first")
+    head = ["class", "samples", "right", "accuracy", "precision"]
+    caption = "Accuracy per class, the worst first"
     if len(there) > len(rows):
-        caption += say(": {n} of {total} classes", n=len(rows), total=len(there))
+        caption += f": {len(rows)} of {len(there)} classes"
     return Table(head, rows, caption, sortable=True)
 
 
-def mistakes(found: Judged, say: Say, images: int) -> list:
+def mistakes(found: Judged, images: int) -> list:
     """The most confident mistakes and those with the largest loss, as pictures if the data has them."""
     p = found.p
     wrong = np.flatnonzero(p.guess != p.truth)
     if not len(wrong):
-        return [Note(say("No mistakes: all {n:,} are right.", n=len(p)))]
+        return [Note(f"No mistakes: all {len(p):,} are right.")]
     sure = np.zeros(len(p)) if p.sure is None else p.sure
     half = max(1, images // 2)
     first = wrong[np.argsort(-sure[wrong], kind="stable")][:half]
@@ -85,15 +84,15 @@ def mistakes(found: Judged, say: Say, images: int) -> list:
     items = []
     for i in shown:
         truth, guess = found.names[p.truth[i]], found.names[p.guess[i]]
-        told, values = f"✗ {guess}", {say("loss"): float(p.loss[i])}
+        told, values = f"✗ {guess}", {"loss": float(p.loss[i])}
         if p.sure is not None:
             told += f" {100 * sure[i]:.1f} %"
-            values[say("confidence")] = float(sure[i])
-        lines = [told, f"{say('loss')} {p.loss[i]:.3g}"]
-        groups = {say("truth"): truth, say("taken for"): guess}
+            values["confidence"] = float(sure[i])
+        lines = [told, f"loss {p.loss[i]:.3g}"]
+        groups = {"truth": truth, "taken for": guess}
         items.append(Item(b"", f"#{i} {truth}", lines, groups, values))
-    caption = say("{n:,} of {total:,} are wrong.", n=len(wrong), total=len(p))
+    caption = f"{len(wrong):,} of {len(p):,} are wrong."
     if len(items) < len(wrong):
-        text = say("Here are {n:,}: the most confident, and those of the largest loss.", n=len(items))
+        text = f"Here are {len(items):,}: the most confident, and those of the largest loss."
         caption += f" {text}"
-    return gallery(found, shown, items, len(wrong), caption, say)
+    return gallery(found, shown, items, len(wrong), caption)

@@ -1,13 +1,12 @@
 """What trainings logged, as charts: a chart for each number, the runs in it laid over each other.
 
-blocks = curves([Told.of(RunDir("runs/first"))], lang.of("en"))
+blocks = curves([Told.of(RunDir("runs/first"))])
 """
 
 from __future__ import annotations
 
-from relaunch.trainers.pages import charts, numbers
+from relaunch.trainers.pages import charts, numbers, theme
 from relaunch.trainers.pages.blocks import Chart, Note
-from relaunch.trainers.pages.lang import Say
 from relaunch.trainers.pages.told import Told
 
 TOGETHER = 4  # runs whose training and evaluation share a chart; of more, each has its own
@@ -17,11 +16,11 @@ SECOND = ("lr", "samples_per_s", "data_wait_share", "peak_memory_mb", "skipped")
 LEFT_OUT = ("data_wait_share", "peak_memory_mb", "skipped")  # told elsewhere
 
 
-def curves(runs: list[Told], say: Say) -> list[Chart | Note]:
+def curves(runs: list[Told]) -> list[Chart | Note]:
     """Charts of everything that two records or more tell of, the losses first."""
     told = [run for run in runs if run.metrics]
     if not told:
-        return [Note(say("Nothing was logged yet."))]
+        return [Note("Nothing was logged yet.")]
     every = dict.fromkeys(name for run in told for split in ("train", "val") for name in run.names(split))
     names = [n for n in every if not n.startswith("epoch_") and n not in LEFT_OUT]
     names.sort(key=lambda name: name in SECOND)
@@ -29,14 +28,12 @@ def curves(runs: list[Told], say: Say) -> list[Chart | Note]:
     found: list[Chart | Note] = []
     for name in names:
         if len(told) <= TOGETHER:
-            found += chart(told, ("train", "val"), name, x, say)
+            found += chart(told, ("train", "val"), name, x)
         else:
-            found += [c for split in ("val", "train") for c in chart(told, (split,), name, x, say)]
+            found += [c for split in ("val", "train") for c in chart(told, (split,), name, x)]
     if marked := [run for run in told if run.starts()]:
-        found += [
-            Note(say("Upright lines: where {names} went on after an interruption.", names=listed(marked)))
-        ]
-    return found or [Note(say("Too little was logged for a curve: one record."))]
+        found += [Note(f"Upright lines: where {listed(marked)} went on after an interruption.")]
+    return found or [Note("Too little was logged for a curve: one record.")]
 
 
 def listed(runs: list[Told]) -> str:
@@ -48,8 +45,9 @@ def axis(runs: list[Told]) -> str:
     return "step" if len({run.plan.get("steps_per_epoch") for run in runs}) == 1 else "epoch"
 
 
-def chart(runs: list[Told], splits: tuple[str, ...], name: str, x: str, say: Say) -> list[Chart]:
+def chart(runs: list[Told], splits: tuple[str, ...], name: str, x: str) -> list[Chart]:
     """One number of these splits, of all runs; none where no curve has two points."""
+    splits = tuple(split for split in splits if any(run.curve(split, name, x) for run in runs))
     series: dict[str, list[tuple[float, float]]] = {}
     looks, kept = {}, 1
     for i, run in enumerate(runs):
@@ -65,22 +63,20 @@ def chart(runs: list[Told], splits: tuple[str, ...], name: str, x: str, say: Say
     if not any(len(points) > 1 for points in series.values()):
         return []
     title, unit = numbers.NAMES.get(name, (name, ""))
-    caption = say(title)
+    caption = title[:1].upper() + title[1:]
     if len(splits) == 1:
         caption += f" ({splits[0]})"
     if kept > 1:
-        caption += say(", every {n}th point", n=kept)
-    marks = [(at, say("resumed")) for run in runs for at in places(run, x)]
+        caption += f", every {kept}th point"
+    marks = [(at, "resumed") for run in runs for at in places(run, x)]
     last = max(point[0] for points in series.values() for point in points)
     marks = [mark for mark in dict.fromkeys(marks) if mark[0] < last]
     marks = marks if len(marks) <= MARKS else []
-    return [
-        charts.lines(series, say(x), say(title) + (f", {unit}" if unit else ""), caption, marks, looks=looks)
-    ]
+    return [charts.lines(series, x, title + (f", {unit}" if unit else ""), caption, marks, looks=looks)]
 
 
 def _dash(number: int, split: str, splits: tuple[str, ...]) -> int:
-    return int(split == "train") if len(splits) > 1 else number // 8
+    return int(split == "train") if len(splits) > 1 else number // theme.SERIES
 
 
 def places(run: Told, x: str) -> list[float]:

@@ -1,6 +1,6 @@
 """Guesses that are near or far: of numbers, of words, and of tasks of one's own; samples with their images.
 
-blocks = residuals(judged, say, images=96)
+blocks = residuals(judged, images=96)
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import numpy as np
 
 from relaunch.trainers.pages import charts, numbers
 from relaunch.trainers.pages.blocks import Gallery, Item, Note, Table
-from relaunch.trainers.pages.lang import Say
 from relaunch.trainers.pages.thumbs import thumb
 
 if TYPE_CHECKING:
@@ -23,24 +22,24 @@ DOTS = 2000  # of a scatter
 CONTEXT = 8  # words before a mistake in a text
 
 
-def gallery(found: Judged, shown: list[int], items: list[Item], total: int, caption: str, say: Say) -> list:
+def gallery(found: Judged, shown: list[int], items: list[Item], total: int, caption: str) -> list:
     """The items with the images of the samples `shown`; without them, a table of the same."""
     if found.p.roles.view == "images" and found.packed:
         images = found.packed.images(found.split)
         return [Gallery([replace(it, image=thumb(images[i])) for it, i in zip(items, shown)], total, caption)]
     rows = [[item.title, *(line.lstrip("✗✓ ") for line in item.lines)] for item in items[:SHOWN]]
     width = max(map(len, rows), default=1)
-    table = Table([say("sample"), *[""] * (width - 1)], [r + [""] * (width - len(r)) for r in rows], caption)
+    table = Table(["sample", *[""] * (width - 1)], [r + [""] * (width - len(r)) for r in rows], caption)
     if found.p.roles.view != "images":
         return [table]
     data = f"{found.p.facts['data']} (hash {found.p.facts['data_hash'][:12]})"
     return [
         table,
-        Note(say("No images: the data set {data} is not here; add --data-root FOLDER.", data=data)),
+        Note(f"No images: the data set {data} is not here; add --data-root FOLDER."),
     ]
 
 
-def residuals(found: Judged, say: Say, images: int) -> list:
+def residuals(found: Judged, images: int) -> list:
     """Guess against truth, what is left of it, and the worst, for each number that is predicted (up to 4)."""
     p = found.p
     truth, guess = (np.asarray(c, np.float64).reshape(len(p), -1) for c in (p.truth, p.guess))
@@ -55,18 +54,18 @@ def residuals(found: Judged, say: Say, images: int) -> list:
         rows.append([str(k), *(f"{x:.4g}" for x in figures), "–" if np.isnan(r2) else f"{r2:.4f}"])
         if k < 4:
             which = f" {k}" if truth.shape[1] > 1 else ""
-            some = "" if len(dots) == len(p) else say(", {n:,} of {total:,}", n=len(dots), total=len(p))
+            some = "" if len(dots) == len(p) else f", {len(dots):,} of {len(p):,}"
             for values, name, title, line in (
-                (g, say("guess"), say("Guess against truth"), (1, 0)),
-                (left, say("guess − truth"), say("What is left"), (0, 0)),
+                (g, "guess", "Guess against truth", (1, 0)),
+                (left, "guess − truth", "What is left", (0, 0)),
             ):
                 points = [*zip(t[dots].tolist(), values[dots].tolist())]
-                blocks.append(charts.scatter(points, say("truth"), name, title + which + some, line))
-    head = [say("number"), say("mean error"), say("mean absolute error"), say("root mean square"), "R²"]
-    return [*blocks, Table(head, rows), *worst(found, say, images)]
+                blocks.append(charts.scatter(points, "truth", name, title + which + some, line))
+    head = ["number", "mean error", "mean absolute error", "root mean square", "R²"]
+    return [*blocks, Table(head, rows), *worst(found, images)]
 
 
-def worst(found: Judged, say: Say, images: int) -> list:
+def worst(found: Judged, images: int) -> list:
     """The samples of the largest loss."""
     p = found.p
     shown = np.argsort(-np.nan_to_num(p.loss, nan=np.inf), kind="stable")[:images].tolist()
@@ -76,18 +75,18 @@ def worst(found: Judged, say: Say, images: int) -> list:
 
     items = []
     for i in shown:
-        lines = [f"{say('loss')} {p.loss[i]:.4g}"]
+        lines = [f"loss {p.loss[i]:.4g}"]
         if p.truth is not None and p.guess is not None:
-            lines = [f"{say('truth')} {written(p.truth, i)}", f"{say('guess')} {written(p.guess, i)}", *lines]
-        items.append(Item(b"", f"#{i}", lines, {}, {say("loss"): float(p.loss[i])}))
-    caption = say("The {n:,} of {total:,} with the largest loss", n=len(items), total=len(p))
-    return gallery(found, shown, items, len(p), caption, say)
+            lines = [f"truth {written(p.truth, i)}", f"guess {written(p.guess, i)}", *lines]
+        items.append(Item(b"", f"#{i}", lines, {}, {"loss": float(p.loss[i])}))
+    caption = f"The {len(items):,} of {len(p):,} with the largest loss"
+    return gallery(found, shown, items, len(p), caption)
 
 
 # words --------------------------------------------------------------------------------------------
 
 
-def words(found: Judged, say: Say) -> list:
+def words(found: Judged) -> list:
     """The frequent words, how well they are foreseen, and the most confident mistakes."""
     p, names = found.p, found.names
     counts = np.bincount(p.truth, minlength=len(names))
@@ -98,8 +97,8 @@ def words(found: Judged, say: Say) -> list:
         for c in np.argsort(-counts, kind="stable")[:SHOWN]
         if counts[c]
     ]
-    head = [say("word"), say("times"), say("foreseen"), say("loss, nats")]
-    blocks: list = [Table(head, rows, say("The most frequent words"), sortable=True)]
+    head = ["word", "times", "foreseen", "loss, nats"]
+    blocks: list = [Table(head, rows, "The most frequent words", sortable=True)]
     wrong = np.flatnonzero(p.guess != p.truth)
     sure = p.sure if p.sure is not None else -p.loss
     tokens = found.packed.tokens(found.split) if found.packed else None
@@ -110,7 +109,7 @@ def words(found: Judged, say: Say) -> list:
         )
         share = "–" if p.sure is None else f"{100 * p.sure[i]:.1f} %"
         rows.append([f"{i + 1:,}", before, names[p.truth[i]], names[p.guess[i]], share, f"{p.loss[i]:.2f}"])
-    head = [say("word no."), say("after"), say("truth"), say("guess"), say("confidence"), say("loss, nats")]
+    head = ["word no.", "after", "truth", "guess", "confidence", "loss, nats"]
     if rows:
-        blocks.append(Table(head, rows, say("The most confident mistakes"), sortable=True))
+        blocks.append(Table(head, rows, "The most confident mistakes", sortable=True))
     return blocks

@@ -1,7 +1,7 @@
 """How a run judges a split: its newest predictions, with the data that they are about.
 
-found = newest(Told.of(RunDir("runs/first")), None, lang.of("en"))
-blocks = judgement(found, lang.of("en"), images=96)
+found = newest(Told.of(RunDir("runs/first")), None)
+blocks = judgement(found, images=96)
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from relaunch.trainers import records
 from relaunch.trainers.compare import predictions
 from relaunch.trainers.compare.predictions import Predictions
 from relaunch.trainers.pages.blocks import Note
-from relaunch.trainers.pages.lang import Say
 from relaunch.trainers.pages.told import Told
 
 NAME = re.compile(r"(\w+)-(\d{9})\.parquet")
@@ -36,7 +35,7 @@ class Judged:
         return self.p.facts["split"]
 
 
-def newest(run: Told, root: str | None, say: Say, split: str = "") -> Judged | Note:
+def newest(run: Told, root: str | None, split: str = "") -> Judged | Note:
     """Its predictions of the newest step, on the evaluation split rather than another; or what is missing."""
     found = [
         (m[1], int(m[2]), path) for path in records.predictions(run.run) if (m := NAME.fullmatch(path.name))
@@ -47,15 +46,15 @@ def newest(run: Told, root: str | None, say: Say, split: str = "") -> Judged | N
         try:
             p = predictions.read(path)
         except Failure as failure:
-            said = say("{what}; it was passed by.", what=failure.what)
+            said = f"{failure.what}; it was passed by."
             run.damaged += [] if said in run.damaged else [path.name]
             continue
         packed = data_of(p, root)
         return Judged(run, p, packed, names_of(p, packed))
     command = f"relaunch evaluate {run.run.argument}" + f" --split {quoted(split)}" * bool(split)
     if run.step and records.newest(run.run) is None:
-        return Note(say("{name} has no predictions and no checkpoint to make them with.", name=run.name))
-    return Note(say("{name} has no predictions yet: {command}", name=run.name, command=command))
+        return Note(f"{run.name} has no predictions and no checkpoint to make them with.")
+    return Note(f"{run.name} has no predictions yet: {command}")
 
 
 def data_of(p: Predictions, root: str | None) -> Packed | None:
@@ -78,7 +77,7 @@ def names_of(p: Predictions, packed: Packed | None) -> list[str]:
     return names + [str(i) for i in range(len(names), 1 + int(max(p.truth.max(), p.guess.max())))]
 
 
-def judgement(found: Judged, say: Say, images: int) -> list:
+def judgement(found: Judged, images: int) -> list:
     """Blocks on one run's predictions; `images`: how many pictures of mistakes at most."""
     from relaunch.trainers.pages import classes, guesses
 
@@ -86,14 +85,12 @@ def judgement(found: Judged, say: Say, images: int) -> list:
     behind = found.run.step - (p.facts["step"] or found.run.step)
     if behind > 0:
         command = f"relaunch evaluate {found.run.run.argument}"
-        blocks.append(
-            Note(say("These are of step {then:,}, and the run is at step {now:,}: {command}",
-                     then=p.facts["step"], now=found.run.step, command=command))
-        )  # fmt: skip
+        told = f"These are of step {p.facts['step']:,}, and the run is at step {found.run.step:,}"
+        blocks.append(Note(f"{told}: {command}"))
     if p.roles.view == "text":
-        return [*blocks, *guesses.words(found, say)]
+        return [*blocks, *guesses.words(found)]
     if p.roles.classes:
-        return [*blocks, *classes.classes(found, say), *classes.mistakes(found, say, images)]
+        return [*blocks, *classes.classes(found), *classes.mistakes(found, images)]
     if p.roles.numbers:
-        return [*blocks, *guesses.residuals(found, say, images)]
-    return [*blocks, *guesses.worst(found, say, images)]
+        return [*blocks, *guesses.residuals(found, images)]
+    return [*blocks, *guesses.worst(found, images)]

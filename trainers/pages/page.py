@@ -62,10 +62,11 @@ def html(title: str, blocks: list, lang: str = "en") -> str:
     for block in blocks:
         entry = _entry(block, ids, lang)
         last = shown_blocks[-1] if shown_blocks else {}
-        if entry["kind"] == "Charts" == last.get("kind") and entry["wide"] == last["wide"]:
-            last["charts"] += entry["charts"]  # two beside each other
+        narrow = entry["kind"] in ("Table", "Chart") and not entry.get("wide")
+        if narrow and last.get("kind") == "Row":
+            last["blocks"].append(entry)  # as many beside each other as there is room for
         else:
-            shown_blocks.append(entry)
+            shown_blocks.append({"kind": "Row", "blocks": [entry]} if narrow else entry)
     return environment.from_string(part("page.html")).render(
         title=title,
         lang="zh-CN" if lang == "zh" else lang,
@@ -127,8 +128,8 @@ def _entry(block, ids: _Ids, lang: str) -> dict[str, Any]:
             "sortable": block.sortable,
         }
     if isinstance(block, Chart):
-        chart = {"caption": block.caption, "svg": Markup(block.svg), "data": Markup(embedded(block.data))}
-        return {"kind": "Charts", "wide": block.wide, "charts": [chart]}
+        drawn = {"caption": block.caption, "svg": Markup(block.svg), "data": Markup(embedded(block.data))}
+        return {"kind": kind, "wide": block.wide, **drawn}
     if isinstance(block, Picture):
         return {"kind": kind, "source": uri(block.png), "alt": block.alt, "caption": block.caption}
     if isinstance(block, Gallery):

@@ -8,13 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from relaunch.data_prep.names import printable
-from relaunch.trainers.compare import changes
-from relaunch.trainers.pages import about, charts, lang, numbers
+from relaunch.trainers.compare import changes, words
+from relaunch.trainers.pages import about, charts, numbers
 from relaunch.trainers.pages.blocks import Code, Facts, Heading, Note, Prose, Table
 from relaunch.trainers.pages.curves import curves
 from relaunch.trainers.pages.differ import changes_blocks
 from relaunch.trainers.pages.judged import Judged, judgement, newest
-from relaunch.trainers.pages.lang import Say
 from relaunch.trainers.pages.told import Told, several
 
 if TYPE_CHECKING:
@@ -31,65 +30,57 @@ def title_of(runs: list[RunDir]) -> str:
     return ", ".join(run.name for run in told)
 
 
-def run_blocks(runs: list[RunDir], root: str | None = None, language: str = "en") -> list:
+def run_blocks(runs: list[RunDir], root: str | None = None) -> list:
     """The blocks of a report on one run or several. `root`: the data root, for images.
 
     Reads, and executes nothing of the runs: what a run did not record is said to be missing. Needs no torch.
     """
-    say, told = lang.of(language), several(runs)
-    blocks: list = [*opening(told, say), *about.results(told, say), *about.missing(told, say)]
+    told = several(runs)
+    blocks: list = [*opening(told), *about.results(told), *about.missing(told)]
 
     def section(name: str, found: list) -> None:
-        blocks.extend([Heading(say(name)), *found] if found else [])
+        blocks.extend([Heading(name), *found] if found else [])
 
-    section("Curves", curves(told, say))
-    section("Where the time went", time(told, say))
-    section("Predictions", judgements(told, root, say))
+    section("Curves", curves(told))
+    section("Where the time went", time(told))
+    section("Predictions", judgements(told, root))
     if len(told) == 2:
-        section("What changed between the two", between(told, root, say))
-    section("Generated text", generated(told, say))
-    section("Model", about.models(told, root, say))
-    section("Hardware and software", about.machine(told, say))
-    section("Settings", about.settings(told, say))
-    section("Commands", about.commands(told, say))
+        section("What changed between the two", between(told, root))
+    section("Generated text", generated(told))
+    section("Model", about.models(told, root))
+    section("Hardware and software", about.machine(told))
+    section("Settings", about.settings(told))
+    section("Commands", about.commands(told))
     return blocks
 
 
-def opening(runs: list[Told], say: Say) -> list:
+def opening(runs: list[Told]) -> list:
     """One sentence on what was trained on what."""
     parts = []
     for run in runs[:1] if len({(r.workload, r.config.get("data")) for r in runs}) == 1 else runs[:3]:
         arch, data = run.config.get("arch", "?"), run.config.get("data", "?")
         device, world = run.plan.get("device", "?"), run.plan.get("world", "?")
-        where = say("{world} × {device}", world=world, device=run.plan.get("device_name") or device)
-        parts.append(
-            say(
-                "{workload} ({arch}) on {data}, {where}",
-                workload=run.workload,
-                arch=arch,
-                data=data,
-                where=where,
-            )
-        )
+        where = f"{world} × {run.plan.get('device_name') or device}"
+        parts.append(f"{run.workload} ({arch}) on {data}, {where}")
     more = len(runs) - len(parts)
     text = "; ".join(parts)
     if more and len(parts) == 1:
-        text = say("{n} runs: {text}", n=len(runs), text=text)
+        text = f"{len(runs)} runs: {text}"
     return [Prose(printable(text) + ".")]
 
 
 # time -----------------------------------------------------------------------------------------------
 
 
-def time(runs: list[Told], say: Say) -> list:
+def time(runs: list[Told]) -> list:
     """Causes of the wall time, as records.time_spent has them."""
     told = [run for run in runs if run.spent.get("causes")]
     if not told:
-        return [Note(say("No run here recorded where its time went."))]
+        return [Note("No run here recorded where its time went.")]
     causes = [c for c in dict.fromkeys(c for run in told for c in run.spent["causes"])
               if any(run.spent["causes"].get(c, 0) > 0 for run in told)]  # fmt: skip
-    parts = {say(c): [float(run.spent["causes"].get(c, 0.0)) for run in told] for c in causes}
-    head = [say("run"), say("wall time"), *parts]
+    parts = {c: [float(run.spent["causes"].get(c, 0.0)) for run in told] for c in causes}
+    head = ["run", "wall time", *parts]
     rows = []
     for i, run in enumerate(told):
         wall = run.spent.get("wall") or sum(run.spent["causes"].values())
@@ -101,42 +92,40 @@ def time(runs: list[Told], say: Say) -> list:
             [name, numbers.duration(found[0]), numbers.percent(found[0], wall)]
             for name, found in parts.items()
         ]
-        pairs.append([say("wall time"), numbers.duration(wall), "100 %"])
-        blocks: list = [Table([say("cause"), say("time"), say("share")], pairs)]
+        pairs.append(["wall time", numbers.duration(wall), "100 %"])
+        blocks: list = [Table(["cause", "time", "share"], pairs)]
     else:
         blocks = [Table(head, rows)]
-    blocks.insert(0, charts.stacked([run.name for run in told], parts, "s", say("Wall time by cause")))
+    blocks.insert(0, charts.stacked([run.name for run in told], parts, "s", "Wall time by cause"))
     facts = []
     for run in told:
         who = f"{run.name}: " if len(told) > 1 else ""
-        facts += [(who + say(key), str(run.spent[key])) for key in ("bound", "advice") if run.spent.get(key)]
+        facts += [(who + key, str(run.spent[key])) for key in ("bound", "advice") if run.spent.get(key)]
     return [*blocks, *([Facts(facts)] if facts else [])]
 
 
 # predictions ----------------------------------------------------------------------------------------
 
 
-def judgements(runs: list[Told], root: str | None, say: Say) -> list:
+def judgements(runs: list[Told], root: str | None) -> list:
     """What the newest predictions say; of more than IN_FULL runs, a table of all and the best in full."""
-    found = [newest(run, root, say) for run in runs]
+    found = [newest(run, root) for run in runs]
     notes: list = [each for each in found if isinstance(each, Note)]
     judged = [each for each in found if isinstance(each, Judged)]
     blocks: list = []
     if len(judged) > 1:
-        blocks += together(judged, say)
+        blocks += together(judged)
     full = judged
     if len(judged) > IN_FULL:
         full = [max(judged, key=good)]
         name = full[0].run.name
-        blocks.append(
-            Prose(say("In full for the best of them, {name}; of another: relaunch report RUN.", name=name))
-        )
+        blocks.append(Prose(f"In full for the best of them, {name}; of another: relaunch report RUN."))
     for each in full:
-        step = "" if each.p.facts["step"] is None else say(" at step {step:,}", step=each.p.facts["step"])
-        where = f"{each.p.facts['data']}/{each.split}, {len(each.p):,} {say(each.p.roles.rows)}"
+        step = "" if each.p.facts["step"] is None else f" at step {each.p.facts['step']:,}"
+        where = f"{each.p.facts['data']}/{each.split}, {len(each.p):,} {each.p.roles.rows}"
         where = f"{each.run.name}{step} · {where}"
         blocks.append(Heading(where, 3))
-        blocks += judgement(each, say, IMAGES // len(full))
+        blocks += judgement(each, IMAGES // len(full))
     return blocks + notes
 
 
@@ -148,10 +137,10 @@ def good(judged: Judged) -> float:
     return -float("inf") if value is None else sign * value
 
 
-def together(judged: list[Judged], say: Say) -> list:
+def together(judged: list[Judged]) -> list:
     """The metrics of all, and of few classes their accuracies beside each other."""
     names = list(dict.fromkeys(name for each in judged for name in changes.quality(each.p)))
-    head = [say("run"), say("step"), say("split"), *(say(numbers.NAMES.get(n, (n, ""))[0]) for n in names)]
+    head = ["run", "step", "split", *(numbers.NAMES.get(n, (n, ""))[0] for n in names)]
     rows = [
         [
             each.run.name,
@@ -161,29 +150,31 @@ def together(judged: list[Judged], say: Say) -> list:
         ]
         for each in judged
     ]
-    return [Table(head, rows, say("Evaluated on every sample of the split"), sortable=True)]
+    return [Table(head, rows, "Evaluated on every sample of the split", sortable=True)]
 
 
-def between(runs: list[Told], root: str | None, say: Say) -> list:
+def between(runs: list[Told], root: str | None) -> list:
     """The prediction diff of two runs, where both have predictions of one split of one data set."""
-    a, b = (newest(run, root, say) for run in runs)
+    a, b = (newest(run, root) for run in runs)
     if isinstance(a, Judged) and isinstance(b, Judged) and a.split != b.split:
-        b = newest(runs[1], root, say, a.split)
+        b = newest(runs[1], root, a.split)
     if isinstance(a, Note) or isinstance(b, Note):
         missing = [each for each in (a, b) if isinstance(each, Note)]
-        return [Note(say("A comparison needs the predictions of both.")), *missing]
+        return [Note("A comparison needs the predictions of both."), *missing]
     if a.p.facts["data_hash"] != b.p.facts["data_hash"]:
-        return [Note(say("They were trained on two different data sets: there is no sample to compare."))]
+        return [Note("They were trained on two different data sets: there is no sample to compare.")]
     if a.p.roles != b.p.roles:
-        return [Note(say("They do not predict the same thing."))]
+        return [Note("They do not predict the same thing.")]
     names = a.names if len(a.names) >= len(b.names) else b.names
     result, changed = changes.compare(a.p, b.p, names)
+    if a.p.roles.classes:
+        result |= words.of_classes(a.p, b.p, None)
     for letter, each in (("a", a), ("b", b)):
         result[letter] = {"name": each.run.name, **each.p.facts}
-    return changes_blocks(result, a.p, b.p, changed, a.packed or b.packed, names, say)
+    return changes_blocks(result, a.p, b.p, changed, a.packed or b.packed, names)
 
 
-def generated(runs: list[Told], say: Say) -> list:
+def generated(runs: list[Told]) -> list:
     """What language models wrote at their last evaluation."""
     from relaunch.trainers import records
 
@@ -192,17 +183,9 @@ def generated(runs: list[Told], say: Say) -> list:
         told = records.shown(run.run)
         for text in (found for found in told.values() if isinstance(found.get("text"), str)):
             step = text.get("step")
-            where = say("at step {step:,}", step=step) if isinstance(step, int) else ""
+            where = f"at step {step:,}" if isinstance(step, int) else ""
             blocks += [Prose(f"{run.name} {where}"), Code(text["text"])]
         if not told and any("ppl" in record for record in run.metrics):
             command = f"relaunch generate {run.run.argument}"
-            blocks.append(
-                Note(
-                    say(
-                        "{name} kept no text that it wrote: {command} writes one.",
-                        name=run.name,
-                        command=command,
-                    )
-                )
-            )
+            blocks.append(Note(f"{run.name} kept no text that it wrote: {command} writes one."))
     return blocks

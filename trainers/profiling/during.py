@@ -49,7 +49,7 @@ class Recorder:
     def __init__(self, training, first: int, last: int):
         self.training, self.step = training, training.advance
         self.first, self.last = first, last
-        self.plain: list[Took] = []  # by the steps right before the window
+        self.plain: list[Took] = []  # of the steps right before the window
         self.settled = max(training.step + WARM_UP, first - (last - first))  # from here on steps are compared
         self.window: Window | None = None
 

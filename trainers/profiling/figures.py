@@ -27,29 +27,23 @@ def read(events: Iterable, steps: int) -> dict:
     ours = [e for e in host if e.is_user_annotation]
     spans = Spans(e for e in ours if e.name in (STEP, WAIT) and not e.cpu_parent)
     phases = {name: Spans(e for e in ours if e.name == name and in_step(e)) for name in PHASES}
-    found: dict[str, dict] = defaultdict(lambda: dict.fromkeys(FIELDS, 0.0))
+    sums: dict[str, list[float]] = defaultdict(lambda: [0.0] * len(FIELDS))
     on_device = dict.fromkeys(PHASES, 0.0)
     for e in host:
         # by the time, not by the parent: on a GPU the backward pass has a thread of its own
         if e.is_user_annotation or not spans.hold(e):
             continue
-        device_ms = e.self_device_time_total / 1e3 / steps
-        for name, value in zip(
-            FIELDS,
-            (
-                e.self_cpu_time_total / 1e3 / steps,
-                e.cpu_time_total / 1e3 / steps,
-                1 / steps,
-                (e.cpu_memory_usage + e.device_memory_usage) / 1e6 / steps,
-                device_ms,
-            ),
-        ):
-            found[e.name][name] += value
+        device_ms = e.self_device_time_total / 1e3
+        memory = (e.cpu_memory_usage + e.device_memory_usage) / 1e6
+        values = (e.self_cpu_time_total / 1e3, e.cpu_time_total / 1e3, 1, memory, device_ms)
+        sums[e.name] = [a + b for a, b in zip(sums[e.name], values)]
         for phase in (name for name in PHASES if phases[name].hold(e)):
-            on_device[phase] += device_ms
+            on_device[phase] += device_ms / steps
+    found = {name: dict(zip(FIELDS, (value / steps for value in values))) for name, values in sums.items()}
     inside = sum(row["self_ms"] for row in found.values())
     total = spans.length / 1e3 / steps
-    found[OUTSIDE] |= {"self_ms": max(0.0, total - inside), "total_ms": max(0.0, total - inside), "calls": 0}
+    outside = max(0.0, total - inside)
+    found[OUTSIDE] = dict.fromkeys(FIELDS, 0.0) | {"self_ms": outside, "total_ms": outside}
     device_ms = sum(row["device_ms"] for row in found.values())
     by = "device_ms" if device_ms else "self_ms"
     whole = sum(row[by] for row in found.values())
@@ -82,4 +76,4 @@ class Spans:
     def hold(self, event) -> bool:
         """Whether the event began in one of them."""
         at = bisect.bisect_right(self.starts, event.time_range.start) - 1
-        return at >= 0 and event.time_range.start <= self.ends[at]
+        return at >= 0 and event.time_range.start < self.ends[at]

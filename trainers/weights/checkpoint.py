@@ -55,9 +55,12 @@ class State:
     meta: dict
 
 
-def save(run: RunDir, state: State, keep: int, protect: Set[int] = frozenset()) -> Path:
+def save(
+    run: RunDir, state: State, keep: int, protect: Set[int] = frozenset(), logged: dict | None = None
+) -> Path:
     """Commit `state`; then drop all but the newest `keep`, the best and the steps `protect`.
 
+    `logged`: size and SHA-256 of the metrics so far. Equal states log other times, so it is in the manifest.
     OSError on a full disk; Failure 70 rather than commit a number that is not finite.
     """
     from safetensors.torch import save as pack
@@ -79,6 +82,7 @@ def save(run: RunDir, state: State, keep: int, protect: Set[int] = frozenset()) 
         for name, content in zip(FILES, contents):
             written[name] = {"bytes": len(content), "sha256": files.write_synced(part / name, content)}
         manifest = {"schema": SCHEMA, **{k: state.meta[k] for k in FACTS}, "files": written}
+        manifest |= {"metrics": logged} if logged else {}
         files.write_synced(part / "MANIFEST.json", files.dump_json(manifest).encode())
         files.sync(part)
         fault("save", state.meta["step"])

@@ -13,6 +13,7 @@ from relaunch.trainers import records
 from relaunch.trainers.rundir import RunDir
 from relaunch.trainers.weights import checkpoint
 from relaunch.trainers.weights.source import open_source
+from rigs.disks import Limit
 from rigs.runs import outcome, steps, tree
 
 NET = ["cifar10", "--arch", "net", "--batch-size", 8, "--max-steps", 20, "--save-every", 4]
@@ -122,6 +123,51 @@ def test_a_crash_before_the_first_checkpoint_starts_again(train, relaunch_env, f
         train(*command)
     fault("")
     assert train(*command) == 0
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    limit = Limit(tmp_path)
+    yield limit
+    limit.end()
+
+
+def test_a_run_of_which_no_checkpoint_ever_fitted_begins_again(
+    train, relaunch_env, small_disk, fault, capsys
+):
+    """Its status says that none was saved: what it logged is no sign of one, up to the next that was due."""
+    command = [*NET, "--log-interval", 1, "--run", "./run", "--resume", "auto"]
+    assert train(*NET, "--log-interval", 1, "--run", "./whole") == 0
+    small_disk.fill()
+    fault("step=11,do=raise")
+    with pytest.raises(RuntimeError):
+        train(*command)
+    small_disk.free()
+    fault("")
+    run = RunDir(relaunch_env / "run")
+    status = json.loads(run.status.read_bytes())
+    assert (status["saved"], steps(run.path), max(r["step"] for r in records.metrics(run))) == (0, [], 10)
+    # as a kill had left it
+    run.status.write_text(json.dumps(status | {"state": "running", "code": None, "step": 8}))
+    capsys.readouterr()
+    assert train(*command) == 0
+    error = capsys.readouterr().err
+    said = "run has no checkpoint yet; it begins again, and what it logged up to step 10 is dropped"
+    assert error == f"relaunch: {said}\n"
+    assert outcome(run.path) == outcome(relaunch_env / "whole")
+
+
+@pytest.mark.slow
+def test_and_so_when_it_was_killed(launch, relaunch_env, small_disk, monkeypatch):
+    command = [*NET, "--log-interval", 1, "--run", "./run", "--resume", "auto"]
+    monkeypatch.setenv("RELAUNCH_FAULT", "step=11,do=kill")
+    small_disk.fill()
+    killed = launch(*command)
+    small_disk.free()
+    assert killed.code == -9 and killed.err.count("ALARM: no checkpoint of step") == 2, killed.err
+    monkeypatch.delenv("RELAUNCH_FAULT")
+    again = launch(*command)
+    assert again.code == 0 and "what it logged up to step 10 is dropped" in again.err, again.err
 
 
 def test_the_newest_is_missed_when_it_is_gone(train, relaunch_env, capsys):
