@@ -76,7 +76,8 @@ def training(bench: Bench) -> list:
         head = ("epoch", "batch_number", "rate", "ms_batch", "loss", "ppl")
         made.append(bench.table(head, shown, name))
         scored = [
-            [f"{r['epoch']:.3g}", number(r["nll"], 4), number(r["ppl"], 2)] for r in bench.records(name, "val")
+            [f"{each['epoch']:.3g}", number(each["nll"], 4), number(each["ppl"], 2)]
+            for each in bench.records(name, "val")
         ]
         caption = f"{name}: {bench.say('per_epoch')}, {duration(bench.seconds(name))}"
         made.append(bench.table(("epoch", "loss", "ppl"), scored, caption))
