@@ -12,7 +12,7 @@ from rigs import REPOSITORY
 PARTS = ("launch", "trainers", "models", "data_prep")
 FILES = [p.relative_to(REPOSITORY) for part in PARTS for p in sorted((REPOSITORY / part).rglob("*.py"))]
 TORCH_FREE = (
-    *("begin", "config", "finetune", "flags", "logged", "origin", "owner", "rundir", "records", "resumed"),
+    *("begin", "config", "finetune", "flags", "logged", "origin", "rundir", "records", "resumed"),
     "workloads",
     *("group.process", "tasks.task", "tasks.samples", "tasks.images", "tasks.text", "tasks.arrays"),
     "tasks.regression",
