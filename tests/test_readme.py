@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LABS = ("mnist", "cifar10", "tiny_imagenet", "wikitext2")
 CONCEPTS = (
     *("checkpoints-and-resume", "predictions-and-diff", "data", "configs", "fine-tuning", "own-model"),
-    *("time", "watching", "profiling", "comparing"),
+    *("time", "watching", "profiling", "comparing", "reports"),
 )
 PAGES = (
     "README.md",

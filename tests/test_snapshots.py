@@ -54,7 +54,6 @@ REFUSALS = {
     "profile-without-a-gpu": "profile mnist --config 1gpu",
     "profile-steps-beyond": "train mnist --max-steps 10 --profile-steps 100:110",
     "summary-unknown-workload": "summary mnits",
-    "compare-unknown-key": "compare mnist --grid batch_sise=4,16",
     "compare-without-a-grid": "compare mnist",
     "runs-show-unknown-run": "runs show nothing",
     "stop-not-running": "stop first",

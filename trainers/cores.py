@@ -1,14 +1,15 @@
-"""This machine's processor, and how many of its cores this process may use."""
+"""How many cores this process may use."""
 
 from __future__ import annotations
 
 import os
-import platform
-import re
+from pathlib import Path
+
+from relaunch.data_prep import limits
 
 
-def physical_cores() -> int:
-    """Cores that this process may use, hyper-threads counted once."""
+def physical_cores(root: Path = limits.ROOT) -> int:
+    """Cores that this process may use, hyper-threads counted once, and no more than a container grants."""
     if not hasattr(os, "sched_getaffinity"):  # not Linux
         return os.cpu_count() or 1
     siblings = set()
@@ -18,14 +19,5 @@ def physical_cores() -> int:
                 siblings.add(f.read())
         except OSError:
             siblings.add(str(cpu))
-    return len(siblings)
-
-
-def processor() -> str:
-    """The processor's name: as Linux has it, else as much as Python knows."""
-    try:
-        with open("/proc/cpuinfo") as f:
-            found = re.search(r"^model name\s*:\s*(.+)$", f.read(), re.MULTILINE)
-    except OSError:
-        found = None
-    return found[1].strip() if found else platform.processor() or platform.machine()
+    granted = limits.quota(root)
+    return len(siblings) if granted is None else max(1, min(len(siblings), int(granted)))
