@@ -14,7 +14,7 @@ from relaunch.trainers.flags import Parser
 from relaunch.trainers.group import process
 
 WINDOWS = 64  # over which distances are averaged: 64 x 35 words
-SHOWN = 16  # words of the map that is drawn: more than a page shows legibly
+SHOWN = 13  # words of the map that is drawn: two maps stand beside each other
 
 
 def parser() -> Parser:

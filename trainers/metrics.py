@@ -63,7 +63,7 @@ class Metrics:
         Returns the file's size in bytes and SHA-256, for its manifest.
         """
         self.flush()
-        self.files["metrics.jsonl"].flush(through=True)
+        self.files["metrics.jsonl"].flush(to_disk=True)
         return self.files["metrics.jsonl"].sealed()
 
     def flush(self) -> None:

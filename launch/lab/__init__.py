@@ -12,7 +12,7 @@ from pathlib import Path
 from relaunch.data_prep.errors import Failure
 from relaunch.data_prep.names import listed, printable
 from relaunch.data_prep.talk import tell
-from relaunch.launch import facts
+from relaunch.launch import command, facts
 from relaunch.launch.lab import engine, report
 from relaunch.launch.lab.steps import Lab
 from relaunch.launch.lab.words import LANGUAGES
@@ -67,12 +67,18 @@ def main(argv: list[str]) -> int:
         typed=tuple(word for word in without(argv, "--lang") if word not in ("--dry-run", "--dry_run")),
     )
     steps = {step.name: step for step in work.steps(lab)}
+    for step in steps.values():  # a mistake is found before the first of them runs
+        if step.words[0] == "train":
+            command.job(command.split(list(step.words[1:]))[1])
     here = facts.gather(lab.path("runs"))
     if args.dry_run:
         report.say_states(lab, steps, engine.states(lab, steps, here))
         return 0
     with engine.owned(lab):
         ends = engine.run(lab, steps, here)
+        if not any(end.state.kind == "done" for end in ends.values()):  # without data there is no page
+            name, end = next(iter(ends.items()))
+            raise Failure(end.code or 1, f"{name}: {end.said}", f"then {engine.again(lab)} goes on")
         page = report.write(lab, steps, ends, here, work, args.lang)
     tell(f"written: {printable(str(page))}, and {page.with_suffix('.md').name} beside it")
     failed = {name: end for name, end in ends.items() if end.state.kind in ("failed", "other")}

@@ -95,7 +95,7 @@ def run(lab: Lab, steps: dict[str, Step], facts: Facts) -> dict[str, End]:
                     raise Failure(code, what, f"go on: {again(lab)}")
             else:
                 ends[name] = End(state)
-                tell(f"{place}: {SHORT[state.kind]}")
+                tell(f"{place}: {SHORT[state.kind].format(**state.facts)}")
     return ends
 
 
@@ -103,7 +103,7 @@ SHORT = {
     "done": "done before",
     "cannot": "not on this machine: the report says what fills it in",
     "other": "there is another result in its place: the report says which",
-    "failed": "left out: what it reads is not there",
+    "failed": "left out: it needs {name}",
 }
 
 

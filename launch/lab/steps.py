@@ -66,7 +66,7 @@ class Lab:
 
     def common(self) -> tuple[str, ...]:
         """What every training is told: its data, where it lies, and its threads."""
-        threads = ("--threads", str(self.threads)) if self.threads else ()
+        threads = () if self.threads is None else ("--threads", str(self.threads))
         return ("--data", self.data, *self.root(), *threads)
 
     # steps --------------------------------------------------------------------------------------------

@@ -76,7 +76,8 @@ def training(bench: Bench) -> list:
         head = ("epoch", "batch_number", "rate", "ms_batch", "loss", "ppl")
         made.append(bench.table(head, shown, name))
         scored = [
-            [f"{r['epoch']:g}", number(r["nll"], 4), number(r["ppl"], 2)] for r in bench.records(name, "val")
+            [f"{each['epoch']:.3g}", number(each["nll"], 4), number(each["ppl"], 2)]
+            for each in bench.records(name, "val")
         ]
         caption = f"{name}: {bench.say('per_epoch')}, {duration(bench.seconds(name))}"
         made.append(bench.table(("epoch", "loss", "ppl"), scored, caption))
@@ -150,7 +151,7 @@ def context(bench: Bench) -> list:
 
 
 def shown(word: str) -> str:
-    return word if len(word) <= 12 else f"{word[:11]}…"
+    return word if len(word) <= 8 else f"{word[:7]}…"
 
 
 def distances(weights: list[float], reach: int) -> dict[str, str]:

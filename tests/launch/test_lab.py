@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from relaunch.data_prep.errors import LOCKED, Failure
+from relaunch.data_prep.errors import LOCKED, USAGE, Failure
 from relaunch.launch import __main__ as launch
 from relaunch.launch import command, lab
 from relaunch.launch.facts import Facts
@@ -141,6 +141,32 @@ def test_two_labs_do_not_work_in_one_folder(tmp_path):
     with engine.owned(made), pytest.raises(Failure) as failure, engine.owned(made):
         pass
     assert failure.value.code == LOCKED
+
+
+@pytest.mark.parametrize(
+    "words, what",
+    [
+        (["mnits"], "did you mean mnist"),
+        (["mnist", "--lang", "de"], "there are en, zh"),
+        (["mnist", "--threads", "0"], "--threads 0 is too small"),
+        (["mnist", "--out", ""], "--out is empty"),
+        (["mnist", "--quik"], "did you mean --quick"),
+    ],
+)
+def test_a_mistake_is_found_before_anything_runs(words, what, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Failure) as failure:
+        lab.main(words)
+    assert failure.value.code == USAGE and what in failure.value.line()
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_dry_run_lists_the_steps_and_what_goes_on_with_them(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert lab.main(["tiny_imagenet", "--lang", "zh", "--dry-run", "--threads", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "8gpu" in said and "relaunch diff labs/tiny_imagenet/runs/cpu@first" in said
+    assert not any(tmp_path.iterdir())
 
 
 # what the figures say -----------------------------------------------------------------------------
