@@ -47,7 +47,11 @@ def results(runs: list[Told]) -> list:
             ]
         )
     if len(runs) == 1:
-        return [Facts([*zip(head[1:], rows[0][1:])])]
+        told = dict(zip(head[1:], rows[0][1:]))
+        step = told.pop("at step")
+        return [
+            Facts([*(told | ({"best": f"{told['best']} at step {step}"} if step != "–" else {})).items()])
+        ]
     return [Table(head, rows, sortable=True)]
 
 
