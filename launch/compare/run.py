@@ -100,7 +100,8 @@ class Bench:
 
     def measure(self, warmup: int = 1) -> int:
         """Measure what is missing, and write the pages. Failure 75 (78) when it was stopped in between."""
-        (self.folder / "runs").mkdir(parents=True, exist_ok=True)
+        with files.storage(self.folder, "--out"):
+            (self.folder / "runs").mkdir(parents=True, exist_ok=True)
         todo = self.waiting()
         cells = sum(not cell.reason for cell in self.plan.cells)
         total = cells * len(self.plan.seeds)
@@ -139,8 +140,10 @@ class Bench:
 
     def start(self, words: list[str], log: Path) -> subprocess.Popen:
         """`relaunch train WORDS`, whose output goes into `log`. It is told to stop if we die."""
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with open(log, "ab") as output:
+        with files.storage(log, "--out"):
+            log.parent.mkdir(parents=True, exist_ok=True)
+            output = open(log, "ab", opener=files.shyly)
+        with output:
             return supervise.start([sys.executable, PROGRAM, "train", *words], dict(os.environ), output)
 
     def train(self, cell: Cell, seed: int, asked: supervise.Asked) -> int:
