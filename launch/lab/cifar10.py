@@ -86,7 +86,7 @@ def trained(bench: Bench) -> list:
         values = (number(found.get("loss"), 4), number(found.get("top1"), 2, " %"))
         rows.append([name, f"{steps:,}", *values, duration(bench.seconds(name)), bench.load(name)])
     if rows:
-        made.append(bench.table(("network", "steps", "loss", "accuracy", "time", "busy"), rows))
+        made.append(bench.table(("run", "steps", "loss", "accuracy", "time", "busy"), rows))
     return [*made, *bench.missing("net", "simple_cnn", "net-test", "simple_cnn-test")]
 
 
@@ -145,7 +145,7 @@ BARS = (("seconds", "seconds"), ("quality", "quality"), ("peak_memory_mb", "rss"
 
 def bars(bench: Bench, measured: list[dict]) -> list:
     names, made = [cell["name"] for cell in measured], []
-    for field, key in BARS if names else ():
+    for field, key in BARS if len(names) > 1 else ():
         sds = [(cell.get(field) or {}).get("sd") or 0.0 for cell in measured]
         title = bench.say(key)
         made.append(charts.bars(names, [mean(cell, field) for cell in measured], title, title, sds))
