@@ -27,7 +27,7 @@ REFERENCES = (
 HEADER = ("Optimization Technique", "Training Time (seconds)", "Accuracy (%)", "Memory Usage (MB)", "Epochs")
 QUICK_DATA = "cifar10"
 NETWORKS, LAYERS = ("net", "simple_cnn"), "-layers"  # LAYERS: of a summary's name
-# one section per change: its grid, whose first value is what the others are compared with; epochs; and seconds of
+# one section per change: its grid, whose first value is what the others are compared with; epochs; seconds of
 # one repeat. Raw images are read one by one: two epochs show what workers are worth
 BOTH = "config=cpu,1gpu"
 CHANGES: dict[str, tuple[tuple[str, ...], int, float]] = {
