@@ -13,15 +13,18 @@ import json
 import os
 import shutil
 import stat
+import sys
 from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
 from typing import TextIO
 
 from relaunch.data_prep.errors import DATA, STORAGE, Failure
+from relaunch.data_prep.talk import tell
 
 CHUNK = 1 << 24  # bytes handed to the kernel at a time: hashed while they are still in the cache
 SMALL = 1 << 26  # bytes: no small file is larger, and nobody runs out of memory over a damaged one
+NO_SYNC = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)  # fsync's, of some network disks and FUSE
 KEPT = 1 << 26  # bytes of an `Appended` that wait for room: a week's metrics
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # Linux's
 
@@ -60,7 +63,7 @@ def write_synced(path: Path, content: bytes | memoryview) -> str:
             digest.update(view[start : start + CHUNK])
             f.write(view[start : start + CHUNK])
         f.flush()
-        os.fsync(f.fileno())
+        through(f.fileno())
     return digest.hexdigest()
 
 
@@ -68,9 +71,26 @@ def sync(path: Path | str) -> None:
     """Make a file's content, or the renames in a folder, survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        through(descriptor)
     finally:
         os.close(descriptor)
+
+
+_said_unsynced = False
+
+
+def through(descriptor: int) -> None:
+    """fsync, where the file system has one: elsewhere a line, once. A net that is missing is no full disk."""
+    global _said_unsynced
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NO_SYNC:
+            raise
+        if not _said_unsynced:
+            _said_unsynced = True
+            why = f"this file system syncs nothing to disk ({error.strerror})"
+            tell(f"relaunch: {why}: what is written outlives kills, and not a power cut", sys.stderr)
 
 
 def sync_tree(folder: Path) -> None:
@@ -205,9 +225,9 @@ class Appended:
         else:
             self.waiting += row
 
-    def flush(self, through: bool = False) -> None:
-        """Write what was kept; `through` to the disk. OSError: nothing is lost by that."""
-        if not (self.waiting or through):
+    def flush(self, to_disk: bool = False) -> None:
+        """Write what was kept; `to_disk`: synced. OSError: nothing is lost by that."""
+        if not (self.waiting or to_disk):
             return
         with self._open() as f:
             if f.tell() > self.size:  # a part of a row, that an error left
@@ -221,5 +241,5 @@ class Appended:
             self.size += len(self.waiting)
             self._digest.update(self.waiting)
             self.waiting.clear()
-            if through:
-                os.fsync(f.fileno())
+            if to_disk:
+                through(f.fileno())

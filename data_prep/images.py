@@ -5,7 +5,6 @@ image is turned upright as its EXIF orientation says, and deeper than 8 bits it 
 """
 
 import io
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -13,6 +12,7 @@ from itertools import islice
 
 import numpy as np
 
+from relaunch.data_prep import limits
 from relaunch.data_prep.errors import DATA, USAGE, Failure
 from relaunch.data_prep.names import some
 from relaunch.data_prep.progress import Progress
@@ -122,8 +122,7 @@ def pixels(name: str, content: bytes, shape: tuple[int, int, int]) -> np.ndarray
 
 
 def _mapped(work, stream: Iterator) -> Iterator[list[tuple]]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    with ThreadPoolExecutor(cores) as pool:
+    with ThreadPoolExecutor(limits.cpus()) as pool:
         while batch := list(islice(stream, BATCH)):
             results = pool.map(work, [content for _, _, content in batch])
             yield [(row, name, result) for (row, name, _), result in zip(batch, results)]

@@ -19,10 +19,11 @@ from typing import Any
 from relaunch.data_prep import archive, hub, tables
 from relaunch.data_prep.download import download
 from relaunch.data_prep.errors import DATA, USAGE, Failure
+from relaunch.data_prep.making import exclusive, new_folder
 from relaunch.data_prep.names import beside, nearest, offered, printable, quoted
 from relaunch.data_prep.packed import EMBEDDED, OFFICIAL, Packed, data_root, not_packed_yet, open_packed
 from relaunch.data_prep.splits import Holdout
-from relaunch.data_prep.writer import Writer, exclusive, new_folder
+from relaunch.data_prep.writer import Writer
 
 ARCHIVES = (*OFFICIAL, "folder", "text", "arrays")  # read through archive.py; looked for in this order
 RECIPES = (*ARCHIVES, "hub", *EMBEDDED)

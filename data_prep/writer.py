@@ -1,4 +1,4 @@
-"""The only writer of packed sets: a set is whole or not there, and one process at a time makes it.
+"""The only writer of packed sets, into the folder of `making`.
 
 with exclusive(root, "mine"), new_folder(root / "mine") as folder:
     writer = Writer(folder)
@@ -9,13 +9,9 @@ with exclusive(root, "mine"), new_folder(root / "mine") as folder:
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import re
-import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,72 +19,15 @@ import numpy as np
 
 from relaunch.data_prep import VERSION
 from relaunch.data_prep.errors import DATA, USAGE, Failure
-from relaunch.data_prep.files import open_lock, remove, sha256, storage, sync, sync_tree
+from relaunch.data_prep.files import sha256, storage
 from relaunch.data_prep.images import RULES
 from relaunch.data_prep.moments import of_inputs, of_targets
 from relaunch.data_prep.names import printable, some
 from relaunch.data_prep.packed import FLAG, SCHEMA, data_hash
-from relaunch.data_prep.progress import ctrl_c_between_batches
 from relaunch.data_prep.splits import TAKE, Holdout
-from relaunch.data_prep.talk import tell
 from relaunch.data_prep.tally import Tally
 
 NEARLY_ALL = 0.99  # of the values are one: 0.81 in MNIST, 0.96 in drawings of thin lines
-
-
-@contextmanager
-def exclusive(root: Path, name: str) -> Iterator[None]:
-    """One process at a time prepares ROOT/NAME. The kernel lets go of the lock when its holder dies.
-
-    Failure 64 for a name that is not one, 73 if `root` cannot be written.
-    """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        what = f"'{name}' is not a name for a data set"
-        raise Failure(USAGE, what, "use letters, digits, '.', '_' and '-'")
-    path = root / f".{name}.lock"
-    with storage(path, FLAG):
-        root.mkdir(parents=True, exist_ok=True)
-        while True:
-            lock = open_lock(path)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                tell(f"another process is preparing {root / name}; waiting for it", sys.stderr)
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            try:
-                if os.path.samestat(os.fstat(lock.fileno()), path.stat()):
-                    break
-            except FileNotFoundError:
-                pass
-            lock.close()  # its last holder removed it: only a lock on the file that is there now counts
-    with lock:
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
-
-
-@contextmanager
-def new_folder(target: Path) -> Iterator[Path]:
-    """Yields an empty folder beside `target` that becomes `target` atomically if the block succeeds.
-
-    `target` must not exist. Call it inside `exclusive`: then a partial folder that lies there is a dead
-    process's, and is removed. Failure 73 if it cannot be written.
-    """
-    partial = target.with_name(f".{target.name}.partial")
-    with storage(target, FLAG):
-        remove(partial)
-        partial.mkdir()
-    try:
-        with ctrl_c_between_batches():
-            yield partial
-        with storage(target, FLAG):
-            sync_tree(partial)
-            os.rename(partial, target)
-            sync(target.parent)
-    except BaseException:  # also Ctrl-C: leave nothing behind
-        remove(partial)
-        raise
 
 
 class Writer:

@@ -29,7 +29,7 @@ state() { sed -nE 's/.*"state": "(.*)".*/\1/p' "$1/status.json" 2>/dev/null || t
 weights() { sha256sum "$1/checkpoints/step-000000110/"{model,optimizer}.safetensors; }
 
 mkdir -p demo
-rm -rf demo/runs demo/diff
+rm -rf demo/runs demo/diff demo/report.html
 chapter "1. Train on 1,437 handwritten digits, and kill it midway"
 echo "All that follows stays in demo/. OMP_NUM_THREADS only keeps accelerate from complaining: each training sets its own threads,"
 echo "and --threads 1 is there so that it is quick on a busy machine too."
@@ -81,6 +81,9 @@ run accelerate launch --config_file accelerate_configs/cpu.yaml -m trainers.trai
     --epochs 2 --log-interval 50 --threads 1 --run demo/runs/pydoc
 run relaunch generate demo/runs/pydoc --words 60 --seed 1 --prompt "The function"
 
+chapter "6. All of it on one page"
+run relaunch report demo/runs/digits -o demo/report.html
+
 chapter "Done"
 python - <<'PYTHON'
 import json
@@ -101,6 +104,8 @@ for what, result in [
 PYTHON
 cat <<'PLACES'
 
+the report: open it            demo/report.html
+what changed, to filter        demo/diff/diff.html
 the images that changed        demo/diff/changed.png
 curves, graph, sample images   .venv/bin/relaunch tensorboard demo/runs/*
 checkpoints and predictions    demo/runs/digits/{checkpoints,predictions}

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
+from relaunch.data_prep import limits
 from relaunch.launch import platforms
 from relaunch.trainers import PROGRAM
 from relaunch.trainers.cores import physical_cores
@@ -27,7 +28,7 @@ class Facts:
     gpus_installed: int = 0  # whatever CUDA_VISIBLE_DEVICES says
     gpu_names: tuple[str, ...] = ()
     cores: int = 1  # physical, and usable by us
-    memory: int = 0  # bytes
+    memory: int = 0  # bytes that we may use
     shared_memory: int | None = None  # bytes of /dev/shm; None: there is none
     free: int = 1 << 40  # bytes where runs are kept
     writable: bool = True  # whether we may write there
@@ -42,14 +43,14 @@ def gather(runs: Path = Path("runs")) -> Facts:
     import resource
 
     names = installed_gpus()
-    place = next(p for p in (runs.absolute(), *runs.absolute().parents) if p.exists())
-    shm = Path("/dev/shm")
+    place = next(p for p in (runs.absolute(), *runs.absolute().parents) if os.path.exists(p))
+    shm, physical = Path("/dev/shm"), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return Facts(
         gpus=visible(len(names), os.environ.get("CUDA_VISIBLE_DEVICES")),
         gpus_installed=len(names),
         gpu_names=names,
         cores=physical_cores(),
-        memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        memory=min(physical, limits.memory() or physical),
         shared_memory=shutil.disk_usage(shm).total if shm.is_dir() else None,
         free=shutil.disk_usage(place).free,
         writable=os.access(place, os.W_OK | os.X_OK),

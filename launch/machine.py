@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from relaunch.data_prep import owner
 from relaunch.data_prep.errors import HARDWARE, STORAGE, USAGE, Failure
 from relaunch.launch import facts, plan, preflight, show
 
@@ -142,19 +143,17 @@ def name_of(host: str) -> str:
 
 def shared_disk(runs: Path) -> str:
     """Locks keep two launches out of one run; a server's clock that is far off confuses what is newest."""
+    locks = "locks hold"
     try:
         with tempfile.NamedTemporaryFile(dir=runs, prefix=".doctor-") as one, open(one.name) as two:
-            fcntl.flock(one, fcntl.LOCK_EX | fcntl.LOCK_NB)
             try:
-                fcntl.flock(two, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                pass
+                fcntl.flock(one, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in owner.NO_LOCKS:
+                    raise
+                locks = f"no locks here: a run is owned by its file {owner.NAME}"
             else:
-                raise Failure(
-                    STORAGE,
-                    f"two processes can lock one file in {runs}: two launches could write one run",
-                    "choose a --run on another disk",
-                )
+                refuse_double(one, two, runs)
             one.write(b"x")
             one.flush()
             off = os.stat(one.name).st_mtime - time.time()
@@ -170,4 +169,17 @@ def shared_disk(runs: Path) -> str:
             f"the clock of {runs} is {abs(off):.0f} s {'ahead of' if off > 0 else 'behind'} this machine's",
             "set the clocks",
         )
-    return "locks hold, clocks agree"
+    return f"{locks}, clocks agree"
+
+
+def refuse_double(one, two, runs: Path) -> None:
+    """Failure 73 if a file that is locked through `one` can be locked through `two`."""
+    try:
+        fcntl.flock(two, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return
+    raise Failure(
+        STORAGE,
+        f"two processes can lock one file in {runs}: two launches could write one run",
+        "choose a --run on another disk",
+    )

@@ -12,8 +12,8 @@ from rigs import REPOSITORY
 PARTS = ("launch", "trainers", "models", "data_prep")
 FILES = [p.relative_to(REPOSITORY) for part in PARTS for p in sorted((REPOSITORY / part).rglob("*.py"))]
 TORCH_FREE = (
-    *("begin", "config", "finetune", "flags", "goodput", "logged", "origin", "owner", "rundir", "records"),
-    *("resumed", "spent", "workloads"),
+    *("begin", "config", "finetune", "flags", "goodput", "logged", "origin", "rundir", "records", "resumed"),
+    *("spent", "workloads"),
     *("group.process", "tasks.task", "tasks.samples", "tasks.images", "tasks.text", "tasks.arrays"),
     "tasks.regression",
     *("profiling.asked", "profiling.figures", "profiling.page", "profiling.results", "profiling.steps"),

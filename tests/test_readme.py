@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LABS = ("mnist", "cifar10", "tiny_imagenet", "wikitext2")
 CONCEPTS = (
     *("checkpoints-and-resume", "predictions-and-diff", "data", "configs", "fine-tuning", "own-model"),
-    *("time", "watching", "comparing"),
+    *("time", "watching", "profiling", "comparing", "reports"),
 )
 PAGES = (
     "README.md",
@@ -259,9 +259,11 @@ def here(todo: Step) -> bool:
     match todo.words[2:]:
         case ["launch", "prep", *rest]:
             code = prep.main(rest)
-        case ["launch", "train" | "evaluate" | "diff" | "export" | "generate" | "summary" as verb, *rest] if (
-            not {"--config", "--dry-run"} & set(rest)
-        ):
+        case [
+            "launch",
+            "train" | "evaluate" | "diff" | "export" | "generate" | "profile" | "summary" as verb,
+            *rest,
+        ] if not {"--config", "--dry-run"} & set(rest):
             try:
                 code, _ = importlib.import_module(f"relaunch.trainers.{verb}").run(rest)
             except errors.Failure as failure:

@@ -22,7 +22,7 @@ HELP = {
         *("", "train", "train mnist", "prep", "evaluate", "diff", "export", "generate", "summary", "doctor"),
         *("compare", "lab", "runs", "tensorboard", "stop", "submit", "submit slurm", "submit kubernetes"),
         "submit sheet",
-        *("status", "logs", "cancel"),
+        *("profile", "status", "logs", "cancel"),
     )
 }
 REFUSALS = {
@@ -50,8 +50,10 @@ REFUSALS = {
     "diff-unknown-run": "diff first nothing",
     "export-unknown-run": "export nothing",
     "generate-from-images": "generate first",
+    "profile-of-no-list": "profile mnist -b 1,many",
+    "profile-without-a-gpu": "profile mnist --config 1gpu",
+    "profile-steps-beyond": "train mnist --max-steps 10 --profile-steps 100:110",
     "summary-unknown-workload": "summary mnits",
-    "compare-unknown-key": "compare mnist --grid batch_sise=4,16",
     "compare-without-a-grid": "compare mnist",
     "runs-show-unknown-run": "runs show nothing",
     "stop-not-running": "stop first",

@@ -39,7 +39,7 @@ class Metrics:
         # two writers with the same tags share a chart; readers drop what a killed run logged after;
         # their files are made with the first record or checkpoint: a start that fails before leaves none
         drawn = {split: curves(run.tensorboard / split, resumed_step) for split in ("train", "val")}
-        self.run, self.shown = run, records.shown(run)
+        self.run, self.shown = run, records.read(run.shown, {})
         self.writers = {split: writer for split, (writer, _) in drawn.items()}
         self.files = {"metrics.jsonl": files.Appended(run.metrics)}
         self.files |= {f"tensorboard/{split}": file for split, (_, file) in drawn.items()}
@@ -63,7 +63,7 @@ class Metrics:
         Returns the file's size in bytes and SHA-256, for its manifest.
         """
         self.flush()
-        self.files["metrics.jsonl"].flush(through=True)
+        self.files["metrics.jsonl"].flush(to_disk=True)
         return self.files["metrics.jsonl"].sealed()
 
     def flush(self) -> None:

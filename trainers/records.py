@@ -132,29 +132,6 @@ def starts(run: RunDir) -> list[dict]:
     return [each for each in found if "step" in each]
 
 
-def layers(run: RunDir) -> dict:
-    """The model as the run began: {"layers", "parameters", "flops", "nodes", "edges"} of summary.layers.
-
-    Empty for runs of before it was recorded, and for what is damaged.
-    """
-    kinds = {"layers": list, "parameters": int, "flops": int, "nodes": list, "edges": list}
-    found = read(run.layers, kinds)
-    layer = {"name": str, "type": str, "output": list, "parameters": int, "flops": int}
-    whole = kinds.keys() <= found.keys() and all(
-        [layer.keys() <= shaped(x, layer).keys() for x in found["layers"]]
-        + [{"name", "label"} <= shaped(x, {"name": str, "label": str}).keys() for x in found["nodes"]]
-        + [isinstance(x, list) and len(x) == 2 and all(isinstance(y, str) for y in x) for x in found["edges"]]
-    )
-    return found if whole else {}
-
-
-def shown(run: RunDir) -> dict[str, dict]:
-    """What the task wrote to look at, tag -> {"step", "text"}: the last of each tag."""
-    found = read(run.shown, {})
-    texts = {tag: shaped(value, {"step": int, "text": str}) for tag, value in found.items()}
-    return {tag: value for tag, value in texts.items() if "text" in value}
-
-
 def damaged(run: RunDir) -> list[str]:
     """The run's small files that are there and tell nothing, and metrics of which lines are no records."""
     small = (run.config, run.plan, run.status, run.time)

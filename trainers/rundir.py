@@ -13,11 +13,11 @@ import time
 from pathlib import Path
 from typing import TextIO
 
-from relaunch.data_prep import files
+from relaunch.data_prep import files, owner
 from relaunch.data_prep.errors import DATA, LOCKED, STORAGE, Failure
 from relaunch.data_prep.names import beside, nearest, offered, quoted
 from relaunch.data_prep.talk import tell
-from relaunch.trainers import owner, records
+from relaunch.trainers import records
 
 
 class RunDir:
@@ -77,7 +77,7 @@ class RunDir:
         except OSError as error:
             if error.errno not in owner.NO_LOCKS:
                 raise
-            return owner.own(self.path)
+            return owner.own(self.path / owner.NAME)
 
     def held(self) -> bool | None:
         """Whether somebody holds the run's lock; None: that cannot be known."""

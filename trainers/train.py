@@ -13,9 +13,9 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from relaunch.data_prep import files
+from relaunch.data_prep import VERSION, files
 from relaunch.data_prep.errors import DATA, LOCKED, PREEMPTED, STOPPED, USAGE, Failure
-from relaunch.trainers import logged, origin, records, rundir, workloads
+from relaunch.trainers import hardware, logged, origin, records, rundir, workloads
 from relaunch.trainers.begin import Beginning, begin, command_of, command_to_go_on
 from relaunch.trainers.config import Job, RunConfig, parse
 from relaunch.trainers.flags import flag, shown
@@ -289,12 +289,14 @@ def plan(job: Job, runtime, packed, epoch_steps: int, total: int) -> dict:
         "precision": runtime.precision,
         "threads": runtime.threads,
         "host": platform.node(),
+        **hardware.here(),
         "data": str(packed.path),
         "data_hash": packed.hash,
         "steps_per_epoch": epoch_steps,
         "total_steps": total,
         "versions": {
             "python": platform.python_version(),
+            "relaunch": VERSION,
             "torch": torch.__version__,
             "accelerate": accelerate.__version__,
         },

@@ -203,10 +203,12 @@ def made(found: Drafted, given: argparse.Namespace, target: Target | None, job: 
         words += ["--max-steps", str(steps), "--epochs", str(settings.epochs)]
     total = dataclasses.replace(start, config=settings).total_steps or 1
     changes: dict = {}
-    if "log_interval" not in own.given:
-        changes["log_interval"] = min(100, max(1, total // WINDOWS))
+    typed = own.given - own.preset
+    if "log_interval" not in typed:
+        looked = (start.epoch_steps or total) * settings.eval_every if target else total  # it may end so soon
+        changes["log_interval"] = min(100, max(1, min(looked, total) // WINDOWS))
         words += ["--log-interval", str(changes["log_interval"])]
-    if "keep" not in own.given:  # nobody goes back in such a run
+    if "keep" not in typed:  # nobody goes back in such a run
         changes["keep"] = 1
         words += ["--keep", "1"]
     settings = dataclasses.replace(settings, **changes)

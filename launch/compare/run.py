@@ -220,12 +220,12 @@ class Bench:
 
 def position(run: RunDir) -> None:
     """Say how far a run is, and how long the rest of its steps takes at its speed."""
-    last = next((r for r in reversed(records.metrics(run)) if r["split"] == "train"), {})
+    last: dict = next((r for r in reversed(records.metrics(run)) if r["split"] == "train"), {})
     step, total, speed = last.get("step"), records.plan(run).get("total_steps"), last.get("samples_per_s")
     if step and total and speed:
         left = last.get("samples", 0) / step * (total - step) / speed
-        where = f"step {step:,} of {total:,}"
-        tell(f"relaunch compare: {run.path.name}: {where}; about {duration(left)} to go", sys.stderr)
+        more = f"about {duration(left)} to go" if step < total else "it is scored, and saves"
+        tell(f"relaunch compare: {run.path.name}: step {step:,} of {total:,}; {more}", sys.stderr)
 
 
 def duration(seconds: float) -> str:

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from relaunch.data_prep.errors import Failure
+from relaunch.data_prep.making import new_folder
 from relaunch.data_prep.packed import data_root, open_packed, verify
 from relaunch.data_prep.progress import Progress
 from relaunch.data_prep.recipes import ensure, prepare
-from relaunch.data_prep.writer import new_folder
 from rigs.prep_sources import ROOT, image_folder_files, mnist, prep, tree_of, wikitext_files, zip_of
 from rigs.runs import tree
 

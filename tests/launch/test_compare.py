@@ -11,7 +11,7 @@ import pytest
 
 from relaunch.data_prep.errors import DIVERGED, HARDWARE, USAGE, Failure
 from relaunch.launch import compare
-from relaunch.launch.compare import cells, gather
+from relaunch.launch.compare import cells, gather, run
 from relaunch.trainers import records
 from relaunch.trainers.bench.reading import reading
 from relaunch.trainers.rundir import RunDir
@@ -31,6 +31,8 @@ def test_equal_samples_are_steps_of_each_batch(relaunch_env):
     assert [cell.settings.epochs for cell in found.cells] == [1, 1, 1]
     assert "batch_size=4: 72" in found.notes[0] and found.rule == "70 samples each"
     assert found.cells[0].words[-6:] == ("--epochs", "1", "--log-interval", "1", "--keep", "1")
+    (one,) = planned("cifar10", "--preset", "tutorial", "--grid", "batch_size=4", "--samples", "80").cells
+    assert one.settings.log_interval == 1  # the preset's would be the whole run, warm-up and all
     (text,) = planned("wikitext2", "--grid", "bptt=35", "--samples", "700", "-b", "10").cells
     assert text.samples == 700 and text.settings.max_steps == 2
 
@@ -57,6 +59,19 @@ def test_what_this_machine_has_not_is_a_row(relaunch_env, monkeypatch):
     assert "needs a GPU" in reasons["8", "1gpu"] and "does not divide" in reasons["9", "cpu2"]
     assert "more than the 96 training images" in reasons["500", "cpu"]
     assert all(cell.mark for cell in found if cell.point.settings["config"] == "cpu" and not cell.reason)
+
+
+def test_runs_of_another_machine_fill_in_what_this_one_cannot(relaunch_env, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    words = ["mnist", "--epochs", "1", "--repeats", "2", "--out", "bench"]
+    gpu = planned(*words, "--grid", "config=1gpu").cells[0]
+    here = run.Bench(planned(*words, "--grid", "config=cpu,1gpu"), Path("bench"), words)
+    assert [cell.state for cell in here.found().cells] == ["waiting", "cannot"]
+    for seed in (1, 2):
+        invent(f"bench/runs/{gpu.named(seed)}", 1.0, seed, 500.0, host="there", device="cuda")
+    found = here.found().cells[1]
+    assert found.state == "measured" and found.repeats("device_memory_mb").mean == 812.0
+    assert found.repeats("peak_memory_mb") is None and len(here.waiting()) == 2
 
 
 @pytest.mark.parametrize(
@@ -92,16 +107,21 @@ def test_no_cell_here_is_no_comparison(relaunch_env, monkeypatch):
     assert caught.value.code == HARDWARE and "no cell can be measured here" in caught.value.line()
 
 
-def invent(name: str, lr: float, seed: int, speed: float, host: str = "here", **status) -> None:
-    run = RunDir(Path("runs") / name)
+def invent(
+    name: str, lr: float, seed: int, speed: float, host: str = "here", device: str = "cpu", **status
+) -> None:
+    run = RunDir(Path(name))
     run.path.mkdir(parents=True)
     options = {"width": 2}
     config = {"workload": "mnist", "lr": lr, "seed": seed, "epochs": 1, "options": options, "keep": seed}
     run.config.write_text(json.dumps(config))
-    run.plan.write_text(json.dumps({"device": "cpu", "host": host, "config": "cpu", "precision": "no"}))
+    run.plan.write_text(json.dumps({"device": device, "host": host, "config": "cpu", "precision": "no"}))
     run.status.write_text(json.dumps({"state": "done"} | status))
     at = {"step": 10, "samples": 1000, "epoch": 1.0}
-    rows = [at | {"split": "train", "samples_per_s": speed}, at | {"split": "val", "top1": 90.0 + seed}]
+    rows = [
+        at | {"split": "train", "samples_per_s": speed, "peak_memory_mb": 812.0},
+        at | {"split": "val", "top1": 90.0 + seed},
+    ]
     run.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
@@ -109,9 +129,9 @@ def test_runs_that_are_there_are_compared_by_what_differs(tmp_path, monkeypatch)
     """As a sweep leaves them: seeds are repeats, a run from another machine is said to be."""
     monkeypatch.chdir(tmp_path)
     for seed in (1, 2, 3):
-        invent(f"s-lr0.1-seed{seed}", 0.1, seed, 100.0 + seed)
-        invent(f"s-lr1-seed{seed}", 1.0, seed, 200.0 + seed, host="there")
-    invent("s-lr9-seed1", 9.0, 1, 1.0, state="failed", code=DIVERGED, reason="the loss is not finite")
+        invent(f"runs/s-lr0.1-seed{seed}", 0.1, seed, 100.0 + seed)
+        invent(f"runs/s-lr1-seed{seed}", 1.0, seed, 200.0 + seed, host="there")
+    invent("runs/s-lr9-seed1", 9.0, 1, 1.0, state="failed", code=DIVERGED, reason="the loss is not finite")
     compared = gather.compare([str(path) for path in sorted(Path("runs").iterdir())])
     said = "\n".join(reading(compared))
     assert said.startswith("lr=1.0 was the fastest:") and "1.98 ± 0.02 times" in said
@@ -178,7 +198,7 @@ def test_killed_in_the_middle_it_repeats_no_finished_part(begin):
     assert "70 " in found["lr=1e9 precision=no"]["reason"] and "fp16 needs a GPU" in second.out
     measured = found["lr=1 precision=no"]
     assert len(measured["seconds"]["values"]) == 2 and measured["samples"] == [160, 160]
-    rows = list(csv.DictReader((folder / "compare.csv").open()))
+    rows = list(csv.DictReader((folder / "compare.csv").read_text().splitlines()))
     assert rows[0]["Optimization Technique"] == "lr=1 precision=no"
     assert float(rows[0]["Training Time (seconds)"]) > 0
     before = states(folder)

@@ -153,9 +153,11 @@ def test_it_shows_what_the_metrics_say(train, fault, relaunch_env, monkeypatch, 
 
     for run in ("first/train", "second/train"):
         assert b"node" in shown.get("plugin/graphs/graph", run=run)
-        assert shown.get("plugin/images/tags")[run]
-        (image, *_) = shown.get("plugin/images/images", run=run, tag="training images/0", sample=0, index=0)
-        assert image["width"] > 8
+        tag = min(shown.get("plugin/images/tags")[run])
+        (image, *_) = shown.get("plugin/images/images", run=run, tag=tag, sample=0)
+        assert tag.startswith("training images")
+        picture = shown.get("plugin/images/individualImage", **dict(urllib.parse.parse_qsl(image["query"])))
+        assert picture.startswith(b"\x89PNG")
     texts = {
         (run, tag.removesuffix("/text_summary")): "".join(row["text"] for row in rows)
         for run, tags in shown.get("plugin/text/tags").items()

@@ -3,9 +3,10 @@
 import numpy as np
 
 from relaunch.data_prep.files import dump_json, write_atomic
+from relaunch.data_prep.making import new_folder
 from relaunch.data_prep.packed import Packed, open_packed
 from relaunch.data_prep.sizes import published
-from relaunch.data_prep.writer import Writer, new_folder
+from relaunch.data_prep.writer import Writer
 from relaunch.trainers import workloads
 from relaunch.trainers.build import make_model, make_optimizer
 from relaunch.trainers.config import RunConfig, parse

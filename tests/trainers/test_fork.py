@@ -60,7 +60,7 @@ def test_other_settings_from_there_on(train, relaunch_env, parent):
         <= {*("lr", "schedule", "max_steps", "epochs", "weight_decay", "options")}
     )
     assert (config["arch"], config["batch_size"], config["keep"]) == ("net", 8, 9)
-    assert [r["step"] for r in records(fork) if "lr" in r][:2] == [21, 28] and steps(fork)[-1] == 40
+    assert [r["step"] for r in records(fork) if "lr" in r][:2] == [19, 24] and steps(fork)[-1] == 40
     assert outcome(fork)["model"] != outcome(parent)["model"]
     assert sha256(fork / "checkpoints/step-000000017/model.safetensors") == sha256(
         parent / "checkpoints/step-000000017/model.safetensors"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from relaunch.data_prep import owner
 from relaunch.data_prep.errors import Failure
-from relaunch.trainers import owner
 from relaunch.trainers.rundir import RunDir
 
 
@@ -81,9 +81,11 @@ def test_an_owner_on_another_machine_is_believed(tmp_path, monkeypatch):
         RunDir(tmp_path).lock(wait=0.0)
     assert failure.value.code == 77 and f"remove {tmp_path / '.owner'}" in failure.value.fix
     (tmp_path / ".owner").write_text(socket.gethostname())  # killed here
-    assert owner.own(tmp_path)
-    while owner._names:
-        owner._names.pop().close()
+    mark = tmp_path / ".owner"
+    assert owner.own(mark) and not owner.own(mark)
+    owner.release(mark)
+    assert not mark.exists() and owner.own(mark)
+    owner.release(mark)
 
 
 @pytest.mark.parametrize("name", [".lock", ".owner"])

@@ -42,6 +42,13 @@ class Cell:
         by_seed = {measure.seed: measure.quality for measure in self.measures}
         return spread.of(by_seed.values())
 
+    def causes(self) -> dict[str, float]:
+        """Where the time of its runs went, seconds on average; empty where one has no record of it."""
+        if not self.measures or not all(measure.causes for measure in self.measures):
+            return {}
+        runs = [measure.causes for measure in self.measures]
+        return {cause: sum(run[cause] for run in runs) / len(runs) for cause in runs[0]}
+
     @property
     def metric(self) -> str:
         return self.measures[0].metric if self.measures else ""
@@ -59,6 +66,7 @@ class Cell:
             repeats = self.repeats(name)
             found[name] = repeats.to_json() if repeats else None
         found["quality"] = {"metric": self.metric, **quality.to_json()} if quality else None
+        found["causes"] = self.causes()
         found["samples"] = [measure.samples for measure in self.measures]
         found["epochs"] = [measure.epochs for measure in self.measures]
         found["facts"] = self.measures[0].facts if self.measures else {}

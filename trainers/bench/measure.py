@@ -53,6 +53,7 @@ class Measure:
     device_memory_mb: float | None = None
     data_wait_share: float | None = None
     start_seconds: float | None = None
+    causes: dict[str, float] = dataclasses.field(default_factory=dict)  # seconds of the whole run, by cause
     reached: bool = False  # the target, if there was one
     seed: int | None = None
     facts: dict = dataclasses.field(default_factory=dict)  # host, device, threads: where it was measured
@@ -84,6 +85,7 @@ def of(run: RunDir, target: Target | None = None) -> Measure | None:
     samples = last.get("samples", 0)
     peak = max((r["peak_memory_mb"] for r in found if numbered(r, "peak_memory_mb")), default=None)
     gpu = plan.get("device") == "cuda"
+    causes = records.time_spent(run).get("causes", {})  # runs of before have no such record
     waits = [(took, wait) for _, took, wait in timed if wait is not None]
     return Measure(
         run=str(run.path),
@@ -97,6 +99,8 @@ def of(run: RunDir, target: Target | None = None) -> Measure | None:
         peak_memory_mb=None if gpu else peak,
         device_memory_mb=peak if gpu else None,
         data_wait_share=sum(t * w for t, w in waits) / sum(t for t, _ in waits) if waits else None,
+        start_seconds=causes.get("start"),
+        causes=causes,
         reached=reached is not None,
         seed=config.get("seed"),
         facts={name: plan.get(name) for name in ("host", "device", "device_name", "threads", "world")},

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from relaunch.data_prep import files
+from relaunch.trainers import goodput
 from relaunch.trainers.bench import reading, tables
 from relaunch.trainers.bench.comparison import CANNOT, MEASURED, Comparison
 
@@ -23,8 +24,8 @@ explain (Welch's t-test, 95 %). Between the two it may be chance, and more repea
 
 
 FILL = """\
-To fill in what cannot be measured here: the same command on a machine that can, its runs/ copied into runs/ \
-beside this page, and the command again."""
+To fill in what cannot be measured here: the command below with those values alone in --grid, on a machine \
+that can; then copy what lies in its runs/ into runs/ beside this page, and type the command here again."""
 
 
 def blocks(c: Comparison, title: bool = True) -> list:
@@ -79,6 +80,11 @@ def charts(c: Comparison) -> list:
     if any(memory):
         on = "device" if any(cell.repeats("device_memory_mb") for cell in c.cells) else "host"
         found.append(bars(memory, "MB", f"Peak memory ({on})"))
+    spent = [cell.causes() for cell in c.cells]
+    if any(spent):
+        parts = {word: [each.get(cause, 0.0) for each in spent] for cause, word in goodput.NAMES.items()}
+        parts = {word: seconds for word, seconds in parts.items() if any(seconds)}
+        found.append(draw.stacked(labels, parts, "seconds", f"All of a run's time{by}"))
     return found
 
 

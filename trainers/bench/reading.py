@@ -173,7 +173,22 @@ def doubts(c: Comparison) -> list[str]:
     hosts = sorted({str(m.facts.get("host")) for cell in measured for m in cell.measures})
     if len(hosts) > 1:
         found.append(f"Measured on several machines ({', '.join(hosts)}): the ratios are also theirs.")
+    found += [line] if "threads" not in c.grid and (line := threads(measured)) else []
     return found
+
+
+def threads(measured: list[Cell]) -> str:
+    """What is uneven about the threads: on one machine, processes of the same number should have as many."""
+    by_shape: dict[tuple, set] = {}
+    for measure in (measure for cell in measured for measure in cell.measures):
+        facts = measure.facts
+        by_shape.setdefault((facts.get("host"), facts.get("world")), set()).add(facts.get("threads"))
+    uneven = next((sorted(map(str, found)) for found in by_shape.values() if len(found) > 1), [])
+    return (
+        f"Their processes had {' or '.join(uneven)} threads each: --threads makes them equal."
+        if uneven
+        else ""
+    )
 
 
 def left_out(c: Comparison) -> list[str]:

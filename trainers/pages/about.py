@@ -14,6 +14,7 @@ from relaunch.trainers import PROGRAM, origin, records
 from relaunch.trainers.pages import graph, numbers
 from relaunch.trainers.pages.blocks import Code, Facts, Heading, Note, Prose, Table
 from relaunch.trainers.pages.told import Told
+from relaunch.trainers.pages.told import layers as layers_recorded
 
 ACROSS = 4  # runs that are columns of a table; more are its rows
 LAYERS = 120  # rows of a table of layers, and nodes of a graph: beyond it nobody reads them
@@ -122,8 +123,8 @@ def machine(runs: list[Told]) -> list:
     return compared(facts, runs)
 
 
-# of plan.json, in versions that record it
-MACHINE = {"cpu": "CPU", "cpus": "CPUs", "memory_gb": "memory, GB", "gpus": "GPUs", "os": "operating system"}
+# of plan.json, which earlier versions did not record
+MACHINE = {"cpu": "CPU", "cpus": "logical CPUs", "memory_gb": "memory, GB", "os": "operating system"}
 
 
 def settings(runs: list[Told]) -> list:
@@ -192,7 +193,7 @@ def models(runs: list[Told], root: str | None) -> list:
 
 def layers_of(run: Told, root: str | None) -> dict | Note:
     """What the run recorded of its model's layers; of a workload of ours, what its settings make again."""
-    if recorded := records.layers(run.run):
+    if recorded := layers_recorded(run.run):
         return recorded
     if run.config.get("code"):
         word = quoted(str(run.run.code))
@@ -200,17 +201,20 @@ def layers_of(run: Told, root: str | None) -> dict | Note:
             f"{run.name} did not record its layers, and a report executes no workload of yours: "
             f"relaunch summary {word} lists them."
         )
+    found = again(run, root)
+    return found if isinstance(found, dict) else Note(f"No layers of {run.name}: {found}.")
+
+
+def again(run: Told, root: str | None) -> dict | str:
+    """The layers that the settings of one of our workloads make; or why there are none. Takes seconds."""
     words = [sys.executable, PROGRAM, "summary", "--settings", json.dumps(run.config), "--json"]
     words += ["--data-root", root] if root else []
     done = subprocess.run(words, capture_output=True, text=True)
     try:
         said = json.loads(done.stdout)
-        if "layers" in said:
-            return said
-        reason = said["failure"]["what"]
+        return said if "layers" in said else said["failure"]["what"]
     except (ValueError, KeyError, TypeError):
-        reason = f"relaunch summary ended with {done.returncode}"
-    return Note(f"No layers of {run.name}: {reason}.")
+        return f"relaunch summary ended with {done.returncode}"
 
 
 def model(layers: dict, name: str) -> list:

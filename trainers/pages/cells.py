@@ -10,6 +10,7 @@ PNG = b"\x89PNG"
 # a cell of a column that stands to the right: 1,234  -0.5  99.1 %  3.2 ± 0.1 s  2.1x  12 / 34  –
 NUMBER = re.compile(
     r"[-+−±]?[\d][\d,.]*(e[-+]?\d+)?( ?(±|/|of|to|-|–) ?[-+]?[\d,.]+)?( ?[%×x]| [\w/µ%²]{1,12})?"
+    r"|\d[\d,]* (h|min) \d\d (min|s)"
 )
 EMPTY = ("", "–", "-", "—")
 WORDS = {
@@ -41,5 +42,5 @@ def numeric(cells: list[str]) -> bool:
 
 
 def rights(block: Table) -> list[bool]:
-    """Of each column, whether it stands to the right."""
-    return [numeric([row[i] for row in block.rows if i < len(row)]) for i in range(len(block.head))]
+    """Of each column, whether it stands to the right; the first one names its row."""
+    return [i > 0 and numeric([row[i] for row in block.rows if i < len(row)]) for i in range(len(block.head))]

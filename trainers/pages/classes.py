@@ -79,7 +79,7 @@ def mistakes(found: Judged, images: int) -> list:
     half = max(1, images // 2)
     first = wrong[np.argsort(-sure[wrong], kind="stable")][:half]
     costly = wrong[np.argsort(-np.nan_to_num(p.loss[wrong], nan=np.inf), kind="stable")]
-    shown = list(dict.fromkeys([*first.tolist(), *costly[: images - half].tolist()]))
+    shown = list(dict.fromkeys([*first.tolist(), *costly.tolist()]))[:images]
     shown.sort(key=lambda i: -sure[i])
     items = []
     for i in shown:

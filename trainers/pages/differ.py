@@ -152,7 +152,7 @@ def samples(
     first = "the most confident first" if a.roles.classes else "the furthest moved first"
     caption = f"{len(items):,} of {len(changed):,} that changed, {first}."
     if len(items) < len(changed):
-        caption += " " + "Of each kind of change the first ones are here; all are in changed.parquet."
+        caption += " " + "Of each kind of change the first ones are here."
     heading = Heading("What changed", 3)
     if pictures is None and a.roles.view == "images":
         data = f"{a.facts['data']} (hash {a.facts['data_hash'][:12]})"

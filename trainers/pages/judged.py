@@ -29,6 +29,7 @@ class Judged:
     p: Predictions
     packed: Packed | None
     names: list[str]  # of the classes or words
+    passed: list[Note]  # newer predictions that cannot be read
 
     @property
     def split(self) -> str:
@@ -42,15 +43,15 @@ def newest(run: Told, root: str | None, split: str = "") -> Judged | Note:
     ]
     found = [f for f in found if not split or f[0] == split]
     order = {"val": 2, "test": 1}
+    passed: list[Note] = []
     for _, _, path in sorted(found, key=lambda f: (f[1], order.get(f[0], 0)), reverse=True):
         try:
             p = predictions.read(path)
         except Failure as failure:
-            said = f"{failure.what}; it was passed by."
-            run.damaged += [] if said in run.damaged else [path.name]
+            passed.append(Note(f"{failure.what}: passed by"))
             continue
         packed = data_of(p, root)
-        return Judged(run, p, packed, names_of(p, packed))
+        return Judged(run, p, packed, names_of(p, packed), passed)
     command = f"relaunch evaluate {run.run.argument}" + f" --split {quoted(split)}" * bool(split)
     if run.step and records.newest(run.run) is None:
         return Note(f"{run.name} has no predictions and no checkpoint to make them with.")
@@ -81,7 +82,7 @@ def judgement(found: Judged, images: int) -> list:
     """Blocks on one run's predictions; `images`: how many pictures of mistakes at most."""
     from relaunch.trainers.pages import classes, guesses
 
-    p, blocks = found.p, []
+    p, blocks = found.p, [*found.passed]
     behind = found.run.step - (p.facts["step"] or found.run.step)
     if behind > 0:
         command = f"relaunch evaluate {found.run.run.argument}"

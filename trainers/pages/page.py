@@ -170,6 +170,7 @@ def _number(value: float | None) -> float | None:
 
 def marked(line: str) -> dict[str, str]:
     """A line of a tile: one that begins with ✓ or ✗ is coloured too."""
+    line = line.replace(" %", "\u00a0%")  # a narrow screen breaks the line elsewhere
     for sign, mark in (("✓", "good"), ("✗", "bad")):
         if line.startswith(sign):
             return {"text": line[1:].strip(), "mark": mark}

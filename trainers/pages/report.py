@@ -8,19 +8,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from relaunch.data_prep.names import printable
+from relaunch.trainers import goodput
 from relaunch.trainers.compare import changes, words
 from relaunch.trainers.pages import about, charts, numbers
 from relaunch.trainers.pages.blocks import Code, Facts, Heading, Note, Prose, Table
 from relaunch.trainers.pages.curves import curves
 from relaunch.trainers.pages.differ import changes_blocks
 from relaunch.trainers.pages.judged import Judged, judgement, newest
-from relaunch.trainers.pages.told import Told, several
+from relaunch.trainers.pages.told import Told, several, shown
 
 if TYPE_CHECKING:
     from relaunch.trainers.rundir import RunDir
 
 IN_FULL = 3  # runs whose judgements are shown whole; of more, the best one's
-IMAGES = 120  # of mistakes, of all runs together
+IMAGES = 72  # of mistakes, of all runs together
 
 
 def title_of(runs: list[RunDir]) -> str:
@@ -60,7 +61,8 @@ def opening(runs: list[Told]) -> list:
     for run in runs[:1] if len({(r.workload, r.config.get("data")) for r in runs}) == 1 else runs[:3]:
         arch, data = run.config.get("arch", "?"), run.config.get("data", "?")
         device, world = run.plan.get("device", "?"), run.plan.get("world", "?")
-        where = f"{world} × {run.plan.get('device_name') or device}"
+        name = run.plan.get("cpu" if device == "cpu" else "device_name") or device
+        where = f"{world} × {name}"
         parts.append(f"{run.workload} ({arch}) on {data}, {where}")
     more = len(runs) - len(parts)
     text = "; ".join(parts)
@@ -73,35 +75,39 @@ def opening(runs: list[Told]) -> list:
 
 
 def time(runs: list[Told]) -> list:
-    """Causes of the wall time, as records.time_spent has them."""
-    told = [run for run in runs if run.spent.get("causes")]
+    """Causes of the wall time, and what is said of them."""
+    told = [run for run in runs if run.spent]
+    without = [run.name for run in runs if not run.spent]
+    notes = [Note(f"Not recorded by {', '.join(without)}: of an earlier version, or just begun.")]
     if not told:
-        return [Note("No run here recorded where its time went.")]
-    causes = [c for c in dict.fromkeys(c for run in told for c in run.spent["causes"])
-              if any(run.spent["causes"].get(c, 0) > 0 for run in told)]  # fmt: skip
-    parts = {c: [float(run.spent["causes"].get(c, 0.0)) for run in told] for c in causes}
-    head = ["run", "wall time", *parts]
-    rows = []
-    for i, run in enumerate(told):
-        wall = run.spent.get("wall") or sum(run.spent["causes"].values())
-        shares = [numbers.percent(found[i], wall) for found in parts.values()]
-        rows.append([run.name, numbers.duration(wall), *shares])
+        return notes
+    causes = [cause for cause in goodput.CAUSES if any(run.spent["causes"][cause] for run in told)]
+    parts = {goodput.NAMES[cause]: [run.spent["causes"][cause] for run in told] for cause in causes}
+    walls = [run.spent["wall"] for run in told]
     if len(told) == 1:
-        wall = told[0].spent.get("wall") or sum(told[0].spent["causes"].values())
-        pairs = [
-            [name, numbers.duration(found[0]), numbers.percent(found[0], wall)]
-            for name, found in parts.items()
+        rows = [
+            [name, numbers.duration(seconds), numbers.percent(seconds, walls[0])]
+            for name, [seconds] in sorted(parts.items(), key=lambda part: -part[1][0])
         ]
-        pairs.append(["wall time", numbers.duration(wall), "100 %"])
-        blocks: list = [Table(["cause", "time", "share"], pairs)]
+        rows.append(["wall time", numbers.duration(walls[0]), numbers.percent(walls[0], walls[0])])
+        seconds = [found[0] for found in parts.values()]
+        blocks: list = [
+            charts.bars([*parts], seconds, "s", "Wall time by cause"),
+            Table(["cause", "time", "share"], rows),
+        ]
     else:
-        blocks = [Table(head, rows)]
-    blocks.insert(0, charts.stacked([run.name for run in told], parts, "s", "Wall time by cause"))
-    facts = []
-    for run in told:
-        who = f"{run.name}: " if len(told) > 1 else ""
-        facts += [(who + key, str(run.spent[key])) for key in ("bound", "advice") if run.spent.get(key)]
-    return [*blocks, *([Facts(facts)] if facts else [])]
+        rows = [
+            [run.name, numbers.duration(wall), *(numbers.percent(found[i], wall) for found in parts.values())]
+            for i, (run, wall) in enumerate(zip(told, walls))
+        ]
+        blocks = [
+            charts.stacked([run.name for run in told], parts, "s", "Wall time by cause"),
+            Table(["run", "wall time", *parts], rows, sortable=True),
+        ]
+    for run in told[:IN_FULL]:
+        blocks += [Heading(run.name, 3)] * (len(told) > 1)
+        blocks.append(Facts(goodput.rows(run.spent)))
+    return blocks + notes * bool(without)
 
 
 # predictions ----------------------------------------------------------------------------------------
@@ -176,11 +182,9 @@ def between(runs: list[Told], root: str | None) -> list:
 
 def generated(runs: list[Told]) -> list:
     """What language models wrote at their last evaluation."""
-    from relaunch.trainers import records
-
     blocks: list = []
     for run in runs:
-        told = records.shown(run.run)
+        told = shown(run.run)
         for text in (found for found in told.values() if isinstance(found.get("text"), str)):
             step = text.get("step")
             where = f"at step {step:,}" if isinstance(step, int) else ""

@@ -48,7 +48,7 @@ class Told:
             records.metrics(run),
             records.damaged(run),
             state,
-            records.time_spent(run) if hasattr(records, "time_spent") else {},
+            records.time_spent(run),
         )
 
     @property
@@ -99,3 +99,26 @@ def several(runs: list[RunDir]) -> list[Told]:
     """Each run by its folder's name, or by its path where two have one name."""
     names = [run.path.name for run in runs]
     return [Told.of(run, printable(str(run.path)) if names.count(run.path.name) > 1 else "") for run in runs]
+
+
+def layers(run: RunDir) -> dict:
+    """The model as the run began: {"layers", "parameters", "flops", "nodes", "edges"} of summary.layers.
+
+    Empty for runs of before it was recorded, and for what is damaged.
+    """
+    kinds = {"layers": list, "parameters": int, "flops": int, "nodes": list, "edges": list}
+    found = records.read(run.layers, kinds)
+    layer = {"name": str, "type": str, "output": list, "parameters": int, "flops": int}
+    whole = kinds.keys() <= found.keys() and all(
+        [layer.keys() <= records.shaped(x, layer).keys() for x in found["layers"]]
+        + [{"name", "label"} <= records.shaped(x, {"name": str, "label": str}).keys() for x in found["nodes"]]
+        + [isinstance(x, list) and len(x) == 2 and all(isinstance(y, str) for y in x) for x in found["edges"]]
+    )
+    return found if whole else {}
+
+
+def shown(run: RunDir) -> dict[str, dict]:
+    """What the task wrote to look at, tag -> {"step", "text"}: the last of each tag."""
+    found = records.read(run.shown, {})
+    texts = {tag: records.shaped(value, {"step": int, "text": str}) for tag, value in found.items()}
+    return {tag: value for tag, value in texts.items() if "text" in value}

@@ -19,7 +19,7 @@ Measure the training step of a workload at some batch sizes: its most expensive 
 per step and per sample, FLOPs, and a trace for https://ui.perfetto.dev. It trains for a few seconds and saves
 no weights. What it finds goes to FOLDER: profile.html, profile.md, profile.json and the traces.
 
-  relaunch profile mnist --batch-size 1,16,64
+  relaunch profile mnist --data digits --batch-size 1,16,64
   relaunch profile cifar10 --arch net_bn -b 32 --out profiles/net_bn
   relaunch profile wikitext2 --config cpu2 -b 20       two processes; what is shown is the first one's
   relaunch profile ./flowers.py -b 1,8                 a workload of your own

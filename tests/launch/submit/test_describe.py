@@ -123,6 +123,11 @@ def test_a_sheets_data_and_run_are_the_platforms_however_they_were_typed(written
             assert flags.without([*root, *run, "-b", "8"], "--data-root", "--run") == ["-b", "8"]
 
 
+def test_a_sweep_is_of_trains_flags_and_the_precision(written):
+    script = written("slurm", *DIGITS, "--time", 5, "--run", "s", "--sweep", "seed=1,2", "precision=no,bf16")
+    assert "3) RUN=runs/s-seed2-precisionbf16 FLAGS=(--seed 2 --mixed-precision bf16)" in script
+
+
 def test_resuming_needs_to_know_which_run():
     for kind in (["slurm", "--time", "5"], ["sheet", "--user", "a"]):
         assert "--resume auto needs --run" in refused(kind[0], *DIGITS, *kind[1:], "--resume", "auto")
@@ -148,6 +153,7 @@ WRONG = [
     (["slurm", *DIGITS, "--time", "5", "-b", "100", "--nodes", "3"], "does not divide"),
     (["slurm", *DIGITS, "--time", "5", "--sweep", "sed=1,2"], "did you mean seed"),
     (["slurm", *DIGITS, "--time", "5", "--sweep", "seed=1,,2"], "FLAG=A,B,C"),
+    (["slurm", *DIGITS, "--time", "5", "--sweep", "config=cpu,cpu2"], "one shape"),
     (["slurm", *DIGITS, "--time", "5", "--nodes", "2", "--emulate"], "one machine"),
     (["slrum"], "did you mean slurm"),
     (["kubernetes", *DIGITS], "needs an image"),

@@ -106,6 +106,17 @@ def test_what_was_not_measured_is_a_row_with_its_reason():
     assert "not here" in tables.text(c) and "failed" in tables.text(c)
 
 
+def test_uneven_threads_and_machines_are_said():
+    four, two = {"host": "a", "world": 1, "threads": 4}, {"host": "a", "world": 1, "threads": 2}
+    said = " ".join(
+        reading(compared(measured("4", [9.0], [1], facts=four), measured("8", [5.0], [1], facts=two)))
+    )
+    assert "had 2 or 4 threads each: --threads" in said
+    other = measured("8", [5.0], [1], facts=two | {"host": "b"})
+    said = " ".join(reading(compared(measured("4", [9.0], [1], facts=four), other)))
+    assert "threads" not in said and "several machines (a, b)" in said
+
+
 def test_a_target_compares_the_time_to_it_and_names_who_missed():
     slow, fast = measured("4", [10.0, 11.0], [62, 62], reached=True), measured("32", [5, 5], [40, 41])
     said = reading(compared(slow, fast, target=Target("top1", 60.0)))

@@ -96,7 +96,19 @@ def test_equal_charts_are_equal_bytes():
 
 
 def test_columns_of_numbers_stand_to_the_right():
-    numbers = ["1,234", "99.1 %", "-0.5", "3.2 ± 0.1 s", "2.1x", "12 / 34", "1e-05", "955 images/s", "–", ""]
+    numbers = [
+        "1,234",
+        "99.1 %",
+        "-0.5",
+        "3.2 ± 0.1 s",
+        "2.1x",
+        "12 / 34",
+        "1e-05",
+        "955 images/s",
+        "2 min 05 s",
+        "–",
+        "",
+    ]
     assert cells.numeric(numbers)
     assert not cells.numeric(["1,234", "64x24x24"]) and not cells.numeric(["–"]) and not cells.numeric(["v1"])
 
