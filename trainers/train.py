@@ -191,6 +191,8 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
             run.write_status("failed", code, training.step if training else step, what)
         raise error
     finally:
+        if close := getattr(batches, "close", None):  # of one's own, they may have nothing to close
+            close()
         for metrics in opened:
             metrics.close()
     runtime.close()
