@@ -211,6 +211,8 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
                 spent.write(training.step, training.samples)
         raise error
     finally:
+        if close := getattr(batches, "close", None):  # of one's own, they may have nothing to close
+            close()
         for metrics in opened:
             metrics.close()
     runtime.close()
