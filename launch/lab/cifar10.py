@@ -27,15 +27,16 @@ REFERENCES = (
 HEADER = ("Optimization Technique", "Training Time (seconds)", "Accuracy (%)", "Memory Usage (MB)", "Epochs")
 QUICK_DATA = "cifar10"
 NETWORKS, LAYERS = ("net", "simple_cnn"), "-layers"  # LAYERS: of a summary's name
-# one section per change; the first value is what the others are compared with; seconds of one whole repeat
+# one section per change: its grid, whose first value is what the others are compared with; epochs; seconds of
+# one repeat. Raw images are read one by one: two epochs show what workers are worth
 BOTH = "config=cpu,1gpu"
-CHANGES: dict[str, tuple[tuple[str, ...], float]] = {
-    "device": ((BOTH,), 180),
-    "batch": (("batch_size=4,16,32", BOTH), 300),
-    "rate": (("lr=0.001,0.002,0.008", "batch_size=32"), 150),
-    "precision": (("precision=no,bf16", "batch_size=32", BOTH), 150),
-    "workers": (("workers=0,2,4", "batch_size=4,32"), 1500),
-    "network": (("arch=net,net_bn,simple_cnn", "batch_size=32"), 300),
+CHANGES: dict[str, tuple[tuple[str, ...], int, float]] = {
+    "device": ((BOTH,), 10, 180),
+    "batch": (("batch_size=4,16,32", BOTH), 10, 280),
+    "rate": (("lr=0.001,0.002,0.008", "batch_size=32"), 10, 120),
+    "precision": (("precision=no,bf16", "batch_size=32", BOTH), 10, 120),
+    "workers": (("workers=0,2,4", "batch_size=4,32"), 2, 300),
+    "network": (("arch=net,net_bn,simple_cnn", "batch_size=32"), 10, 220),
 }
 
 
@@ -46,8 +47,9 @@ def steps(lab: Lab) -> list[Step]:
         flags = ("--preset", "tutorial", "--arch", name, *long)
         made.append(lab.train(name, *flags, seconds=15 if lab.quick else 250))
         made.append(lab.evaluate(f"{name}-test", name, seconds=8))
-    much = ("--samples", "1024", "--repeats", "2") if lab.quick else ("--epochs", "10", "--repeats", "3")
-    for name, (grid, seconds) in CHANGES.items():
+    for name, (grid, epochs, seconds) in CHANGES.items():
+        few = ("--samples", "1024", "--repeats", "2")
+        much = few if lab.quick else ("--epochs", str(epochs), "--repeats", "3")
         flags = ("--preset", "tutorial", "--grid", *grid, *much)
         if name == "workers":
             raw = ("--raw", lab.source) if lab.source else ()  # else where prep has kept its download
@@ -86,7 +88,7 @@ def trained(bench: Bench) -> list:
         values = (number(found.get("loss"), 4), number(found.get("top1"), 2, " %"))
         rows.append([name, f"{steps:,}", *values, duration(bench.seconds(name)), bench.load(name)])
     if rows:
-        made.append(bench.table(("network", "steps", "loss", "accuracy", "time", "busy"), rows))
+        made.append(bench.table(("run", "steps", "loss", "accuracy", "time", "busy"), rows))
     return [*made, *bench.missing("net", "simple_cnn", "net-test", "simple_cnn-test")]
 
 
@@ -145,7 +147,7 @@ BARS = (("seconds", "seconds"), ("quality", "quality"), ("peak_memory_mb", "rss"
 
 def bars(bench: Bench, measured: list[dict]) -> list:
     names, made = [cell["name"] for cell in measured], []
-    for field, key in BARS if names else ():
+    for field, key in BARS if len(names) > 1 else ():
         sds = [(cell.get(field) or {}).get("sd") or 0.0 for cell in measured]
         title = bench.say(key)
         made.append(charts.bars(names, [mean(cell, field) for cell in measured], title, title, sds))

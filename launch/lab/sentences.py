@@ -233,8 +233,8 @@ WIKI = {
     "context": ("What position t sees: attention beside convolution", "位置 t 看到什么：注意力与卷积"),
     "context_how": (
         "A row is the position whose next word is predicted, a column is a word before it; the darker, "
-        "the more of it is read. Left and below: the trained model's own attention on the first words of "
-        "the split that it is scored on. The last map is the receptive field of {n} convolutions of "
+        "the more of it is read. The first maps are the trained model's own attention on the first words "
+        "of the split that it is scored on. The last map is the receptive field of {n} convolutions of "
         "width {width} in a row, each seeing only the past: what a CNN of the same depth could read, and "
         "how often each word enters.",
         "行是要预测下一个词的位置，列是它之前的词；颜色越深，读取越多。前几张图是训练好的模型在评分集最前"
