@@ -188,3 +188,12 @@ def test_parts_of_a_class_are_one_class_and_a_line(tmp_path):
     data = packed(tmp_path, tree_of(tmp_path / "s", nested("ab", "xyz")), val_fraction=0.5)
     assert data.classes == ["a", "b"]
     assert data.meta["notes"][0] == "the images of a lie in 3 folders below it (x, y, z): packed as one class"
+
+
+def test_a_table_beside_flat_images_is_offered(tmp_path):
+    files = {f"{i}.png": picture(size=(20, 16)) for i in range(4)} | {
+        "names.csv": b"filename,kind\n0.png,cat\n"
+    }
+    line = refused(tmp_path, "mine", tree_of(tmp_path / "s", files))
+    assert "; if names.csv says which image is what: --source " in line
+    assert f"{tmp_path}/s/names.csv --columns image=…,label=…; expected is train/<class>" in line
