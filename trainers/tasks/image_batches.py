@@ -101,7 +101,7 @@ class ImageScorer(SampleScorer):
         o = config.options
         self.data.resize, self.data.crop = (getattr(o, f"eval_{name}", 0) for name in ("resize", "crop"))
 
-    def opened(self, packed: Packed, split: str) -> Images:
+    def opened(self, packed, split):
         if of_originals(self.config):
             return Originals(packed, split, self.config.raw, self.device)
         return super().opened(packed, split)
