@@ -75,7 +75,7 @@ def originals(packed: Packed, path: Path | None) -> InMemory | Files:
         place = path or downloaded(packed)
         if place is None:
             came = printable(str(packed.meta["source"].get("file", "its source")))
-            what = f"--input raw: where are the originals of {packed.name}, packed from {came}?"
+            what = f"--input raw has no place of the originals of {packed.name}, packed from {came}"
             raise Failure(USAGE, what, "add --raw PATH, the folder or archive that prep was given")
         found = below(packed, place, recipe)
     else:

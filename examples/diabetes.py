@@ -49,7 +49,6 @@ WORKLOAD = Workload(
         lr=3e-3,
         schedule="cosine",
         weight_decay=1.0,
-        log_interval=11,
     ),
 )
 

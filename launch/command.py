@@ -12,6 +12,7 @@ from relaunch.data_prep.talk import give
 from relaunch.launch import accelerate_config, standin
 from relaunch.trainers import config
 from relaunch.trainers.flags import Parser
+from relaunch.trainers.job import Job
 
 HELP = """\
 how it is launched:
@@ -79,7 +80,7 @@ def words(typed: dict) -> list[str]:
     return found
 
 
-def job(rest: list[str], *others: Parser) -> config.Job:
+def job(rest: list[str], *others: Parser) -> Job:
     """The job, with its mistakes found now: seconds before torch would be there.
 
     A flag that is mistyped may be one of the launcher's or of the `others` that this command line takes.

@@ -24,6 +24,7 @@ from relaunch.launch import (
 )
 from relaunch.launch.machine import Check, check
 from relaunch.trainers import config
+from relaunch.trainers.job import Job
 
 HELP = """\
 usage: relaunch doctor [WORKLOAD [its flags]] [--config NAME] [--emulate] [--num-processes N] …
@@ -92,7 +93,7 @@ def room(todo: plan.Plan, root: str | None) -> str:
     return estimate.say(size)
 
 
-def rehearsal(todo: plan.Plan, job: config.Job | None, typed: dict, fits: bool, runs: Path) -> Check:
+def rehearsal(todo: plan.Plan, job: Job | None, typed: dict, fits: bool, runs: Path) -> Check:
     if not fits:
         return Check("rehearsal", "skipped: correct the above first", skipped=True)
     if todo.accelerate.machines > 1:

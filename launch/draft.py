@@ -16,12 +16,13 @@ from relaunch.data_prep.talk import tell
 from relaunch.launch import accelerate_config, command, estimate, facts, plan, platforms, preflight
 from relaunch.trainers import PROGRAM, config, origin, records, rundir, workloads
 from relaunch.trainers.begin import AUTO, Beginning, begin, check_source
+from relaunch.trainers.job import Job
 from relaunch.trainers.profiling import asked, steps
 from relaunch.trainers.rundir import RunDir
 from relaunch.trainers.tasks.task import check_data
 
 
-def beginning(job: config.Job, machine_rank: int) -> Beginning:
+def beginning(job: Job, machine_rank: int) -> Beginning:
     """Where the training begins, as the worker will decide it.
 
     The run belongs to the first machine: that it lies on another one's disk too may be the first one's doing.
@@ -81,7 +82,7 @@ def size_of(todo: plan.Plan, root: str | None) -> estimate.Size | None:
     return estimate.size(answer, todo)
 
 
-def draft(verb: str, typed: dict, rest: list[str]) -> tuple[plan.Plan, config.Job | None]:
+def draft(verb: str, typed: dict, rest: list[str]) -> tuple[plan.Plan, Job | None]:
     """The plan of a command line, not yet checked against this machine, and without its data."""
     typed = {k: v for k, v in typed.items() if k not in ("dry_run", "max_restarts")}
     emulate = typed.pop("emulate", False)
@@ -107,7 +108,7 @@ def draft(verb: str, typed: dict, rest: list[str]) -> tuple[plan.Plan, config.Jo
     ), job
 
 
-def prepare(verb: str, typed: dict, rest: list[str]) -> tuple[plan.Plan, config.Job | None]:
+def prepare(verb: str, typed: dict, rest: list[str]) -> tuple[plan.Plan, Job | None]:
     """The plan, checked: the cheap checks first, then the data, then what depends on it. Writes nothing."""
     todo, job = draft(verb, typed, rest)
     preflight.check(todo)

@@ -20,7 +20,8 @@ from relaunch.data_prep.talk import tell
 from relaunch.launch import command, draft, plan, supervise
 from relaunch.launch.processes import lives
 from relaunch.trainers import records, workloads
-from relaunch.trainers.config import Job, RunConfig
+from relaunch.trainers.config import RunConfig
+from relaunch.trainers.job import Job
 from relaunch.trainers.rundir import RunDir
 
 LINES = 30  # of what a crash wrote: a traceback

@@ -27,6 +27,7 @@ from relaunch.data_prep.errors import DIED, PREEMPTED, STOPPED, USAGE, Failure
 from relaunch.launch import processes
 from relaunch.trainers import records
 from relaunch.trainers.rundir import RunDir
+from relaunch.trainers.shapes import shaped
 
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 INSISTS = 2.0  # s after which a second Ctrl-C is a person who insists, and not a terminal that repeats
@@ -204,7 +205,7 @@ def read(outcome: str) -> dict:
 
     Rank 0 speaks for all, but where it only noticed that another is gone: then the first that did.
     """
-    said = [found for line in outcome.splitlines() if (found := records.shaped(parse(line), SAID))]
+    said = [found for line in outcome.splitlines() if (found := shaped(parse(line), SAID))]
     said = [found for found in said if "code" in found]
     of_rank_0 = [found for found in said if found.get("rank", 0) == 0 and "what" not in found]
     return (of_rank_0[-1:] or said[:1] or [{}])[0]

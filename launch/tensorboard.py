@@ -21,6 +21,7 @@ from collections import deque
 from pathlib import Path
 from typing import TextIO
 
+from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, USAGE, Failure
 from relaunch.data_prep.names import listed, printable
 from relaunch.data_prep.talk import tell
@@ -32,7 +33,7 @@ from relaunch.trainers.rundir import RunDir
 SPLITS = ("train", "val")
 AGAIN = 5.0  # seconds between two looks for curves that were not there yet
 READY = re.compile(r"TensorBoard \S+ at (http://\S+)")
-STOPS = (signal.SIGINT, signal.SIGTERM)
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 HOST = "127.0.0.1"  # TensorBoard asks nobody for a password
 
 
@@ -61,7 +62,8 @@ def main(argv: list[str]) -> int:
     if without:
         tell(f"relaunch: no curves yet: {names}", sys.stderr)
     check_port(args.port)
-    with tempfile.TemporaryDirectory(prefix="relaunch-") as folder:
+    place = files.storage(tempfile.gettempdir(), "TMPDIR")
+    with place, tempfile.TemporaryDirectory(prefix="relaunch-") as folder:
         return serve(Links(Path(folder), chosen), args.port)
 
 
@@ -150,7 +152,8 @@ def program(folder: Path, port: int | None) -> list[str]:
 def serve(links: Links, port: int | None) -> int:
     """Run TensorBoard until a signal asks us to end, or it ends by itself."""
     asked, said = threading.Event(), deque[str](maxlen=20)
-    before = {number: signal.signal(number, lambda *_: asked.set()) for number in STOPS}
+    ignored = signal.SIGHUP if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else None  # by nohup
+    before = {n: signal.signal(n, lambda *_: asked.set()) for n in STOPS if n != ignored}
     parent = os.getpid()
     child = subprocess.Popen(
         program(links.folder, port),

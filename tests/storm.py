@@ -33,6 +33,7 @@ if __name__ == "__main__":
 from relaunch.data_prep.errors import Failure
 from relaunch.launch import runs
 from relaunch.trainers import diff, evaluate, export, train
+from relaunch.trainers.compare import sides
 from rigs.runs import sha256, tree
 from rigs.sets import pack_images
 
@@ -73,8 +74,8 @@ class Storm:
 
     def __init__(self, folder: Path):
         self.took: dict[str, float] = {}  # s, by reader
-        self.wait = diff.wait
-        diff.wait = lambda command, name: Case(evaluate.run, *command[3:]).code  # in this process, too
+        self.wait = sides.wait
+        sides.wait = lambda command, name: Case(evaluate.run, *command[3:]).code  # in this process, too
         os.chdir(folder)
         os.environ["RELAUNCH_DATA"] = str(folder / "data")
         pack_images(folder / "data/mnist", (28, 28, 1))
@@ -97,7 +98,7 @@ class Storm:
         return self
 
     def __exit__(self, *error):
-        diff.wait = self.wait
+        sides.wait = self.wait
         gc.unfreeze()
 
     @staticmethod

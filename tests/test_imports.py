@@ -12,8 +12,8 @@ from rigs import REPOSITORY
 PARTS = ("launch", "trainers", "models", "data_prep")
 FILES = [p.relative_to(REPOSITORY) for part in PARTS for p in sorted((REPOSITORY / part).rglob("*.py"))]
 TORCH_FREE = (
-    *("begin", "config", "finetune", "flags", "goodput", "logged", "origin", "rundir", "records", "resumed"),
-    *("spent", "workloads"),
+    *("begin", "config", "finetune", "flags", "goodput", "job", "logged", "origin", "rundir", "records"),
+    *("resumed", "shapes", "spent", "workloads"),
     *("group.process", "tasks.task", "tasks.samples", "tasks.images", "tasks.text", "tasks.arrays"),
     "tasks.regression",
     *("profiling.asked", "profiling.figures", "profiling.page", "profiling.results", "profiling.steps"),
@@ -31,6 +31,8 @@ MAY = {  # what a part may import of ours
         "trainers.flags",
         "trainers.goodput",
         "trainers.origin",
+        "trainers.job",
+        "trainers.shapes",
         "trainers.logged",
         "trainers.pages",
         "trainers.profiling.asked",

@@ -19,8 +19,18 @@ FOLDER = Path(__file__).parent / "snapshots"
 HELP = {
     f"help-{name.replace(' ', '-') or 'relaunch'}": f"{name} --help".strip()
     for name in (
-        *("", "train", "train mnist", "prep", "evaluate", "diff", "export", "generate", "summary", "doctor"),
-        *("compare", "lab", "runs", "tensorboard", "stop", "submit", "submit slurm", "submit kubernetes"),
+        *("", "train", "train mnist", "prep", "evaluate", "diff", "export", "generate", "summary", "report"),
+        *(
+            "doctor",
+            "compare",
+            "lab",
+            "runs",
+            "tensorboard",
+            "stop",
+            "submit",
+            "submit slurm",
+            "submit kubernetes",
+        ),
         "submit sheet",
         *("profile", "status", "logs", "cancel"),
     )

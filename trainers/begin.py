@@ -16,8 +16,9 @@ from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, USAGE, Failure
 from relaunch.data_prep.names import command, quoted
 from relaunch.trainers import origin, records, rundir
-from relaunch.trainers.config import AUTO, Job, RunConfig
+from relaunch.trainers.config import RunConfig
 from relaunch.trainers.flags import without
+from relaunch.trainers.job import AUTO, Job
 from relaunch.trainers.resumed import merge_resumed
 from relaunch.trainers.rundir import RunDir
 from relaunch.trainers.workloads import own

@@ -20,7 +20,7 @@ from relaunch.data_prep.talk import give
 from relaunch.trainers import rundir, workloads
 from relaunch.trainers.finetune import scaled
 from relaunch.trainers.flags import Parser, add_fields, check_all, words
-from relaunch.trainers.profiling import steps
+from relaunch.trainers.job import Job, Launch
 from relaunch.trainers.workloads import Workload, own, setting
 
 
@@ -151,79 +151,6 @@ def completed(cls, values: dict) -> dict:
 def architectures(work) -> list[str]:
     """What --arch takes: the workload's own, and those of the libraries whose models fit its task."""
     return [*work.archs, *(f"{library}:NAME" for library in work.task.libraries)]
-
-
-AUTO = "auto"  # of --resume
-
-
-@dataclass(frozen=True, kw_only=True)
-class Launch:
-    """What belongs to one start of a run and is not kept in its config."""
-
-    run: str | None = setting(
-        None, "the run's folder: a name under runs/, or a path (default: a new dated one)"
-    )
-    data_root: str | None = setting(None, "where packed data is kept (default: $RELAUNCH_DATA, else data)")
-    resume: str | None = setting(
-        None, "'auto' continues --run, or starts it if it is empty; a PATH means --init PATH"
-    )
-    init: str | None = setting(
-        None, "begin a new run with these weights: RUN, RUN@best, RUN@STEP, a checkpoint's folder or a file"
-    )
-    init_head: Literal["fresh"] | None = setting(
-        None, "with --init: begin the last layer anew where its shape differs, as with other classes"
-    )
-    fork: str | None = setting(
-        None,
-        "begin a new run with the whole state of RUN, RUN@best or RUN@STEP, and other settings from there",
-    )
-    preset: str | None = setting(None, "a named group of settings of the workload; flags override it")
-    evaluate: bool = setting(False, "only evaluate the checkpoint given by --resume")
-    split: str | None = setting(None, "with --evaluate: the split to score (default: val, else test)")
-    out: str | None = setting(
-        None, "with --evaluate: where to write the predictions (default: inside the run)"
-    )
-    outputs: bool = setting(False, "with --evaluate: also write the raw outputs [N, classes] (images)")
-    verify_data: bool = setting(False, "hash all of the packed data first; without it, what looks changed")
-    stop_after: int | None = setting(None, "end after this step as a signal would: saved, code 75", least=1)
-    profile_steps: str | None = setting(
-        None, "profile the steps between A and B: where their time goes, into RUN/profile-A-B", metavar="A:B"
-    )
-    # ten minutes: longer than the slowest save or evaluation batch of one rank, not yet an hour of eight GPUs
-    timeout: int = setting(
-        600, "seconds after which a process that is missing ends the others, with code 76", least=20
-    )
-
-    def __post_init__(self):
-        check_all(type(self), vars(self))
-        path = self.resume not in (None, AUTO)
-        begins = [name for name, typed in (("--init", self.init), ("--fork", self.fork)) if typed]
-        begins += ["--resume PATH"] if path else []
-        if len(begins) > 1:
-            what = f"{begins[0]} and {begins[1]} both say what to begin with"
-            raise Failure(USAGE, what, "leave one of them out")
-        if self.evaluate and begins and not path:
-            raise Failure(USAGE, f"{begins[0]} goes with training", "name what to evaluate with --resume")
-        if self.profile_steps:
-            steps.window(self.profile_steps, trains=not self.evaluate)
-        if self.init_head and (self.evaluate or not self.weights):
-            raise Failure(USAGE, "--init-head goes with --init", "add --init FILE|RUN, or leave it out")
-
-    @property
-    def weights(self) -> str | None:
-        """What a new run is to begin with the weights of: --init, or its synonym --resume PATH."""
-        return self.init or (self.resume if self.resume != AUTO else None)
-
-
-@dataclass(frozen=True)
-class Job:
-    """One parsed command: the config, this start's settings, and the names of those that were typed."""
-
-    config: RunConfig
-    launch: Launch
-    given: frozenset[str]
-    argv: tuple[str, ...]
-    preset: frozenset[str] = frozenset()  # of those, the names that only the preset gave
 
 
 def run_of(argv: list[str]) -> Path | None:

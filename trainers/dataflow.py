@@ -101,8 +101,9 @@ def tensors(values) -> list[Tensor]:
 
 
 def sizes(value: Tensor) -> str:
-    """Without the batch."""
-    return "x".join(map(str, value.shape[1:])) or "1"
+    """`64x24x24`: of one sample, where the batch is the first of its dimensions."""
+    shape = value.shape[1:] if value.shape[:1] == (1,) else value.shape
+    return "x".join(map(str, shape)) or "1"
 
 
 def snake(name: str) -> str:

@@ -17,9 +17,10 @@ from relaunch.data_prep.packed import data_root, open_packed
 from relaunch.data_prep.sizes import Sizes
 from relaunch.trainers import workloads
 from relaunch.trainers.begin import begin
-from relaunch.trainers.config import Job, RunConfig, parse
+from relaunch.trainers.config import RunConfig, parse
 from relaunch.trainers.flags import scalar
 from relaunch.trainers.group import process
+from relaunch.trainers.job import Job
 from relaunch.trainers.workloads import Workload, own
 
 FACTS = ("help", "short", "alias", "least", "before")  # of a field, as `setting` keeps them

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 
 from relaunch.data_prep.errors import DATA, PREEMPTED, USAGE, Failure
 from relaunch.trainers import workloads
-from relaunch.trainers.config import Launch, RunConfig
+from relaunch.trainers.config import RunConfig
 from relaunch.trainers.flags import Parser
 from relaunch.trainers.group import process
 from relaunch.trainers.group.faults import fault
+from relaunch.trainers.job import Launch
 from relaunch.trainers.weights.source import Source, config_for, open_source, parse_described
 from relaunch.trainers.workloads import own
 

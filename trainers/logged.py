@@ -10,6 +10,7 @@ import hashlib
 from relaunch.data_prep import files
 from relaunch.trainers import origin, records
 from relaunch.trainers.rundir import RunDir
+from relaunch.trainers.shapes import shaped
 
 
 def changed(run: RunDir, newest: int | None = None) -> str:
@@ -22,9 +23,7 @@ def changed(run: RunDir, newest: int | None = None) -> str:
     first_own = origin.of(run).get("fork", {}).get("step", 0)  # before it, checkpoints seal the parent's rows
     found = {}  # step -> (bytes, SHA-256)
     for path in records.committed(run):
-        seal = records.shaped(
-            records.read(path / "MANIFEST.json", {}).get("metrics"), {"bytes": int, "sha256": str}
-        )
+        seal = shaped(records.read(path / "MANIFEST.json", {}).get("metrics"), {"bytes": int, "sha256": str})
         step = records.step_of(path)
         if {"bytes", "sha256"} <= seal.keys() and first_own <= step and (newest is None or step <= newest):
             found[step] = seal["bytes"], seal["sha256"]

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, USAGE, Failure
 from relaunch.trainers import records, workloads
-from relaunch.trainers.config import Job, RunConfig
+from relaunch.trainers.config import RunConfig
 from relaunch.trainers.flags import flag
+from relaunch.trainers.job import Job
 from relaunch.trainers.resumed import differences
 from relaunch.trainers.rundir import RunDir
 from relaunch.trainers.schedule import patience_spent, total_steps

@@ -12,8 +12,9 @@ from pathlib import Path
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import PREEMPTED, Failure
 from relaunch.data_prep.talk import give
-from relaunch.trainers.config import Job, RunConfig, parse
+from relaunch.trainers.config import RunConfig, parse
 from relaunch.trainers.group import process
+from relaunch.trainers.job import Job
 from relaunch.trainers.profiling import asked, page, results
 from relaunch.trainers.workloads import own
 

@@ -10,85 +10,26 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from relaunch.data_prep import files
 from relaunch.trainers import goodput
+from relaunch.trainers.shapes import (
+    COMPARISON,
+    CONFIG,
+    OPERATOR,
+    PLAN,
+    PROFILE,
+    SETTING,
+    STATUS,
+    TIME,
+    needed_numbers,
+    shaped,
+)
 
 if TYPE_CHECKING:
     from relaunch.trainers.rundir import RunDir
-
-NUMBER = (int, float)
-STATUS = {
-    "state": str,
-    "code": int,
-    "step": int,
-    "saved": int,
-    "start": str,
-    "reason": str,
-    "time": str,
-    "pid": int,
-    "seconds": NUMBER,
-}
-PLAN = {
-    "command": list,
-    "config": str,
-    "world": int,
-    "device": str,
-    "device_name": str,
-    "host": str,
-    "data": str,
-    "data_hash": str,
-    "precision": str,
-    "steps_per_epoch": int,
-    "total_steps": int,
-}
-TIME = {
-    "first": NUMBER,
-    "until": NUMBER,
-    "paused": int,
-    "starts": int,
-    "from_step": int,
-    "from_samples": int,
-    "step": int,
-    "samples": int,
-    "between": NUMBER,
-    "causes": dict,
-    "saves": dict,
-    "ranks": list,
-}
-CONFIG = {"workload": str, "data": str, "save_every": int}
-PROFILE = {"schema": int, "workload": str, "data": str, "settings": list}
-SETTING = {
-    "config": str,
-    "device": str,
-    "device_name": str,
-    "trace": str,
-    "phases": dict,
-    "operators": list,
-    **dict.fromkeys(("batch_size", "steps", "world", "threads"), int),
-    **dict.fromkeys(("step_ms", "sample_us", "profiled_ms", "independent_ms"), NUMBER),
-}
-OPERATOR = {
-    "name": str,
-    **dict.fromkeys(("self_ms", "total_ms", "share", "calls", "memory_mb", "device_ms"), NUMBER),
-}
-LARGEST = 2**53  # of a number that is one: beyond it, or not finite, it is damage
-
-
-def shaped(values, kinds: dict) -> dict:
-    """The fields of a JSON object, less those of another type than `kinds` says; empty for anything else."""
-    if not isinstance(values, dict):
-        return {}
-    return {k: v for k, v in values.items() if k not in kinds or fits(v, kinds[k])}
-
-
-def fits(value, kind) -> bool:
-    if isinstance(value, bool) or not isinstance(value, kind):
-        return False
-    return not isinstance(value, NUMBER) or -LARGEST <= value <= LARGEST
 
 
 def read(path: Path, kinds: dict) -> dict:
@@ -164,9 +105,6 @@ def metrics(run: RunDir) -> list[dict]:
             return [found for line in f if (found := record(line))]
     except OSError:
         return []
-
-
-COMPARISON = {"schema": int, "workload": str, "rule": str, "grid": dict, "baseline": str, "cells": list}
 
 
 def comparison(folder: Path) -> dict:
@@ -306,10 +244,6 @@ def times(run: RunDir) -> dict:
         if not needed_numbers(values, needed):
             return {}
     return found if all(step.isdecimal() for step in found["saves"]) else {}
-
-
-def needed_numbers(values, needed: Iterable[str]) -> bool:
-    return isinstance(values, dict) and all(fits(values.get(name), NUMBER) for name in needed)
 
 
 def time_spent(run: RunDir) -> dict:

@@ -34,7 +34,7 @@ def parser() -> Parser:
         ),
     )
     p.add_argument("runs", nargs="+", metavar="RUN", help="a name under runs/, or a path")
-    p.add_argument("-o", "--out", default="report.html", help="the page: FILE.html, or FILE.md [report.html]")
+    p.add_argument("-o", "--out", metavar="FILE", default="report.html", help="a .html or .md [report.html]")
     p.add_argument("--data-root", help="where packed data is kept (default: $RELAUNCH_DATA, else data)")
     return p
 

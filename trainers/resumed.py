@@ -9,8 +9,9 @@ import dataclasses
 from dataclasses import MISSING, fields
 
 from relaunch.data_prep.errors import USAGE, Failure
-from relaunch.trainers.config import Job, RunConfig
+from relaunch.trainers.config import RunConfig
 from relaunch.trainers.flags import flag, shown
+from relaunch.trainers.job import Job
 
 # these change nothing that is trained: input and its workers give the same bits; patience, only how long
 CHANGEABLE_ON_RESUME = {

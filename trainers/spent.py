@@ -40,7 +40,7 @@ class Spent:
         self.seconds = dict.fromkeys(CAUSES, 0.0)  # of this start
         self.moved = 0.0  # seconds of forward+backward that were found to be communication
         self.ranks: list[dict] = []  # of each rank, what `of_rank` said last
-        if found:
+        if run and found:
             self.before = taken_up(found, step, self.began, records.last_word(run))
         else:
             self.before = {

@@ -2,6 +2,7 @@
 
 python -m trainers.summary tiny_imagenet --stem small
 python -m trainers.summary tiny_imagenet --json      the same as one line of JSON
+python -m trainers.summary first                     of a run's model
 """
 
 from __future__ import annotations
@@ -12,15 +13,18 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
+from relaunch.data_prep import files
 from relaunch.data_prep.errors import USAGE, Failure
 from relaunch.data_prep.names import table as aligned
 from relaunch.data_prep.packed import data_root, open_packed
 from relaunch.data_prep.sizes import PUBLISHED, published
 from relaunch.data_prep.talk import give
-from relaunch.trainers import workloads
+from relaunch.trainers import rundir, workloads
 from relaunch.trainers.config import RunConfig, parse
 from relaunch.trainers.flags import Parser
 from relaunch.trainers.group import process
+from relaunch.trainers.rundir import RunDir
+from relaunch.trainers.workloads import own
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -96,13 +100,18 @@ def table(found: dict, shape: tuple[int, ...]) -> str:
 
 
 def run(argv: list[str]) -> tuple[int, str | None]:
-    own = Parser(prog="relaunch summary", add_help=False)
-    own.add_argument("--json", action="store_true")
-    own.add_argument("--settings")  # the launcher's: a whole config as JSON, in place of a workload and flags
-    own.add_argument("--data-root")
-    args, rest = own.parse_known_args(argv)
+    ours = Parser(prog="relaunch summary", add_help=False)
+    ours.add_argument("--json", action="store_true")
+    ours.add_argument(
+        "--settings"
+    )  # the launcher's: a whole config as JSON, in place of a workload and flags
+    ours.add_argument("--data-root")
+    args, rest = ours.parse_known_args(argv)
     if {"-h", "--help"} & set(rest):
-        process.tell("relaunch summary WORKLOAD --json prints the layers as one line of JSON.\n")
+        process.tell(
+            "relaunch summary RUN lists those of a run's model.\n"
+            "relaunch summary WORKLOAD --json prints the layers as one line of JSON.\n"
+        )
     try:
         config = settings(args.settings, rest)
         with contextlib.redirect_stdout(sys.stderr):  # what a model of one's own prints
@@ -119,6 +128,12 @@ def run(argv: list[str]) -> tuple[int, str | None]:
 
 def settings(given: str | None, rest: list[str]) -> RunConfig:
     """The config that a JSON text holds, or else the one that the words `rest` ask for. Failure 64 or 65."""
+    if given is None and len(rest) == 1 and (run := run_of(rest[0])):
+        values = files.read_json(run.config)
+        if values.get("code"):
+            told = f"the files of its workload, in {run.code}, are executed"
+            process.tell(f"relaunch: {run.path}: {told}", sys.stderr)
+        return own.config_of(values, run.path, True, str(run.config))
     if given is None:
         return parse(rest, "relaunch summary").config
     named = workloads.load(rest[0]).name if rest else None
@@ -129,6 +144,12 @@ def settings(given: str | None, rest: list[str]) -> RunConfig:
     if rest and (rest[1:] or named != config.workload):
         raise Failure(USAGE, f"{rest[0]!r} beside --settings", "they hold every setting: leave it out")
     return config
+
+
+def run_of(word: str) -> RunDir | None:
+    """The run that a word names, unless a workload has that name."""
+    run = RunDir(rundir.locate(word))
+    return run if run.begun() and word not in {*workloads.names(), *own.installed()} else None
 
 
 def summarise(config: RunConfig, root: str | None, as_json: bool) -> str:

@@ -24,6 +24,7 @@ from relaunch.launch.plan import Plan as Start
 from relaunch.trainers import config, workloads
 from relaunch.trainers.bench.measure import Target
 from relaunch.trainers.flags import Parser
+from relaunch.trainers.job import Job, Launch
 
 LONG = (
     "all cells are trained equally long: say --samples N, --epochs N or --until METRIC=VALUE for all of them"
@@ -112,7 +113,7 @@ def plan(given: argparse.Namespace, words: list[str], own: Parser) -> Plan:
     )
 
 
-def refuse(job: config.Job, given: argparse.Namespace) -> None:
+def refuse(job: Job, given: argparse.Namespace) -> None:
     launch = job.launch
     wrong = [("--run", launch.run), ("--resume", launch.resume), ("--stop-after", launch.stop_after)]
     wrong += [("--evaluate", launch.evaluate), ("--patience", job.config.patience)]
@@ -158,7 +159,7 @@ class Drafted:
     point: Point
     words: tuple[str, ...] = ()
     start: Start | None = None
-    job: config.Job | None = None
+    job: Job | None = None
     failure: Failure | None = None
     against: tuple[Failure, ...] = ()  # what this machine has against it
 
@@ -187,7 +188,7 @@ def refuse_mistakes(axes: tuple[Axis, ...], drafted: list[Drafted]) -> None:
                 raise with_it[0].failure or AssertionError
 
 
-def made(found: Drafted, given: argparse.Namespace, target: Target | None, job: config.Job) -> Cell:
+def made(found: Drafted, given: argparse.Namespace, target: Target | None, job: Job) -> Cell:
     """The cell with the length of its training, and its mark."""
     failure = found.failure or next(iter(found.against), None)
     if failure and not fits(found):
@@ -251,7 +252,7 @@ def nearest(start: Start, samples: int) -> int:
     return max(1, low if closer else high)
 
 
-def mark(start: Start, settings: config.RunConfig, launch: config.Launch, target: Target | None) -> str:
+def mark(start: Start, settings: config.RunConfig, launch: Launch, target: Target | None) -> str:
     """Eight characters of all that decides what is measured, but for the seed and the machine."""
     assert start.data
     trained = settings.to_json()

@@ -100,7 +100,8 @@ class Bench:
 
     def measure(self, warmup: int = 1) -> int:
         """Measure what is missing, and write the pages. Failure 75 (78) when it was stopped in between."""
-        (self.folder / "runs").mkdir(parents=True, exist_ok=True)
+        with files.storage(self.folder, "--out"):
+            (self.folder / "runs").mkdir(parents=True, exist_ok=True)
         todo = self.waiting()
         cells = sum(not cell.reason for cell in self.plan.cells)
         total = cells * len(self.plan.seeds)
@@ -139,8 +140,10 @@ class Bench:
 
     def start(self, words: list[str], log: Path) -> subprocess.Popen:
         """`relaunch train WORDS`, whose output goes into `log`. It is told to stop if we die."""
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with open(log, "ab") as output:
+        with files.storage(log, "--out"):
+            log.parent.mkdir(parents=True, exist_ok=True)
+            output = open(log, "ab", opener=files.shyly)
+        with output:
             return supervise.start([sys.executable, PROGRAM, "train", *words], dict(os.environ), output)
 
     def train(self, cell: Cell, seed: int, asked: supervise.Asked) -> int:
@@ -154,12 +157,12 @@ class Bench:
         return code
 
     def stay(self, child: subprocess.Popen, run: RunDir | None, asked: supervise.Asked) -> int:
-        told, spoke = False, time.monotonic()
+        told, spoke, step = False, time.monotonic(), None
         while child.poll() is None:
             time.sleep(TICK)
             if run and time.monotonic() - spoke > QUIET:
                 spoke = time.monotonic()
-                position(run)
+                step = position(run, step)
             if asked.insisted:
                 child.kill()
             elif asked.first and not told:
@@ -218,14 +221,15 @@ class Bench:
                 files.write_atomic(self.folder / "compare.json", files.dump_json(c.to_json()))
 
 
-def position(run: RunDir) -> None:
-    """Say how far a run is, and how long the rest of its steps takes at its speed."""
+def position(run: RunDir, said: int | None) -> int | None:
+    """Say how far a run is and what its rest takes, unless that step was `said`; returns the step."""
     last: dict = next((r for r in reversed(records.metrics(run)) if r["split"] == "train"), {})
     step, total, speed = last.get("step"), records.plan(run).get("total_steps"), last.get("samples_per_s")
-    if step and total and speed:
+    if step and total and speed and step != said:
         left = last.get("samples", 0) / step * (total - step) / speed
         more = f"about {duration(left)} to go" if step < total else "it is scored, and saves"
         tell(f"relaunch compare: {run.path.name}: step {step:,} of {total:,}; {more}", sys.stderr)
+    return step
 
 
 def duration(seconds: float) -> str:

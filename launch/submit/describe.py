@@ -19,6 +19,7 @@ from relaunch.launch import PROGRAM, accelerate_config, command, draft, grid, pl
 from relaunch.launch.facts import Facts
 from relaunch.launch.submit.surroundings import Site, checked, site
 from relaunch.trainers import config, rundir, workloads
+from relaunch.trainers import job as parsed
 from relaunch.trainers.begin import AUTO, begin
 from relaunch.trainers.flags import Parser, without
 from relaunch.trainers.rundir import RunDir
@@ -266,7 +267,7 @@ def check(
             raise problem
 
 
-def sweep(typed: list[str], job: config.Job) -> tuple[tuple[str, tuple[str, ...]], ...]:
+def sweep(typed: list[str], job: parsed.Job) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """`["seed=1,2", "lr=0.1"]` -> (("seed1-lr0.1", ("--seed", "1", "--lr", "0.1")), …): all combinations."""
     shape = "the tasks of a job array have one shape: submit each by itself"
     never = dict.fromkeys(("config", "processes", "num_processes", "emulate"), shape)

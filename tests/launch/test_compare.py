@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from relaunch.data_prep.errors import DIVERGED, HARDWARE, USAGE, Failure
+from relaunch.data_prep.errors import DIVERGED, HARDWARE, STORAGE, USAGE, Failure
 from relaunch.launch import compare
 from relaunch.launch.compare import cells, gather, run
 from relaunch.trainers import records
@@ -105,6 +105,13 @@ def test_no_cell_here_is_no_comparison(relaunch_env, monkeypatch):
     with pytest.raises(Failure) as caught:
         compare.main(["mnist", "--grid", "config=1gpu,8gpu"])
     assert caught.value.code == HARDWARE and "no cell can be measured here" in caught.value.line()
+
+
+def test_a_place_that_takes_nothing_is_one_line(relaunch_env):
+    Path("bench").write_text("a file")
+    with pytest.raises(Failure) as caught:
+        compare.main(["mnist", "--grid", "lr=1,2", "--config", "cpu", "--out", "bench"])
+    assert caught.value.code == STORAGE and "--out" in caught.value.fix
 
 
 def invent(

@@ -216,7 +216,7 @@ def test_without_the_data_it_says_so_and_goes_on(pair, capsys):
         "no changed.png: the data set mnist (hash dddddddddddd) is not here; add --data-root FOLDER"
         in capsys.readouterr().out
     )
-    assert sorted(os.listdir("out")) == ["changed.parquet", "diff.json"]
+    assert sorted(os.listdir("out")) == ["changed.parquet", "diff.html", "diff.json"]
 
 
 # real checkpoints ---------------------------------------------------------------------------------
@@ -234,7 +234,7 @@ def test_two_checkpoints_of_a_training(train, capfd, monkeypatch):
     out = capfd.readouterr().out
     assert (
         "evaluating" not in out
-        and "written: diff.json, changed.parquet, changed.png in diffs/first-6-vs-first" in out
+        and "written: diff.json, changed.parquet, changed.png, diff.html in diffs/first-6-vs-first" in out
     )
     result = json.loads(Path("diffs/first-6-vs-first/diff.json").read_text())
     assert result["n"] == TEST and result["a"]["model_sha256"] == sha256(

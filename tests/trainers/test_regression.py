@@ -91,7 +91,7 @@ def test_a_regression_from_the_table_to_the_diff(table, train, capfd, k):
         rows["guess_b"], b.guess[rows["id"]]
     )
     assert rows["loss_a"] == a.loss[rows["id"]].tolist()
-    assert sorted(p.name for p in Path("out").iterdir()) == ["changed.parquet", "diff.json"]
+    assert sorted(p.name for p in Path("out").iterdir()) == ["changed.parquet", "diff.html", "diff.json"]
     assert "exact p of the sign test" in shown and "mean absolute error" in shown and "nats" not in shown
     assert f"#{result['changed'][0]} " in shown and "top-1" not in shown
 

@@ -97,6 +97,24 @@ def test_the_config_of_a_run_in_place_of_flags(tmp_path, capsys):
     assert code == 64 and "beside --settings" in said["failure"]["what"]
 
 
+def test_a_runs_model(tmp_path, monkeypatch, capsys):
+    """As its config says; a name of a workload is that workload."""
+    monkeypatch.chdir(tmp_path)
+    small_set(tmp_path, "cifar10")
+    monkeypatch.setenv("RELAUNCH_DATA", str(tmp_path))
+    for name in ("first", "mnist"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        config = parse(["cifar10", "--arch", "simple_cnn"]).config
+        (tmp_path / "runs" / name / "config.json").write_text(json.dumps(config.to_json()))
+    for word in ("first", "runs/first"):
+        assert summary.run([word])[0] == 0
+        assert "cifar10 simple_cnn on cifar10" in capsys.readouterr().out
+    assert summary.run(["mnist"])[0] == 0 and "mnist cnn on mnist" in capsys.readouterr().out
+    (tmp_path / "runs/first/config.json").write_text("[")
+    with pytest.raises(Failure, match="cannot read runs/first/config.json"):
+        summary.run(["first"])
+
+
 @pytest.mark.parametrize(
     "argv, code, what, fix",
     [

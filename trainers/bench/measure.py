@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 from relaunch.trainers import records
 from relaunch.trainers.rundir import RunDir
+from relaunch.trainers.shapes import NUMBER, fits
 
-NUMBER = (int, float)
 TIMES = ("samples_per_s", "data_wait_share", "peak_memory_mb")
 SHOWN_FIRST = ("top1", "ppl", "accuracy")  # of what an evaluation finds, what people compare
 
@@ -108,7 +108,7 @@ def of(run: RunDir, target: Target | None = None) -> Measure | None:
 
 
 def numbered(record: dict, name: str) -> bool:
-    return records.fits(record.get(name), NUMBER)
+    return fits(record.get(name), NUMBER)
 
 
 def windows(found: list[dict]) -> list[tuple[int, float, float | None]]:

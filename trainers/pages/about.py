@@ -47,7 +47,11 @@ def results(runs: list[Told]) -> list:
             ]
         )
     if len(runs) == 1:
-        return [Facts([*zip(head[1:], rows[0][1:])])]
+        told = dict(zip(head[1:], rows[0][1:]))
+        step = told.pop("at step")
+        return [
+            Facts([*(told | ({"best": f"{told['best']} at step {step}"} if step != "–" else {})).items()])
+        ]
     return [Table(head, rows, sortable=True)]
 
 
@@ -175,9 +179,10 @@ def models(runs: list[Told], root: str | None) -> list:
     """Layers and graph of each model that differs from the others."""
     groups: dict[str, list[Told]] = {}
     found: dict[str, dict] = {}
+    made: dict[str, dict | str] = {}
     blocks: list = []
     for run in runs:
-        layers = layers_of(run, root)
+        layers = layers_of(run, root, made)
         if isinstance(layers, Note):
             blocks.append(layers)
             continue
@@ -191,8 +196,11 @@ def models(runs: list[Told], root: str | None) -> list:
     return blocks
 
 
-def layers_of(run: Told, root: str | None) -> dict | Note:
-    """What the run recorded of its model's layers; of a workload of ours, what its settings make again."""
+def layers_of(run: Told, root: str | None, made: dict[str, dict | str]) -> dict | Note:
+    """What the run recorded of its model's layers; of a workload of ours, what its settings make again.
+
+    `made`: what was made for other runs, by the settings that a model depends on.
+    """
     if recorded := layers_recorded(run.run):
         return recorded
     if run.config.get("code"):
@@ -201,7 +209,10 @@ def layers_of(run: Told, root: str | None) -> dict | Note:
             f"{run.name} did not record its layers, and a report executes no workload of yours: "
             f"relaunch summary {word} lists them."
         )
-    found = again(run, root)
+    key = json.dumps([run.config.get(name) for name in ("workload", "data", "arch", "options")])
+    if key not in made:
+        made[key] = again(run, root)
+    found = made[key]
     return found if isinstance(found, dict) else Note(f"No layers of {run.name}: {found}.")
 
 

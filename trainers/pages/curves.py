@@ -68,7 +68,8 @@ def chart(runs: list[Told], splits: tuple[str, ...], name: str, x: str) -> list[
         caption += f" ({splits[0]})"
     if kept > 1:
         caption += f", every {kept}th point"
-    marks = [(at, "resumed") for run in runs for at in places(run, x)]
+    word = "resumed" if len(runs) == 1 else ""
+    marks = [(at, word or run.name) for run in runs for at in places(run, x)]
     last = max(point[0] for points in series.values() for point in points)
     marks = [mark for mark in dict.fromkeys(marks) if mark[0] < last]
     marks = marks if len(marks) <= MARKS else []

@@ -26,6 +26,7 @@ from relaunch.trainers.pages.cells import PNG, WORDS, rights
 
 TILES = 24  # of a gallery in Markdown, which nobody can filter
 ACROSS = 6
+OURS = re.compile(r"\d\d+-[a-z0-9-]+\.(svg|png|webp)")  # names of the pictures that a page writes
 
 
 def markdown(title: str, blocks: list, folder: Path, lang: str = "en") -> str:
@@ -33,6 +34,9 @@ def markdown(title: str, blocks: list, folder: Path, lang: str = "en") -> str:
     there are any; the page belongs beside it and names them as `FOLDER/NAME`. OSError.
     """
     parts, number = [f"# {plain(title)}"], 0
+    for old in folder.iterdir() if folder.is_dir() else ():
+        if OURS.fullmatch(old.name):  # of an earlier page
+            old.unlink()
 
     def picture(content: str | bytes, alt: str, ending: str) -> str:
         nonlocal number

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from relaunch.trainers.rundir import RunDir
 
 IN_FULL = 3  # runs whose judgements are shown whole; of more, the best one's
+SMALL = 0.005  # share of the wall time below which a cause is among the others
 IMAGES = 72  # of mistakes, of all runs together
 
 
@@ -81,8 +82,15 @@ def time(runs: list[Told]) -> list:
     notes = [Note(f"Not recorded by {', '.join(without)}: of an earlier version, or just begun.")]
     if not told:
         return notes
-    causes = [cause for cause in goodput.CAUSES if any(run.spent["causes"][cause] for run in told)]
+    causes = [
+        cause
+        for cause in goodput.CAUSES
+        if cause == "other" or any(r.spent["causes"][cause] >= SMALL * r.spent["wall"] for r in told)
+    ]
     parts = {goodput.NAMES[cause]: [run.spent["causes"][cause] for run in told] for cause in causes}
+    parts["other"] = [
+        run.spent["wall"] - sum(run.spent["causes"][c] for c in causes if c != "other") for run in told
+    ]
     walls = [run.spent["wall"] for run in told]
     if len(told) == 1:
         rows = [

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from relaunch.data_prep.names import printable
 from relaunch.trainers import records
+from relaunch.trainers.shapes import shaped
 
 if TYPE_CHECKING:
     from relaunch.trainers.rundir import RunDir
@@ -110,8 +111,8 @@ def layers(run: RunDir) -> dict:
     found = records.read(run.layers, kinds)
     layer = {"name": str, "type": str, "output": list, "parameters": int, "flops": int}
     whole = kinds.keys() <= found.keys() and all(
-        [layer.keys() <= records.shaped(x, layer).keys() for x in found["layers"]]
-        + [{"name", "label"} <= records.shaped(x, {"name": str, "label": str}).keys() for x in found["nodes"]]
+        [layer.keys() <= shaped(x, layer).keys() for x in found["layers"]]
+        + [{"name", "label"} <= shaped(x, {"name": str, "label": str}).keys() for x in found["nodes"]]
         + [isinstance(x, list) and len(x) == 2 and all(isinstance(y, str) for y in x) for x in found["edges"]]
     )
     return found if whole else {}
@@ -120,5 +121,5 @@ def layers(run: RunDir) -> dict:
 def shown(run: RunDir) -> dict[str, dict]:
     """What the task wrote to look at, tag -> {"step", "text"}: the last of each tag."""
     found = records.read(run.shown, {})
-    texts = {tag: records.shaped(value, {"step": int, "text": str}) for tag, value in found.items()}
+    texts = {tag: shaped(value, {"step": int, "text": str}) for tag, value in found.items()}
     return {tag: value for tag, value in texts.items() if "text" in value}

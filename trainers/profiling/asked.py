@@ -9,8 +9,9 @@ import dataclasses
 import re
 
 from relaunch.data_prep.errors import USAGE, Failure
-from relaunch.trainers.config import Job, Launch, RunConfig
+from relaunch.trainers.config import RunConfig
 from relaunch.trainers.flags import Parser, flag
+from relaunch.trainers.job import Job, Launch
 
 HELP = """\
 usage: relaunch profile WORKLOAD [--batch-size N[,N...]] [--out FOLDER] [flags]

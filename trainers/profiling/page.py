@@ -5,6 +5,8 @@ blocks(records.profile(Path("profiles/mnist")))    # for pages.page.html
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from relaunch.data_prep.names import shortened, table
 from relaunch.trainers.profiling.figures import OUTSIDE, PHASES
 
@@ -182,13 +184,14 @@ def blocks(found: dict) -> list:
         for name, s in zip(labels, settings)
     ]
     device = any(s["device"] != "cpu" for s in settings)
+    of = "% of the kernels' time" if device else "% of the step"
     moved = {name: [100 * share for share in values] for name, values in moves(settings).items()}
     phases = {name: [100 * dict(split(s))[name] for s in settings] for name in (*PHASES, "other")}
     page = [
         Facts(facts),
         Heading("A step"),
         Table(head, rows),
-        charts.stacked(labels, moved, "% of the step", "Where a step's time goes, by operator"),
+        charts.stacked(labels, moved, of, "Where a step's time goes, by operator"),
         charts.stacked(labels, phases, "% of the step", "Where a step's time goes, by phase"),
         charts.bars(labels, [s["step_ms"] for s in settings], "ms", "Time a step"),
         charts.bars(labels, [s["sample_us"] for s in settings], "us", "Time a sample"),
@@ -214,6 +217,19 @@ def moves(settings: list[dict]) -> dict[str, list[float]]:
     shares = [{row["name"]: row["share"] for row in s["operators"]} for s in settings]
     largest = {name: max(of.get(name, 0.0) for of in shares) for of in shares for name in of}
     ranked = sorted((name for name in largest if name != OUTSIDE), key=lambda name: -largest[name])[:DRAWN]
-    found = {name.removeprefix("aten::"): [of.get(name, 0.0) for of in shares] for name in ranked}
+    found: dict[str, list[float]] = {}
+    for name in ranked:
+        found[brief(name, found)] = [of.get(name, 0.0) for of in shares]
     rest = [sum(share for name, share in of.items() if name not in (*ranked, OUTSIDE)) for of in shares]
-    return found | {"other operators": rest, OUTSIDE: [of.get(OUTSIDE, 0.0) for of in shares]}
+    return found | {"others": rest, "outside": [of.get(OUTSIDE, 0.0) for of in shares]}
+
+
+def brief(name: str, taken: Container[str]) -> str:
+    """An operator in 16 columns, as a legend has four in a line; none of those that are taken."""
+    name = name.rpartition(": ")[2].removeprefix("aten::")
+    for number in range(1, DRAWN + 1):
+        end = f" {number}" * (number > 1)
+        short = name if len(name + end) <= 16 else f"{name[:8]}…{name[-7 + len(end) :]}"
+        if short + end not in taken:
+            break
+    return short + end

@@ -81,6 +81,7 @@ class Window:
 
     def __init__(self, training):
         self.training = training
+        self.example = training.task.example(training.config, training.packed.sizes).numel()
         self.took: list[Took] = []
         self.shapes: Counter[tuple[int, ...]] = Counter()  # of what reached the model
         self.samples: Counter[float] = Counter()  # in a step of this process
@@ -152,8 +153,7 @@ class Window:
         """Note the shape of what the model got of a micro-batch, and how many examples that is."""
         got = next((x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)), None)
         if got is not None and not self.noted:  # a loss may call the model twice
-            task, packed = self.training.task, self.training.packed
-            self.reached += got.numel() / task.example(self.training.config, packed.sizes).numel()
+            self.reached += got.numel() / self.example
             self.shapes[tuple(got.shape)] += 1
         self.noted = True
 
@@ -190,12 +190,15 @@ class Window:
 
 
 def flops(training, batch: tuple[Tensor, ...]) -> int | None:
-    """FLOPs of a step of this process, forward and backward (see summary.NOTE); None if memory is short.
+    """FLOPs of a step of this process, forward and backward (see summary.NOTE); None if they cannot be had:
+    memory is short, or the model's layers wait for other processes.
 
     Computes it once more, on what shares the model's weights and leaves no gradient, state or random number
     behind; attention as plain products, as some versions of torch do not count its fused forms.
     """
     module, device = training.module, training.runtime.device
+    if training.runtime.world > 1 and any(isinstance(m, torch.nn.SyncBatchNorm) for m in module.modules()):
+        return None
     weights = {name: p.detach().requires_grad_(p.requires_grad) for name, p in module.named_parameters()}
     tensors = weights | {name: buffer.clone() for name, buffer in module.named_buffers()}
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import atexit
 import ctypes
-import multiprocessing
 import signal
 import sys
 import weakref
 from collections.abc import Iterator
+from multiprocessing.context import ForkContext, ForkProcess
+from multiprocessing.popen_fork import Popen
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,6 @@ class RawBatches(ImageBatches):
         self.next: tuple[int, int] | None = None  # step and micro-batch that the loader gives next
         self.last: tuple[Any, Any] = (None, None)  # and what it gave last: a first batch is looked at, too
         self.loading: Iterator | None = None
-        self.workers: list = []
         atexit.register(leave, weakref.ref(self))
 
     def opened(self, packed: Packed) -> RawImages:
@@ -155,16 +155,15 @@ class RawBatches(ImageBatches):
                 reason = str(error).strip().splitlines()[-1]
                 what = f"a worker of --input raw died ({reason})"
                 raise Failure(DIED, what, "see whether memory ran out: fewer --workers need less") from error
+            self.next = (step, micro + 1) if micro + 1 < self.config.grad_accum_steps else (step + 1, 0)
             if isinstance(batch, Failure):
                 raise batch
-            follows = (step, micro + 1) if micro + 1 < self.config.grad_accum_steps else (step + 1, 0)
-            self.last, self.next = ((step, micro), batch), follows
+            self.last = (step, micro), batch
         return self.last[1]
 
     def begin(self, step: int, micro: int) -> None:
         """Start the loader, and its workers, at this micro-batch."""
         self.close()
-        before = set(multiprocessing.active_children())
         loader = DataLoader(
             self.dataset,
             batch_sampler=self.samples(step, micro),  # one pass over all epochs
@@ -172,18 +171,29 @@ class RawBatches(ImageBatches):
             collate_fn=together,
             pin_memory=self.device.type == "cuda",
             worker_init_fn=alone if self.config.workers else None,
+            multiprocessing_context=Context() if self.config.workers else None,
             generator=torch.Generator(),  # or it would draw from the one that dropout has
         )
         self.loading = iter(loader)
-        self.workers = [child for child in multiprocessing.active_children() if child not in before]
 
     def close(self) -> None:
         """End the workers."""
-        self.loading, self.next = None, None  # which asks them to leave
-        for worker in self.workers:
-            if worker.is_alive():
-                worker.kill()
-        self.workers = []
+        self.loading, self.next = None, None
+
+
+class Ended(Popen):
+    def terminate(self):
+        self.kill()  # SIGTERM says nothing to a worker, see `alone`
+
+
+class Worker(ForkProcess):
+    @staticmethod
+    def _Popen(process):
+        return Ended(process)
+
+
+class Context(ForkContext):
+    Process = Worker
 
 
 def leave(batches: weakref.ref[RawBatches]) -> None:

@@ -106,3 +106,12 @@ def test_a_gpus_page_has_a_table_by_device_and_one_by_host_time():
     assert [t.caption for t in tables] == ["By device time", "By host time"]
     assert [t.rows[0][0] for t in tables] == ["aten::mm", "aten::mm"]
     assert [t.rows[0][2] for t in tables] == ["100.0 %", "35.0 %"] and tables[0].head[-1] == "device ms"
+
+
+def test_names_in_a_legend_are_short_and_not_the_same():
+    names = ["aten::mm", "aten::max_pool2d_with_indices", "aten::max_pool2d_two_indices", "SumBackward0"]
+    names += ["autograd::engine::evaluate_function: SumBackward0"]
+    found: list[str] = []
+    for name in names:
+        found.append(page.brief(name, found))
+    assert found == ["mm", "max_pool…indices", "max_pool…dices 2", "SumBackward0", "SumBackward0 2"]

@@ -60,8 +60,9 @@ def check(space: dict[str, Any], name: str, code: Code) -> Workload:
 
 def check_options(work: Workload, wrong) -> None:
     """Its options are flags beside ours: each has a type, a default and a line of help, and hides none."""
-    from relaunch.trainers.config import Launch, RunConfig
+    from relaunch.trainers.config import RunConfig
     from relaunch.trainers.flags import flag, scalar
+    from relaunch.trainers.job import Launch
 
     if not (isinstance(work.options, type) and dataclasses.is_dataclass(work.options)):
         raise wrong("options is not a dataclass", "decorate it with @dataclass(frozen=True, kw_only=True)")
