@@ -12,7 +12,7 @@ from relaunch.data_prep.archive import Source
 from relaunch.data_prep.errors import DATA, USAGE, Failure
 from relaunch.data_prep.images import decode, is_image, measure
 from relaunch.data_prep.lists import labels
-from relaunch.data_prep.names import printable, some
+from relaunch.data_prep.names import printable, quoted, some
 from relaunch.data_prep.splits import TAKE, like_splits, one_name_each, refuse_unknown, split_of
 from relaunch.data_prep.tally import Tally
 
@@ -61,6 +61,7 @@ def pack(source: Source, roles: dict, writer, size: int | None = None) -> None:
     """
     whole = any(split == WHOLE for split, _ in roles.values())
     writer.classes = sorted({label for split, label in roles.values() if split in ("train", WHOLE)})
+    _nested(source, roles, writer)
     if whole and not writer.holdout:
         raise Failure(
             USAGE,
@@ -93,6 +94,28 @@ def pack(source: Source, roles: dict, writer, size: int | None = None) -> None:
                 shape,
                 decode(stream(split), shape, len(names), f"packing {split}", writer.show),
             )
+
+
+def _nested(source: Source, roles: dict, writer) -> None:
+    """A note where images of a class lie in several folders below its own. Failure 65 in a folder of classes
+    where only some are so: then those below may be the classes, and theirs would all be one."""
+    inner: dict[str, set[str]] = {}
+    for name, (split, label) in roles.items():
+        if split != LIST:
+            below = f"/{name}".rpartition(f"/{label}/")[2].split("/")[:-1]
+            inner.setdefault(label, set()).update(below[:1])
+    several = {label: below for label, below in inner.items() if len(below) > 1}
+    if not several:
+        return
+    label, below = min(several.items())
+    what = f"the images of {quoted(label)} lie in {len(below):,} folders below it ({some(sorted(below))})"
+    if all(inner.values()) or not any(split == WHOLE for split, _ in roles.values()):
+        writer.notes.append(f"{what}: packed as one class")
+        return
+    archive = source.path.is_file()
+    path = quoted(str((Path() if archive else source.path) / f"{_whole_top(source)}{label}"))
+    fix = f"if so, {'unpack it and ' * archive}pass --source {path}; if not, put them directly into it"
+    raise Failure(DATA, f"{what}: are those the classes of {source.name}?", fix)
 
 
 def rows(source: Source, roles: dict, split: str) -> tuple[list[str], list[int]]:

@@ -121,6 +121,14 @@ def pixels(name: str, content: bytes, shape: tuple[int, int, int]) -> np.ndarray
     return found
 
 
+def upright(name: str, content: bytes, channels: int):
+    """A PIL image of one encoded image, of its own size, with 1 or 3 channels of 8 bits. Failure 65."""
+    found = _upright(content, channels)
+    if isinstance(found, str):
+        _refuse({found: [name]})
+    return found
+
+
 def _mapped(work, stream: Iterator) -> Iterator[list[tuple]]:
     with ThreadPoolExecutor(limits.cpus()) as pool:
         while batch := list(islice(stream, BATCH)):
@@ -216,7 +224,7 @@ def _eight_bits(image, content: bytes):
     return Image.fromarray(np.rint(value / 257).astype(np.uint8))
 
 
-def _pixels(content: bytes, height: int, width: int, channels: int):
+def _upright(content: bytes, channels: int):
     from PIL import Image
 
     try:
@@ -240,6 +248,15 @@ def _pixels(content: bytes, height: int, width: int, channels: int):
                 Image.Transpose.ROTATE_90,
             )[turned - 2]
         )
+    return image
+
+
+def _pixels(content: bytes, height: int, width: int, channels: int):
+    from PIL import Image
+
+    image = _upright(content, channels)
+    if isinstance(image, str):
+        return image
     if image.size != (width, height):
         scale = max(width / image.width, height / image.height)
         scaled = max(width, int(image.width * scale)), max(height, int(image.height * scale))

@@ -1,7 +1,8 @@
-"""The originals of a packed set's train split, one at a time: what a data loader without packing would read.
+"""The originals of a packed set's split, one at a time: what a data loader without packing would read.
 
     found = originals(packed, Path("tiny-imagenet-200"))
-    found.pixels(7), found.labels[7]       # those of row 7 of the packed split
+    found.pixels(7), found.labels[7]       # those of row 7 of the packed train split
+    originals(packed, Path("photos"), "val").picture(7)     # before it was resized for packing
 
 Of sets that lie in a few files (MNIST's idx, CIFAR-10's batches, scikit-learn's digits) the source is read
 into memory once and each sample is cut out of it, as torchvision.datasets.MNIST and CIFAR10 do. Of folders
@@ -18,7 +19,7 @@ import numpy as np
 from relaunch.data_prep import digits
 from relaunch.data_prep.archive import open_source
 from relaunch.data_prep.errors import DATA, USAGE, Failure
-from relaunch.data_prep.images import pixels
+from relaunch.data_prep.images import pixels, upright
 from relaunch.data_prep.names import printable, quoted
 from relaunch.data_prep.packed import Packed
 from relaunch.data_prep.splits import Holdout
@@ -37,6 +38,17 @@ class InMemory:
         """uint8 [H,W,C]."""
         return self.images[row]
 
+    def picture(self, row: int):
+        """A PIL image."""
+        from PIL import Image
+
+        image = self.pixels(row)
+        return Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
+
+    def take(self, rows: np.ndarray) -> None:
+        """Only these, in this order."""
+        self.images, self.labels = self.images[rows], self.labels[rows]
+
 
 class Digits(InMemory):
     """`images` uint8 [N,8,8], enlarged one by one."""
@@ -53,16 +65,26 @@ class Files:
 
     def pixels(self, row: int) -> np.ndarray:
         """uint8 [H,W,C]. Failure 65 where the file is gone or damaged."""
+        return pixels(str(self.names[row]), self.content(row), self.shape)
+
+    def picture(self, row: int):
+        """A PIL image of its own size, upright, RGB or grey as it was packed. Failure 65 as above."""
+        return upright(str(self.names[row]), self.content(row), self.shape[2])
+
+    def content(self, row: int) -> bytes:
         path = self.folder / str(self.names[row])
         try:
-            content = path.read_bytes()
+            return path.read_bytes()
         except OSError as error:
             raise Failure(DATA, f"{path} cannot be read ({error.strerror})", "put it back") from None
-        return pixels(path.name, content, self.shape)
+
+    def take(self, rows: np.ndarray) -> None:
+        """Only these, in this order."""
+        self.names, self.labels = self.names[rows], self.labels[rows]
 
 
-def originals(packed: Packed, path: Path | None) -> InMemory | Files:
-    """Those of `packed`, below `path`, or where prep has downloaded them to.
+def originals(packed: Packed, path: Path | None, split: str = "train") -> InMemory | Files:
+    """Those of a split of `packed`, below `path`, or where prep has downloaded them to.
 
     Failure 64 for a set that was not packed from images in files, and where no place is known; 65 where what
     lies there is not what was packed: the labels are compared, and a few images.
@@ -70,30 +92,32 @@ def originals(packed: Packed, path: Path | None) -> InMemory | Files:
     recipe = packed.meta.get("recipe")
     if recipe == "digits":
         scans, labels, test = digits.scans()
-        found: InMemory | Files = Digits(scans[~test], labels[~test])
+        wanted = test if split == "test" else ~test
+        found: InMemory | Files = Digits(scans[wanted], labels[wanted])
     elif recipe in ARRAYS + FILES:
         place = path or downloaded(packed)
         if place is None:
             came = printable(str(packed.meta["source"].get("file", "its source")))
             what = f"--input raw has no place of the originals of {packed.name}, packed from {came}"
             raise Failure(USAGE, what, "add --raw PATH, the folder or archive that prep was given")
-        found = below(packed, place, recipe)
+        found = below(packed, place, recipe, split)
     else:
         what = f"--input raw reads images in files, and {packed.name} was packed by the recipe {recipe}"
         raise Failure(USAGE, what, "leave --input raw out")
-    taken = {name: packed.meta["options"].get(name) for name in ("val_fraction", "holdout")}
-    if any(taken.values()):
-        kept = np.flatnonzero(~Holdout(taken["val_fraction"], taken["holdout"]).rows(found.labels))
-        found.labels = found.labels[kept]
-        if isinstance(found, Files):
-            found.names = found.names[kept]
-        else:
-            found.images = found.images[kept]
-    compare(packed, found)
+    if (held := holdout(packed)) and split != "test":
+        out = held.rows(found.labels)
+        found.take(np.flatnonzero(out if split == "val" else ~out))
+    compare(packed, found, split)
     return found
 
 
-def below(packed: Packed, place: Path, recipe: str) -> InMemory | Files:
+def holdout(packed: Packed) -> Holdout | None:
+    """What was taken out of train as val when a set was packed."""
+    fraction, count = (packed.meta["options"].get(name) for name in ("val_fraction", "holdout"))
+    return Holdout(fraction, count) if fraction or count else None
+
+
+def below(packed: Packed, place: Path, recipe: str, split: str) -> InMemory | Files:
     if not place.exists():
         raise Failure(DATA, f"--raw: there is no {place}", "check the path")
     module = import_module(f"relaunch.data_prep.{recipe}")
@@ -106,10 +130,14 @@ def below(packed: Packed, place: Path, recipe: str) -> InMemory | Files:
     roles = module.find(source) or getattr(module, "find_whole", lambda source: None)(source)
     if not roles:
         raise Failure(DATA, f"--raw {place} is not {module.TITLE}: it lacks {module.NEEDS}", "check the path")
+    if holdout(packed) and split == "val":
+        split = "train"
     if recipe in ARRAYS:
-        images, labels = module.read(source, roles, "train")
+        images, labels = module.read(source, roles, split)
         return InMemory(images, labels.astype(np.int64))
-    names, labels = module.rows(source, roles, "train")
+    names, labels = module.rows(source, roles, split)
+    if not names and holdout(packed):  # whose own val is test
+        names, labels = module.rows(source, roles, "val")
     height, width, channels = packed.meta["splits"]["train"]["shape"]
     return Files(place, np.array(names), np.array(labels, np.int64), (height, width, channels))
 
@@ -124,12 +152,14 @@ def downloaded(packed: Packed) -> Path | None:
     return folder if len(files) > 1 else files[0]
 
 
-def compare(packed: Packed, found: InMemory | Files) -> None:
+def compare(packed: Packed, found: InMemory | Files, split: str) -> None:
     """Failure 65 unless these are the images and labels that were packed."""
-    labels, images = packed.labels("train"), packed.images("train")
+    labels, images = packed.labels(split), packed.images(split)
     again = f"give --raw the source of {packed.name}, or prep it under another name"
     if not np.array_equal(found.labels, labels):
-        what = f"the originals are not what {packed.name} was packed from: {len(found.labels):,} train images"
+        what = (
+            f"the originals are not what {packed.name} was packed from: {len(found.labels):,} {split} images"
+        )
         raise Failure(DATA, f"{what} and {len(labels):,} packed, or other labels", again)
     for row in np.linspace(0, len(labels) - 1, min(LOOKED_AT, len(labels))).astype(int):
         if not np.array_equal(found.pixels(int(row)), images[row]):

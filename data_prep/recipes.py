@@ -19,6 +19,7 @@ from typing import Any
 from relaunch.data_prep import archive, hub, tables
 from relaunch.data_prep.download import download
 from relaunch.data_prep.errors import DATA, USAGE, Failure
+from relaunch.data_prep.images import is_image
 from relaunch.data_prep.making import exclusive, new_folder
 from relaunch.data_prep.names import beside, nearest, offered, printable, quoted
 from relaunch.data_prep.packed import EMBEDDED, OFFICIAL, Packed, data_root, not_packed_yet, open_packed
@@ -222,9 +223,19 @@ def _recognise(recipe: str | None, reader: archive.Source) -> tuple[str, dict]:
     raise Failure(
         DATA,
         f"{reader.name} is no data set that prep knows: {'; '.join([holds, *differs])}",
-        f"expected is {_module('folder').NEEDS}, <class>/*.jpg with --val-fraction, {_module('text').NEEDS}, "
+        f"{_table_beside(reader)}expected is {_module('folder').NEEDS}, <class>/*.jpg with --val-fraction, "
+        f"{_module('text').NEEDS}, "
         f"one text with --val-fraction, {_module('arrays').NEEDS}, or the files of {', '.join(OFFICIAL)}",
     )
+
+
+def _table_beside(reader: archive.Source) -> str:
+    """What to type where a table in a folder of images may say their classes."""
+    tables = sorted(name for name in reader.sizes if name.lower().endswith((".csv", ".tsv")))
+    if not tables or not reader.path.is_dir() or not any(map(is_image, reader.sizes)):
+        return ""
+    path = quoted(str(reader.path / tables[0]))
+    return f"if {printable(tables[0])} says which image is what: --source {path} --columns image=…,label=…; "
 
 
 def _summary(reader: archive.Source) -> str:

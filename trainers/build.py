@@ -103,6 +103,13 @@ def make_model(config: RunConfig, sizes: Sizes) -> nn.Module:
     try:
         with own.blamed(), fits("choose a smaller model"), torch.no_grad():
             outputs = model(example)
+    except Failure as failure:
+        if failure.code != USAGE or not isinstance(failure.__cause__, UNFIT):
+            raise
+        given = f"{'x'.join(map(str, example.shape[1:]))} {work.task.facts.rows} of {sizes.data}"
+        scoring = " or, to score a file, --eval-resize" if getattr(work.task, "raw", False) else ""
+        fix = f"correct it, or give it other ones by --data{scoring}"
+        raise Failure(USAGE, f"{failure.what} (on the {given})", fix) from failure
     except UNFIT as error:
         raise unfit(config, sizes, example.shape[1:], error) from error
     model.train()

@@ -172,11 +172,14 @@ def workload_parser(name: str, prog: str = "relaunch train", work: Workload | No
         prog=f"{prog} {name}", description=work.about + (f"\n\npresets:{presets}" if presets else "")
     )
     defaults = {**work.defaults, "data": work.data, "arch": work.archs[0]}
+    archs = ", ".join(architectures(work)).replace(
+        "torchvision:NAME", "torchvision:NAME for images in colour"
+    )
     add_fields(
         parser,
         work.options,
         defaults,
-        f"settings of {name} (architectures: {', '.join(architectures(work))})",
+        f"settings of {name} (architectures: {archs})",
     )
     add_fields(parser, RunConfig, defaults, "training")
     add_fields(parser, Launch, {}, "this start")

@@ -107,7 +107,7 @@ def parser() -> Parser:
 
 
 # settings of a source that an evaluation may override; of normalise it is told what it does not say
-CHANGEABLE = ("data", "eval_batch_size", "threads", "eval_resize", "eval_crop", "normalise")
+CHANGEABLE = ("data", "eval_batch_size", "threads", "eval_resize", "eval_crop", "normalise", "input", "raw")
 
 
 def changes_of(config: RunConfig, given: Set[str]) -> dict:
@@ -196,6 +196,12 @@ def read(name: str, config: RunConfig | None, changes: dict) -> tuple[Source, Ru
     here = {name: value for name, value in changes.items() if name != "normalise"}
     inner = {name: here.pop(name) for name in list(here) if hasattr(config.options, name)}
     options = dataclasses.replace(config.options, **inner)
+    if "raw" in here or here.get("input") == "raw":
+        if not getattr(options, "eval_crop", 0):
+            what = "--raw scores original images, which differ in size"
+            raise Failure(USAGE, what, "add --eval-crop 224, and --eval-resize 256 where they were scored so")
+    elif inner:  # however it was trained
+        here |= {"input": "packed", "raw": None, "workers": 0}
     return source, dataclasses.replace(config, options=options, **here), source.weights()
 
 
@@ -216,11 +222,8 @@ def check(launch: Launch, source: Source, config: RunConfig, packed: Packed, mov
         raise Failure(USAGE, f"--outputs is not for {config.workload}: {why}", "leave it out")
     out = Path(launch.out) if launch.out else source.run and source.run.predictions
     if out is None:
-        raise Failure(
-            USAGE,
-            f"{source.path} lies in no run, so there is no place for its predictions",
-            "add --out FOLDER",
-        )
+        what = f"{source.path} lies in no run, so there is no place for its predictions"
+        raise Failure(USAGE, what, "add --out FOLDER")
     return split, out
 
 

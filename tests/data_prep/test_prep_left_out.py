@@ -159,3 +159,41 @@ def test_links_are_not_followed_back_up(tmp_path):
     assert found["links that lead back up"][0] == 5  # up, root, further, and around a and c from both sides
     assert found["links that lead nowhere"] == (1, "train/cat/gone.png")
     assert found["files that are no regular files"] == (1, "train/cat/pipe.png")
+
+
+def nested(classes: str, folders: str) -> dict[str, bytes]:
+    return {f"{c}/{f}/{i}.png": picture(size=(20, 16)) for c in classes for f in folders for i in "01"}
+
+
+@pytest.mark.parametrize("form", ["folder", "zip"])
+def test_classes_one_level_below_are_not_packed_as_one(tmp_path, form):
+    """A repository of a data set, as people publish it: its classes in Dataset/, beside a few examples."""
+    images = {f"Dataset/{name}": content for name, content in nested("0123", "x").items()}
+    images = {name.replace("/x/", "/"): content for name, content in images.items()}
+    files = images | {"Examples/e0.png": picture(size=(20, 16))}
+    source = tree_of(tmp_path / "signs", files)
+    if form == "zip":
+        source = shutil.make_archive(tmp_path / "signs", "zip", source)
+    line = refused(tmp_path, "mine", source)
+    assert line.startswith(
+        "relaunch: 65 the images of Dataset lie in 4 folders below it (0, 1, 2, 3): are those"
+    )
+    path = "unpack it and pass --source Dataset" if form == "zip" else f"pass --source {source}/Dataset"
+    assert f"if so, {path}; if not, put them directly into it" in line
+    if form == "folder":
+        assert packed(tmp_path, source / "Dataset", val_fraction=0.5).classes == list("0123")
+
+
+def test_parts_of_a_class_are_one_class_and_a_line(tmp_path):
+    data = packed(tmp_path, tree_of(tmp_path / "s", nested("ab", "xyz")), val_fraction=0.5)
+    assert data.classes == ["a", "b"]
+    assert data.meta["notes"][0] == "the images of a lie in 3 folders below it (x, y, z): packed as one class"
+
+
+def test_a_table_beside_flat_images_is_offered(tmp_path):
+    files = {f"{i}.png": picture(size=(20, 16)) for i in range(4)} | {
+        "names.csv": b"filename,kind\n0.png,cat\n"
+    }
+    line = refused(tmp_path, "mine", tree_of(tmp_path / "s", files))
+    assert "; if names.csv says which image is what: --source " in line
+    assert f"{tmp_path}/s/names.csv --columns image=…,label=…; expected is train/<class>" in line

@@ -19,12 +19,11 @@ from relaunch.trainers.config import RunConfig, parse
 from relaunch.trainers.tasks.image_batches import framed
 from relaunch.trainers.tasks.images import NORMALISE, normalisation, statistics, written
 from relaunch.trainers.weights.source import open_source
+from rigs.foreign import IMAGENET, foreign
 from rigs.predicted import scored as rows
 from rigs.predicted import write
 from rigs.runs import steps
 from rigs.sets import pack_labelled, pictures
-
-IMAGENET = transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])  # as main.py writes it
 
 
 @pytest.fixture
@@ -36,22 +35,6 @@ def photographs(tmp_path):
     for file, image in zip(files, images):
         Image.fromarray(image).save(file)
     return folder, files
-
-
-def foreign(words: str, data, path="model.pth", outputs=None):
-    """Random weights of a workload's model, as somebody saved them; the model in eval mode."""
-    config, sizes = parse([*words.split(), "--data", str(data)]).config, open_packed(str(data), ".").sizes
-    shape = (sizes.shape[0], 32, 32) if config.workload == "cifar10" else sizes.shape
-    sizes = dataclasses.replace(sizes, shape=shape, outputs=outputs or sizes.outputs)
-    model = make_model(config, sizes).eval()
-    with torch.no_grad():
-        for tensor in model.parameters():  # large enough that predictions differ
-            if tensor.dim() > 1:
-                tensor.mul_(1.2 if config.arch == "resnet18" else 2)
-        seen = torch.from_numpy(pictures(24, (*shape[1:], shape[0]))).permute(0, 3, 1, 2) / 255
-        list(model.parameters())[-1].sub_(model(IMAGENET(seen)).mean(0))  # no class is the likeliest of all
-    torch.save({"epoch": 1, "state_dict": {f"module.{k}": v for k, v in model.state_dict().items()}}, path)
-    return model
 
 
 def scored(words: str, data, *flags) -> predictions.Predictions:

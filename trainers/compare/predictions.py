@@ -192,6 +192,8 @@ def told(inputs: dict) -> str:
     mean, std = (" ".join(f"{x:.4g}" for x in inputs[key]) for key in ("mean", "std"))
     words = [f"normalised by mean {mean}, deviation {std}"]
     words += [f"{key} {inputs[key]}" for key in ("resize", "crop", "classes") if key in inputs]
+    if "images" in inputs:
+        words.append(f"of the {inputs['images']}")
     return ", ".join(words)
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from relaunch.data_prep.originals import originals
 from relaunch.data_prep.packed import Packed
 from relaunch.trainers.tasks import order
-from relaunch.trainers.tasks.images import normalisation
+from relaunch.trainers.tasks.images import normalisation, of_originals
 from relaunch.trainers.tasks.sample_batches import SampleBatches, Samples, SampleScorer
 
 
@@ -30,6 +33,9 @@ class Images(Samples):
         """uint8 [B,H,W,C] to float32 [B,C,H,W], to mean 0 and deviation 1 of what it is normalised by."""
         if self.resize or self.crop:
             x = framed(x, self.resize, self.crop)
+        return self.scaled(x)
+
+    def scaled(self, x: Tensor) -> Tensor:
         x = x.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
         return x.to(torch.float32, memory_format=torch.contiguous_format).mul_(self.scale).add_(self.shift)
 
@@ -42,23 +48,46 @@ def framed(x: Tensor, resize: int, crop: int) -> Tensor:
     """uint8 [B,H,W,C], each as torchvision's Resize(resize) and CenterCrop(crop) make it of a picture."""
     from PIL import Image
 
-    def frame(image: np.ndarray) -> np.ndarray:
-        picture = Image.fromarray(image)
-        width, height = picture.size
-        if resize and min(width, height) != resize:
-            short = min(width, height)
-            width, height = (resize if n == short else int(resize * n / short) for n in (width, height))
-            picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-        if crop:  # of a smaller picture: black around it
-            dx, dy = max(0, crop - width) // 2, max(0, crop - height) // 2
-            left, top = (round(max(0, n - crop) / 2) for n in (width, height))
-            picture = picture.crop((left - dx, top - dy, left - dx + crop, top - dy + crop))
-        return np.asarray(picture)
-
     grey = x.shape[3] == 1
-    pixels = x.cpu().numpy()[..., 0] if grey else x.cpu().numpy()
-    made = torch.from_numpy(np.stack([frame(image) for image in pixels]))
-    return made[..., None] if grey else made
+    images = x.cpu().numpy()[..., 0] if grey else x.cpu().numpy()
+    return stacked([frame(Image.fromarray(image), resize, crop) for image in images])
+
+
+def frame(picture, resize: int, crop: int):
+    """A PIL image as Resize(resize) and CenterCrop(crop) make it; 0 leaves either out."""
+    from PIL import Image
+
+    width, height = picture.size
+    if resize and min(width, height) != resize:
+        short = min(width, height)
+        width, height = (resize if n == short else int(resize * n / short) for n in (width, height))
+        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+    if crop:  # of a smaller picture: black around it
+        dx, dy = max(0, crop - width) // 2, max(0, crop - height) // 2
+        left, top = (round(max(0, n - crop) / 2) for n in (width, height))
+        picture = picture.crop((left - dx, top - dy, left - dx + crop, top - dy + crop))
+    return picture
+
+
+def stacked(pictures: list) -> Tensor:
+    """uint8 [B,H,W,C] of PIL images of one size."""
+    made = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures]))
+    return made[..., None] if made.dim() == 3 else made
+
+
+class Originals(Images):
+    """A split as it was before it was packed: nothing of it is read until it is scored."""
+
+    def __init__(self, packed: Packed, split: str, raw: str | None, device: torch.device):
+        super().__init__(packed, split, torch.device("cpu"))
+        self.device = device
+        self.found = originals(packed, Path(raw) if raw else None, split)
+        self.inputs = torch.arange(len(self.found.labels))
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """Rows int64 [B] to float32 [B,C,H,W]."""
+        made = stacked([frame(self.found.picture(int(row)), self.resize, self.crop) for row in x])
+        return self.scaled(made)
 
 
 class ImageScorer(SampleScorer):
@@ -71,6 +100,11 @@ class ImageScorer(SampleScorer):
         self.data.normalise_by(*normalisation(config, packed.sizes))
         o = config.options
         self.data.resize, self.data.crop = (getattr(o, f"eval_{name}", 0) for name in ("resize", "crop"))
+
+    def opened(self, packed: Packed, split: str) -> Images:
+        if of_originals(self.config):
+            return Originals(packed, split, self.config.raw, self.device)
+        return super().opened(packed, split)
 
 
 class ImageBatches(SampleBatches):

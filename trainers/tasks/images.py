@@ -64,6 +64,7 @@ class ImageTask(SampleTask):
         mean, std = normalisation(config, sizes)
         frame = {name: getattr(config.options, f"eval_{name}", 0) for name in ("resize", "crop")}
         shape = list(scored_shape(config, sizes))
+        frame |= {"images": "originals" if of_originals(config) else ""}
         return {"shape": shape, "mean": list(mean), "std": list(std)} | {k: v for k, v in frame.items() if v}
 
     def open(self, packed, split, device):
@@ -127,6 +128,11 @@ def normalisation(config, sizes: Sizes) -> tuple[Numbers, Numbers]:
 def written(mean, std) -> str:
     """The --normalise that says these numbers, to the bit."""
     return ":".join(",".join(map(repr, map(float, numbers))) for numbers in (mean, std))
+
+
+def of_originals(config) -> bool:
+    """Whether --eval-crop frames the original images, and not the packed ones."""
+    return bool(getattr(config.options, "eval_crop", 0) and (config.input == "raw" or config.raw))
 
 
 def scored_shape(config, sizes: Sizes) -> tuple[int, ...]:

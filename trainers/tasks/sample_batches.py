@@ -128,10 +128,13 @@ class SampleScorer:
     def __init__(self, task: SampleTask, config: RunConfig, packed: Packed, split: str, device: torch.device):
         check_arguments(task)
         self.task, self.config, self.device = task, config, device
-        self.data = task.open(packed, split, device)
+        self.data = self.opened(packed, split)
         self.scale = task.scale(packed.sizes, device)
         self.rows = len(self.data)
         self.batches = -(-self.rows // config.eval_batch_size)
+
+    def opened(self, packed: Packed, split: str) -> Samples:
+        return self.task.open(packed, split, self.device)
 
     def score(self, model: Callable, k: int) -> dict[str, np.ndarray]:
         ids = torch.arange(self.rows)[k * self.config.eval_batch_size :][: self.config.eval_batch_size]

@@ -23,6 +23,8 @@ from relaunch.trainers.weights import foreign
 from relaunch.trainers.weights.source import Source
 from relaunch.trainers.weights.state import load_weights
 
+WAY = " (--raw PATH reads those)"
+
 
 @dataclass
 class Match:
@@ -155,7 +157,12 @@ def differences(source: Source, packed: Packed, inputs: dict) -> list[str]:
     if resized := {key: inputs[key] for key in ("resize", "crop") if key in inputs}:
         was, now = ("x".join(map(str, shape[1:])) for shape in (packed.sizes.shape, inputs["shape"]))
         how = " and ".join(f"--eval-{key} {value}" for key, value in resized.items())
-        notes.append(f"scored on {now}, made of the packed {was} images by {how}, not of the originals")
+        if "images" in inputs:
+            notes.append(f"scored on {now}, made of the original images by {how}")
+        else:
+            notes.append(
+                f"scored on {now}, made of the packed {was} images by {how}, not of the originals{WAY}"
+            )
     told = about.get("shape")
     if told and told != inputs["shape"]:
         was, now = ("x".join(map(str, shape[1:])) for shape in (told, inputs["shape"]))

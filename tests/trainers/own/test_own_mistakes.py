@@ -64,6 +64,11 @@ def test_an_error_in_a_neighbour_names_the_neighbour(relaunch_env):
         (("sizes.outputs,", "3,"), "net makes [1, 3] of one input of mnist, and should make [1, 10]"),
         (("self.conv(x)", "self.conf(x)"), "AttributeError: 'Net' object has no attribute 'conf'"),
         (("return Net(", "return sizes.nothing or Net("), "AttributeError"),
+        (
+            ("self.conv(x)", "self.conv(x[:, :0])"),
+            "channels instead (on the 1x28x28 images of mnist); correct it, or give it other ones by --data or, to "
+            "score a file, --eval-resize",
+        ),
         (("return Net(", "return lambda: Net("), "the model is function, and no nn.Module"),
         (("random(1)[", "random(1, 2)["), "TypeError"),
         (("cross_entropy(outputs, labels)", "cross_entropy(outputs, labels).item()"), "AttributeError"),
