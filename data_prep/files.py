@@ -14,6 +14,7 @@ import os
 import shutil
 import stat
 import sys
+from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
@@ -166,10 +167,13 @@ def dump_json(value) -> str:
     return json.dumps(value, indent=2, allow_nan=False) + "\n"
 
 
-def parse_json(text: bytes | str):
-    """The value of a JSON text. ValueError for what is none, with whatever depth, numbers and bytes."""
+def parse_json(text: bytes | str, constant: Callable | None = None):
+    """The value of a JSON text. ValueError for what is none, with whatever depth, numbers and bytes.
+
+    `constant` is called with NaN, Infinity and -Infinity.
+    """
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=constant)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from relaunch.data_prep.errors import DATA, USAGE, Failure
-from relaunch.data_prep.files import sha256
+from relaunch.data_prep.files import parse_json, read_small, sha256
 from relaunch.data_prep.names import listed, nearest, offered, quoted
 from relaunch.data_prep.sizes import Sizes, sizes
 
@@ -143,7 +143,7 @@ def open_packed(name_or_path: str | Path, root: str | Path) -> Packed:
         raise Failure(DATA, f"no packed data set '{path.name}' in {path.parent}", _instead(path, again))
     again = f"move it away, then {again}"
     try:
-        meta = json.loads((path / "meta.json").read_text("utf-8"), parse_constant=_refuse_constant)
+        meta = parse_json(read_small(path / "meta.json"), _refuse_constant)
         if meta["schema"] != SCHEMA:
             raise Failure(DATA, f"{path} has schema {meta['schema']}, this version reads {SCHEMA}", again)
         packed = Packed(path, meta)

@@ -139,6 +139,9 @@ def make(
         variables["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = "120"
         # a host that is gone would be a page of C++ frames before our line
         variables["TORCH_CPP_LOG_LEVEL"] = "ERROR"
+    if verb == "profile" or any(word.startswith("--profile-steps") for word in argv):
+        # its profiler warns of memory that is older than itself, which nobody can mend
+        variables["TORCH_CPP_LOG_LEVEL"] = "ERROR"
     return Plan(
         verb=verb,
         accelerate=accelerate,

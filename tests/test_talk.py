@@ -24,7 +24,11 @@ def prints(source: str) -> list[str]:
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
             to_file = called == "os.write" and "os.open(" in source  # a file's own descriptor
-            if not to_file and called in ("print", "os.write") or called.startswith(("sys.stdout.", "sys.stderr.")):
+            if (
+                not to_file
+                and called in ("print", "os.write")
+                or called.startswith(("sys.stdout.", "sys.stderr."))
+            ):
                 found.append(called)
         elif isinstance(node, ast.Name) and node.id == "print":
             found.append("print")  # handed on

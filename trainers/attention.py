@@ -10,6 +10,7 @@ from pathlib import Path
 
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, USAGE, Failure
+from relaunch.data_prep.talk import tell
 from relaunch.trainers.flags import Parser
 from relaunch.trainers.group import process
 
@@ -62,7 +63,7 @@ def run(argv: list[str]) -> tuple[int, str | None]:
     with files.storage(out, "--out"):
         out.parent.mkdir(parents=True, exist_ok=True)
         files.write_atomic(out, files.dump_json(found))
-    process.tell(f"written: {out}")
+    tell(f"written: {out}")
     return 0, None
 
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, LOCKED, USAGE, Failure
+from relaunch.data_prep.talk import tell
 from relaunch.trainers import logged, records, rundir
 from relaunch.trainers.begin import Beginning
 from relaunch.trainers.config import RunConfig
 from relaunch.trainers.flags import flag, shown
-from relaunch.trainers.group import process
 from relaunch.trainers.job import Job
 from relaunch.trainers.resumed import CHANGEABLE_ON_RESUME, EXTENDABLE, differences
 from relaunch.trainers.rundir import RunDir
@@ -40,7 +40,7 @@ def claim(beginning: Beginning, job: Job, packed) -> tuple[RunDir, State | None]
     if newest is None:
         if last := max((r["step"] for r in records.metrics(run)), default=0):
             again = f"it begins again, and what it logged up to step {last:,} is dropped"
-            process.tell(f"relaunch: {run.path} has no checkpoint yet; {again}", sys.stderr)
+            tell(f"relaunch: {run.path} has no checkpoint yet; {again}", sys.stderr)
         checkpoint.sweep(run)
         return run, None
     state = checkpoint.load(newest)
@@ -66,8 +66,8 @@ def claim(beginning: Beginning, job: Job, packed) -> tuple[RunDir, State | None]
         )
     for name, then, now in free:
         told = f"{run.config} says {flag(name)} {now}, {newest.name} was saved with {then}"
-        process.tell(f"relaunch: {told}; it goes on with {now}", sys.stderr)
+        tell(f"relaunch: {told}; it goes on with {now}", sys.stderr)
     if said := logged.changed(run, state.meta["step"]):
-        process.tell(f"relaunch: {run.path}: {said}; training goes on with them as they are", sys.stderr)
+        tell(f"relaunch: {run.path}: {said}; training goes on with them as they are", sys.stderr)
     checkpoint.sweep(run)
     return run, state

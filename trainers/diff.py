@@ -14,6 +14,7 @@ import numpy as np
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, USAGE, Failure
 from relaunch.data_prep.packed import Packed, data_root, open_packed
+from relaunch.data_prep.talk import tell
 from relaunch.trainers import rundir
 from relaunch.trainers.compare import causes, changes, results, words
 from relaunch.trainers.compare.predictions import Predictions
@@ -115,11 +116,11 @@ def run(argv: list[str]) -> tuple[int, str | None]:
     }
     for twin in twins:
         result["twin"] = words.of_twin(sides[2].name, a, twin)
-    process.tell("\n".join(["", *changes.report(result, a, b, changed, names, args.top), ""]))
+    tell("\n".join(["", *changes.report(result, a, b, changed, names, args.top), ""]))
     with files.storage(out, "--out FOLDER"):
         out.mkdir(parents=True, exist_ok=True)
         written = results.write(out, result, a, b, changed, packed, names, args.top)
-    process.tell(f"written: {', '.join(written)} in {out}")
+    tell(f"written: {', '.join(written)} in {out}")
     if args.fail_under is not None and 100 * result["agree"] < args.fail_under * result["n"]:
         raise Failure(
             1,

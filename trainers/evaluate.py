@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from relaunch.data_prep.errors import DATA, PREEMPTED, USAGE, Failure
+from relaunch.data_prep.talk import tell
 from relaunch.trainers import workloads
 from relaunch.trainers.config import RunConfig
 from relaunch.trainers.flags import Parser
@@ -158,7 +159,7 @@ def evaluate(launch: Launch, config: RunConfig | None, changes: dict) -> tuple[i
         scorer = runtime.on_every_rank(lambda: task.scorer(config, packed, split, runtime.device))
         if runtime.main:
             for note in matched.notes:
-                process.tell(f"relaunch: {source.name}: {note}", sys.stderr)
+                tell(f"relaunch: {source.name}: {note}", sys.stderr)
         if runtime.on_rank_0(lambda: written(launch, source, packed, split, out, runtime, matched.inputs)):
             runtime.close()
             return 0, None
@@ -238,7 +239,7 @@ def written(launch: Launch, source: Source, packed: Packed, split: str, out: Pat
     try:
         found = predictions.found(path, source, packed.hash, split) if source.config else None
     except Failure as failure:
-        process.tell(f"{failure.what}: evaluating again", sys.stderr)
+        tell(f"{failure.what}: evaluating again", sys.stderr)
         return False
     same = found and found.facts.get("inputs", {}) == inputs and "metrics" in found.facts
     if not same or found.about().get("precision") != runtime.precision:
@@ -246,7 +247,7 @@ def written(launch: Launch, source: Source, packed: Packed, split: str, out: Pat
     if launch.outputs and not list(path.parent.glob(f"{path.stem}.outputs*.npy")):
         return False
     metrics = {name: math.nan if value is None else value for name, value in found.facts["metrics"].items()}
-    process.tell("\n".join([*told(source, packed, split, len(found), metrics), f"already written: {path}"]))
+    tell("\n".join([*told(source, packed, split, len(found), metrics), f"already written: {path}"]))
     return True
 
 
@@ -288,12 +289,12 @@ def report(source, config, task, packed, split, rows, out: Path, runtime, inputs
     lines = told(source, packed, split, len(rows["id"]), metrics)
     if "mean" in inputs:
         lines.append(predictions.told(inputs))
-    process.tell("\n".join([*lines, f"written: {path}"]))
+    tell("\n".join([*lines, f"written: {path}"]))
     if wanted and not outputs:
         what = "what its model says is no tensor with a row for each sample"
-        process.tell(f"relaunch: no outputs.npy: {what}", sys.stderr)
+        tell(f"relaunch: no outputs.npy: {what}", sys.stderr)
     elif wanted and "outputs" not in outputs:
-        process.tell(f"written beside it, a file for each of its tensors: {', '.join(outputs)}")
+        tell(f"written beside it, a file for each of its tensors: {', '.join(outputs)}")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from relaunch.data_prep import VERSION, files
 from relaunch.data_prep.errors import USAGE, Failure
 from relaunch.data_prep.sizes import Sizes
+from relaunch.data_prep.talk import tell
 from relaunch.trainers.config import RunConfig
 from relaunch.trainers.flags import Parser
 from relaunch.trainers.group import process
@@ -89,7 +90,7 @@ def run(argv: list[str]) -> tuple[int, str | None]:
         "pth": plain.getvalue(),
     }
     before = [source.path] if source.path.is_file() else source.path.iterdir()
-    process.tell(f"{source.path}: {size(sum(f.stat().st_size for f in before))} with all that it holds")
+    tell(f"{source.path}: {size(sum(f.stat().st_size for f in before))} with all that it holds")
     tensors = f", {len(weights)} tensors"
     if source.about:
         hashes = {f"{stem}.{kind}": hashlib.sha256(content).hexdigest() for kind, content in contents.items()}
@@ -103,7 +104,7 @@ def run(argv: list[str]) -> tuple[int, str | None]:
             out.mkdir(parents=True, exist_ok=True)
             files.write_atomic(path, content)
         what = f"{size(len(content))}{tensors}" if suffix != "json" else "how they were trained, for evaluate"
-        process.tell(f"{path}: {what}")
+        tell(f"{path}: {what}")
     return 0, None
 
 

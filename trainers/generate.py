@@ -9,7 +9,7 @@ import math
 import sys
 
 from relaunch.data_prep.errors import DATA, USAGE, Failure
-from relaunch.data_prep.talk import give
+from relaunch.data_prep.talk import give, tell
 from relaunch.trainers.flags import Parser
 from relaunch.trainers.group import process
 
@@ -84,7 +84,7 @@ def run(argv: list[str]) -> tuple[int, str | None]:
         what = f"the model does not know {', '.join(map(repr, unknown))}"
         if "<unk>" not in vocab:
             raise Failure(USAGE, what, "leave it out of --prompt")
-        process.tell(f"relaunch: {what}; read as <unk>", sys.stderr)
+        tell(f"relaunch: {what}; read as <unk>", sys.stderr)
     torch.set_num_threads(1)  # a word is little work, and the text must not depend on the machine's cores
     model = make_model(source.config, packed.sizes)
     load_weights(model, source.weights(), str(source.path))

@@ -81,7 +81,12 @@ def changes(found: dict, config: dict, plan: dict, metrics: list[dict]) -> list[
     causes, batch = found["causes"], config.get("batch_size")
     every, save_every = config.get("eval_every"), config.get("save_every")
     epoch_steps, steps = plan.get("steps_per_epoch", 0), found["step"] - found["from_step"]
-    offers = [(causes["input"], "have each batch ready when it is asked for: at most")]
+    ready = "have each batch ready when it is asked for: at most"
+    if config.get("input") == "raw":  # the two routes train the same bits
+        ready = (
+            f"--input packed (it is raw), or more --workers (they are {config.get('workers', 0)}): at most"
+        )
+    offers = [(causes["input"], ready)]
     if slow := found.get("straggler"):
         offers.append((slow["seconds"], f"bring rank {slow['rank']} to the pace of the others: about"))
     evaluations = sum(row["split"] == "val" and row["step"] > found["from_step"] for row in metrics)
@@ -141,11 +146,14 @@ def rows(found: dict) -> list[tuple[str, str]]:
         told += f", in {starts} starts with {amount(found['between'])} between them"
     told += f"; {found['samples_per_s']:,.0f} samples/s in the steps"
     told += f", {found['peak_memory_mb']:,.0f} MB" if found["peak_memory_mb"] else ""
+    within = (
+        "; relaunch profile shows its operators" if found["bound"] in (NAMES[name] for name in GOOD) else ""
+    )
     lines = [
         ("wall time", told),
         ("goodput", f"{good:.1f} %: {shares(GOOD)}"),
         ("badput", f"{100 - good:.1f} %: {shares(c for c in CAUSES if c not in GOOD)}"),
-        ("bound", f"{found['bound']}, {100 * found['bound_share']:.0f} % of the wall time"),
+        ("bound", f"{found['bound']}, {100 * found['bound_share']:.0f} % of the wall time{within}"),
         ("change", found["advice"]),
     ]
     if scaling := found.get("scaling"):

@@ -12,6 +12,7 @@ import torch
 from tqdm import tqdm
 
 from relaunch.data_prep.errors import DIVERGED, STORAGE, Failure
+from relaunch.data_prep.talk import tell
 from relaunch.trainers import ending, lines, snapshot, workloads
 from relaunch.trainers.ending import BY_REQUEST, BY_SIGNAL, NO_STOP
 from relaunch.trainers.evaluate import score_split
@@ -227,7 +228,7 @@ class Training:
 
     def say(self, text: str):
         if self.runtime.main:
-            process.tell(text, write=tqdm.write)
+            tell(text, write=tqdm.write)
 
     # evaluating and saving ----------------------------------------------------------------------------------
 
@@ -285,7 +286,7 @@ class Training:
                     what = f"the last checkpoint could not be written ({error})"
                     raise Failure(STORAGE, what, "free some space and run it again with --resume auto")
                 alarm = f"no checkpoint of step {self.step} ({error}); training goes on"
-                process.tell(f"relaunch: ALARM: {alarm}", sys.stderr)
+                tell(f"relaunch: ALARM: {alarm}", sys.stderr)
                 self.run.write_status("running", step=self.step)  # with what is saved all the same
 
         self.runtime.on_rank_0(write)

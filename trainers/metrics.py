@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 from relaunch.data_prep import files
 from relaunch.data_prep.packed import Packed
+from relaunch.data_prep.talk import tell
 from relaunch.trainers import records
 from relaunch.trainers.config import RunConfig
-from relaunch.trainers.group import process
 from relaunch.trainers.rundir import RunDir
 
 if TYPE_CHECKING:
@@ -76,12 +76,12 @@ class Metrics:
                 if name not in self.failing:
                     self.failing.add(name)
                     told = f"cannot write {name} ({error}); its rows are kept until they fit"
-                    process.tell(f"relaunch: {told}, and training goes on", sys.stderr)
+                    tell(f"relaunch: {told}, and training goes on", sys.stderr)
                 continue
             if name in self.failing:
                 self.failing.remove(name)
                 rows = f"but for {file.dropped:,} rows" if file.dropped else "with every row"
-                process.tell(f"relaunch: {name} is written again, {rows}", sys.stderr)
+                tell(f"relaunch: {name} is written again, {rows}", sys.stderr)
 
     def describe(
         self, config: RunConfig, task: Task, batches: Batches, model: nn.Module, packed: Packed
@@ -120,7 +120,7 @@ class Metrics:
                 try:
                     part(self.writers["train"])
                 except Exception as error:  # a model that cannot be drawn still trains
-                    process.tell(
+                    tell(
                         f"relaunch: no {name} in TensorBoard ({' '.join(str(error).split())[:200]})",
                         sys.stderr,
                     )
@@ -145,7 +145,7 @@ class Metrics:
         try:
             files.write_atomic(path, files.dump_json(found))
         except OSError as error:
-            process.tell(f"relaunch: cannot write {path} ({error}); training goes on", sys.stderr)
+            tell(f"relaunch: cannot write {path} ({error}); training goes on", sys.stderr)
 
     def show(self, step: int, found: dict) -> None:
         """What a task shows: tag -> text, or images float32 [N,C,H,W] in 0..1."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import PREEMPTED, Failure
-from relaunch.data_prep.talk import give
+from relaunch.data_prep.talk import give, tell
 from relaunch.trainers.config import RunConfig, parse
 from relaunch.trainers.group import process
 from relaunch.trainers.job import Job
@@ -70,7 +70,7 @@ def measure_all(configs: list[RunConfig], packed, runtime, folder: Path, found: 
         training = prepare(config, packed, runtime)
         if runtime.main:
             told = f"measuring batch {config.batch_size} of {config.workload} {config.arch} on {packed.name}"
-            process.tell(f"relaunch: {told} ({number + 1} of {len(configs)})", sys.stderr)
+            tell(f"relaunch: {told} ({number + 1} of {len(configs)})", sys.stderr)
         window, plain = measure(training)
 
         def write(config=config, window=window, plain=plain):

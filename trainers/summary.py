@@ -18,7 +18,7 @@ from relaunch.data_prep.errors import USAGE, Failure
 from relaunch.data_prep.names import table as aligned
 from relaunch.data_prep.packed import data_root, open_packed
 from relaunch.data_prep.sizes import PUBLISHED, published
-from relaunch.data_prep.talk import give
+from relaunch.data_prep.talk import give, tell
 from relaunch.trainers import rundir, workloads
 from relaunch.trainers.config import RunConfig, parse
 from relaunch.trainers.flags import Parser
@@ -108,7 +108,7 @@ def run(argv: list[str]) -> tuple[int, str | None]:
     ours.add_argument("--data-root")
     args, rest = ours.parse_known_args(argv)
     if {"-h", "--help"} & set(rest):
-        process.tell(
+        tell(
             "relaunch summary RUN lists those of a run's model.\n"
             "relaunch summary WORKLOAD --json prints the layers as one line of JSON.\n"
         )
@@ -132,7 +132,7 @@ def settings(given: str | None, rest: list[str]) -> RunConfig:
         values = files.read_json(run.config)
         if values.get("code"):
             told = f"the files of its workload, in {run.code}, are executed"
-            process.tell(f"relaunch: {run.path}: {told}", sys.stderr)
+            tell(f"relaunch: {run.path}: {told}", sys.stderr)
         return own.config_of(values, run.path, True, str(run.config))
     if given is None:
         return parse(rest, "relaunch summary").config

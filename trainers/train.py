@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from relaunch.data_prep import VERSION, files
 from relaunch.data_prep.errors import PREEMPTED, STOPPED, USAGE, Failure
+from relaunch.data_prep.talk import tell
 from relaunch.trainers import hardware, origin, records, workloads
 from relaunch.trainers.begin import Beginning, begin, command_of, command_to_go_on
 from relaunch.trainers.claim import claim
@@ -135,7 +136,7 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
         if runtime.main:
             run.write_status("done", 0, step, why)  # a kill may have come between the two
             said = f"; {why}; a larger --patience goes on" if spent and step < total else ""
-            process.tell(f"{path}: finished already, at step {step}/{total}{said}")
+            tell(f"{path}: finished already, at step {step}/{total}{said}")
         runtime.close()
         return 0, str(path)
     spent = Spent(claimed[0] if claimed else None, step, state.meta["samples"] if state else 0)

@@ -8,6 +8,7 @@ there the next time. What fails keeps those back that read it, and no others.
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import json
 import os
@@ -87,7 +88,8 @@ def run(lab: Lab, steps: dict[str, Step], facts: Facts) -> dict[str, End]:
             if state.kind == "todo":
                 todo = [s for s in list(steps.values())[number - 1 :] if open_yet(lab, s, steps, facts)]
                 left = remaining(todo, pace(lab, steps))
-                tell(f"{place}: {step.typed}\n    about {duration(left)} left for this and what follows")
+                tell(f"{place}: {typed(step, steps)}")
+                tell(f"    about {duration(left)} left for this and what follows")
                 ends[name] = carry_out(lab, step, steps, facts, asked, left)
                 if ends[name].code in (PREEMPTED, STOPPED) or asked.first:
                     code = ends[name].code if ends[name].code == STOPPED else PREEMPTED
@@ -127,7 +129,7 @@ def carry_out(lab, step: Step, steps, facts: Facts, asked: supervise.Asked, left
             answer = open(part, "w", opener=files.shyly)
     with output:
         output.truncate()
-        output.write(f"$ {step.typed}\n")
+        output.write(f"$ {typed(step, steps)}\n")
         output.flush()
         program = [PROGRAM, *words] if (words := resolved(step, steps))[0] in VERB else [LAUNCHER, *words]
         child = supervise.start([sys.executable, *program], dict(os.environ), output, answer)
@@ -155,10 +157,15 @@ def resolved(step: Step, steps: dict[str, Step]) -> list[str]:
     """The words to start it with: RUN@first becomes the first checkpoint that the run still has."""
     words = list(step.words)
     for i, word in enumerate(words):
-        if word.endswith("@first"):
-            kept = records.committed(RunDir(steps[step.after[0]].leaves))
-            words[i] = word.removesuffix("first") + str(records.step_of(kept[0]) if kept else "best")
+        kept = records.committed(RunDir(steps[step.after[0]].leaves)) if word.endswith("@first") else []
+        if kept:
+            words[i] = word.removesuffix("first") + str(records.step_of(kept[0]))
     return words
+
+
+def typed(step: Step, steps: dict[str, Step]) -> str:
+    """The command line of a step as it can be typed now."""
+    return dataclasses.replace(step, words=tuple(resolved(step, steps))).typed
 
 
 def stay(lab: Lab, step: Step, child: subprocess.Popen, asked: supervise.Asked, left: float) -> int:

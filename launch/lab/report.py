@@ -161,7 +161,9 @@ def cuda() -> str:
 
 def end(bench: Bench, work) -> list:
     """The commands of all steps that are done, and what the lab refers to."""
-    typed = "\n".join(folded(step.typed) for name, step in bench.steps.items() if bench.done(name))
+    typed = "\n".join(
+        folded(engine.typed(step, bench.steps)) for name, step in bench.steps.items() if bench.done(name)
+    )
     links = "\n\n".join(f"[{i}] {text}" for i, text in enumerate(work.REFERENCES, 1))
     return [bench.heading("commands"), Code(typed), bench.heading("references"), Prose(links)]
 

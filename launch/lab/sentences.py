@@ -91,7 +91,7 @@ TINY = {
         "扩展效率 = 速度与单 GPU 之比，再除以 GPU 数。",
     ),
     "bound_is": (
-        "{name}: bound by {bound}, {share} % of its time. {advice}",
+        "{name}: bound by {bound}, {share} % of its time; {advice}.",
         "{name}：瓶颈为 {bound}，占用时 {share} %。{advice}",
     ),
     "two": ("Two checkpoints, image by image", "逐图比较两个检查点"),

@@ -139,15 +139,17 @@ def megabytes(count: int) -> str:
 def reading(bench: Bench) -> list:
     told = []
     for name in DEVICES:
-        curve = bench.curve(name, "loss")["val"] if bench.done(name) else []
-        if not curve:
+        if not bench.done(name):
             continue
-        best, least = min(curve, key=lambda point: point[1])
-        facts = dict(best=f"{best:g}", least=f"{least:.3f}", last=f"{curve[-1][1]:.3f}", name=name)
-        facts |= {split: number(bench.last(name, split, "top1")) for split in ("train", "val")}
-        told.append(bench.say("gap", **facts))
-        if len(curve) > 2:
-            told.append(bench.say("overfit" if curve[-1][1] > 1.02 * least else "no_overfit"))
+        curves = bench.curve(name, "loss")
+        scored = curves["val"]
+        if len(scored) > 1:  # of one evaluation there is no lowest
+            best, least = min(scored, key=lambda point: point[1])
+            facts = dict(best=f"{best:.3g}", least=f"{least:.3f}", last=f"{scored[-1][1]:.3f}", name=name)
+            facts |= {split: number(bench.last(name, split, "top1")) for split in ("train", "val")}
+            after = [loss for epoch, loss in curves["train"] if epoch >= best]
+            rose = scored[-1][1] > 1.02 * least and bool(after) and after[-1] < after[0]
+            told += [bench.say("gap", **facts), bench.say("overfit" if rose else "no_overfit")]
         spent = records.time_spent(bench.lab.run(name))
         if spent:
             cause = max(spent["causes"], key=spent["causes"].__getitem__)

@@ -116,6 +116,18 @@ def test_the_change_is_computed(causes, bound, says):
         a_record(causes=CAUSES | causes), config, {"world": 1, "steps_per_epoch": 100}, rows
     )
     assert found["bound"] == bound and says in found["advice"], found["advice"]
+    # the profiler tells more where the model itself takes the time
+    assert ("relaunch profile" in str(goodput.rows(found))) == (bound in ("forward+backward", "optimizer"))
+
+
+@pytest.mark.pure
+def test_whoever_waits_for_raw_images_is_told_of_packed_ones():
+    record, plan = a_record(causes=CAUSES | dict(input=6.0, compute=4.0)), {"world": 1}
+    advice = goodput.judged(record, {"input": "raw", "workers": 2}, plan, [])["advice"]
+    assert (
+        advice
+        == "--input packed (it is raw), or more --workers (they are 2): at most 6.0 s less of 10.0 s (60 %)"
+    )
 
 
 @pytest.mark.parametrize(

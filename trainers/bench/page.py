@@ -116,7 +116,7 @@ def where(c: Comparison) -> list[tuple[str, str]]:
             rows.append((label, values[0]))
         else:
             rows += [(f"{label}, {cell}", value) for cell, value in by_cell.items()]
-    return [("each is trained", c.rule), *rows]
+    return [("how long", c.rule), *rows]
 
 
 def write(c: Comparison, folder: Path) -> None:

@@ -80,7 +80,7 @@ class Predictions:
     def about(self) -> dict:
         """What the .json beside them says of how they were made; empty where it was not copied along."""
         try:
-            about = json.loads(self.path.with_suffix(".json").read_text())
+            about = files.parse_json(files.read_small(self.path.with_suffix(".json")))
         except (OSError, ValueError):
             return {}
         return about if isinstance(about, dict) else {}
@@ -92,8 +92,11 @@ class Predictions:
 
     def outputs(self) -> np.ndarray | None:
         """What the model said, float [N,…], where `evaluate --outputs` wrote it beside them."""
+        path = self.path.with_suffix(".outputs.npy")
+        if not path.is_file():  # a pipe would be waited for
+            return None
         try:
-            found = np.load(self.path.with_suffix(".outputs.npy"), mmap_mode="r", allow_pickle=False)
+            found = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError):
             return None
         return found if found.ndim and len(found) == len(self) else None
@@ -225,7 +228,7 @@ def read(path: str | Path) -> Predictions:
     try:
         # not pq.read_table: it takes a folder for one table, and `key=value` in a path for a column
         with pq.ParquetFile(path) as file:
-            facts = json.loads(file.schema_arrow.metadata[FACTS.encode()])
+            facts = files.parse_json(file.schema_arrow.metadata[FACTS.encode()])
             if facts["schema"] not in (1, SCHEMA):
                 raise Failure(
                     DATA,

@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 from relaunch.data_prep import files
 from relaunch.data_prep.names import listed
 from relaunch.data_prep.packed import Packed
+from relaunch.data_prep.talk import tell
 from relaunch.trainers.compare import changes, passages, pictures
 from relaunch.trainers.compare.fonts import Fonts
 from relaunch.trainers.compare.predictions import Predictions
-from relaunch.trainers.group import process
 from relaunch.trainers.pages import differ, page
 
 LOOK = {"images": "changed.png", "text": "passages.md"}  # what there is to look at, by Facts.view
@@ -57,7 +57,7 @@ def write(
         pass
     elif not packed:
         data = f"{a.facts['data']} (hash {a.facts['data_hash'][:12]})"
-        process.tell(f"no {look}: the data set {data} is not here; add --data-root FOLDER")
+        tell(f"no {look}: the data set {data} is not here; add --data-root FOLDER")
     else:
         title = f"A: {result['a']['name']}   B: {result['b']['name']}   on {a.facts['data']}/{split}"
         if look == "changed.png":
@@ -105,7 +105,7 @@ def picture(
     content = io.BytesIO()
     fonts = Fonts([*heading, *pictures.said(shown, a, b, names)])
     if fonts.lacking:
-        process.tell(
+        tell(
             f"changed.png: no font here has {listed(fonts.lacking)}: drawn as code points; install fonts for "
             "them, such as the package fonts-noto-cjk"
         )

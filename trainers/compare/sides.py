@@ -16,6 +16,7 @@ from pathlib import Path
 from relaunch.data_prep.errors import DATA, PREEMPTED, USAGE, Failure
 from relaunch.data_prep.packed import Packed, data_root, open_packed
 from relaunch.data_prep.recipes import ensure
+from relaunch.data_prep.talk import tell
 from relaunch.trainers import PROGRAM
 from relaunch.trainers.compare import predictions
 from relaunch.trainers.compare.predictions import Predictions
@@ -96,7 +97,7 @@ def score(side: Side, split: str, folder: Path, root: str | None, foreign: list[
             try:
                 found = predictions.found(path, source, side.data[1], split)
             except Failure as failure:
-                process.tell(f"{failure.what}: evaluating again", sys.stderr)
+                tell(f"{failure.what}: evaluating again", sys.stderr)
                 continue
             if found and not {"resize", "crop"} & found.facts.get("inputs", {}).keys():  # by flags not here
                 side.predictions = found
@@ -111,7 +112,7 @@ def score(side: Side, split: str, folder: Path, root: str | None, foreign: list[
 
 def wait(command: list[str], name: str) -> int:
     """Run an evaluation to its end, which a signal to us hastens; its exit code."""
-    process.tell(f"evaluating {name} …")
+    tell(f"evaluating {name} …")
     child = subprocess.Popen(
         command, env={k: v for k, v in os.environ.items() if k != "RELAUNCH_OUTCOME"}
     )  # that file is for ours

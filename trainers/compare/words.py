@@ -125,6 +125,8 @@ def asked(result: dict) -> list[tuple[str, dict[str, str]]]:
     found = [(BETTER, better(result))]
     for question, names in QUESTIONS.items():
         answers = {LABELS[n][0]: LABELS[n][1].format(values[n]) for n in names if n in values}
+        if question == CHANCE and answers:
+            answers = {"the twin": values["twin.name"]} | answers
         if question == CHANCE and answers and "churn" in values:
             answers["churn: A and B, beside it"] = PERCENT.format(values["churn"])
         found.append((question, answers))

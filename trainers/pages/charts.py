@@ -156,7 +156,9 @@ def bars(
 def stacked(labels: list[str], parts: dict[str, list[float]], y: str, title: str) -> Chart:
     """A bar for each label, made of the `parts` by their names, each with a value for every label."""
     wide, high, aslant = room(labels)
-    with draw.figure(wide, high + 0.2 * -(-len(parts) // 4)) as (fig, ax):
+    longest = max((width(label(name)) for name in parts), default=0)
+    ncols = max(1, min(4, len(parts), int(wide / (0.07 * longest + 0.45))))  # inches of a name, and beside it
+    with draw.figure(wide, high + 0.2 * -(-len(parts) // ncols)) as (fig, ax):
         below = [0.0] * len(labels)
         for i, (name, values) in enumerate(parts.items()):
             heights = [value if finite(value) else 0.0 for value in values]
@@ -168,7 +170,7 @@ def stacked(labels: list[str], parts: dict[str, list[float]], y: str, title: str
         ax.grid(True, axis="y")
         ax.set_ylabel(printable(y))
         ax.yaxis.set_major_formatter(lambda v, _: f"{v:,.6g}")
-        fig.legend(loc="outside upper left", ncols=4, handlelength=1, columnspacing=1.2)
+        fig.legend(loc="outside upper left", ncols=ncols, handlelength=1, columnspacing=1.2)
         svg = draw.element(fig, title)
     kept = {name: [v if finite(v) else None for v in values] for name, values in parts.items()}
     return Chart(svg, title, {"y": y, "labels": [*map(str, labels)], "parts": kept}, wide == WHOLE)

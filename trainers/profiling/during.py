@@ -10,7 +10,7 @@ import contextlib
 import sys
 from collections.abc import Iterator
 
-from relaunch.trainers.group import process
+from relaunch.data_prep.talk import tell
 from relaunch.trainers.profiling import page, results, steps
 from relaunch.trainers.profiling.setting import versions, written
 from relaunch.trainers.profiling.window import Took, Window, clocked, synchronize, wait
@@ -87,6 +87,6 @@ class Recorder:
             results.write_page(folder, found)
         except OSError as error:
             told = f"relaunch: no profile of steps {self.first}:{self.last} ({error}); training goes on"
-            process.tell(told, sys.stderr)
+            tell(told, sys.stderr)
             return
         training.say("\n".join([*page.summary(setting, training.config.workload), results.told(folder)]))

@@ -47,7 +47,7 @@ def scaled(flop: float | None, unit: str) -> str:
 
 def overhead(setting: dict) -> str:
     value = setting.get("overhead")
-    return "–" if value is None else f"{100 * value:+.0f} %"
+    return "–" if value is None else f"{100 * value:+z.0f} %"
 
 
 def other_ms(setting: dict) -> float:
@@ -125,7 +125,7 @@ def times(setting: dict) -> str:
 def agreement(setting: dict) -> str:
     """How the profiler's clock and ours saw the same steps."""
     profiled, timer = setting["profiled_ms"], setting["independent_ms"]
-    apart = f"{100 * (profiled / timer - 1):+.1f} %" if timer else "–"
+    apart = f"{100 * (profiled / timer - 1):+z.1f} %" if timer else "–"
     clocks = (
         f"{amount(profiled)} ms each by the profiler, {amount(timer)} ms by a timer around them ({apart})"
     )
@@ -225,11 +225,11 @@ def moves(settings: list[dict]) -> dict[str, list[float]]:
 
 
 def brief(name: str, taken: Container[str]) -> str:
-    """An operator in 16 columns, as a legend has four in a line; none of those that are taken."""
+    """An operator in 24 columns, as a legend has them; none of those that are taken."""
     name = name.rpartition(": ")[2].removeprefix("aten::")
     for number in range(1, DRAWN + 1):
         end = f" {number}" * (number > 1)
-        short = name if len(name + end) <= 16 else f"{name[:8]}…{name[-7 + len(end) :]}"
+        short = name if len(name + end) <= 24 else f"{name[:16]}…{name[-7 + len(end) :]}"
         if short + end not in taken:
             break
     return short + end

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import types
 from collections.abc import Set
 from dataclasses import dataclass
@@ -125,7 +124,7 @@ def read_beside(path: Path, sha256: str) -> tuple[dict, str]:
     """What the JSON of an export says of its file, and a remark where it is of another one."""
     place = path.with_suffix(".json")
     try:
-        about = json.loads(place.read_text("utf-8"))
+        about = files.parse_json(files.read_small(place))
         ours = about["relaunch"], about["files"].values()
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}, ""

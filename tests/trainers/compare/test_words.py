@@ -94,7 +94,7 @@ def test_every_number_has_a_label_and_a_question():
     }
     told = dict(words.asked(result))
     assert list(told) == [words.BETTER, words.USERS, words.CHANCE, words.CAUSES]
-    assert list(told[words.CHANCE].values()) == ["4.00 %", "-0.50 points", "3.00 %"]
+    assert list(told[words.CHANCE].values()) == ["t", "4.00 %", "-0.50 points", "3.00 %"]
     assert told[words.CAUSES] == {"settings": "lr 0.1 -> 0.2"}
 
 

@@ -123,3 +123,12 @@ def test_markdown_has_the_same(blocks, tmp_path):
     assert "| conv\\|1 | 1,234 |" in text and "|---|---:|" in text
     [chart] = Path(tmp_path / "my pictures").glob("01-*.svg")
     assert chart.read_text().startswith("<svg ")
+
+
+@pytest.mark.parametrize("length", [5, 12, 24])
+def test_a_legend_of_long_names_stays_in_its_chart(length):
+    names = [f"{i} {'of a name of words and more'[: length - 2]}" for i in range(8)]
+    svg = charts.stacked(["a"], {name: [1] for name in names}, "s", "t").svg
+    wide = float(re.search(r'viewBox="0 0 ([\d.]+)', svg)[1])
+    ends = [float(x) + 8 * 0.6 * len(word) for x, word in re.findall(r' x="([\d.]+)"[^>]*>(\d [^<]*)<', svg)]
+    assert len(ends) == 8 and max(ends) < wide, (ends, wide)

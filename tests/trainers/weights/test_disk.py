@@ -87,8 +87,8 @@ def test_a_log_that_cannot_be_written_does_not_end_a_training(train, relaunch_en
 
 def test_a_log_that_cannot_be_written_leaves_the_code_as_it_is(relaunch_env):
     program = (
-        "import sys; from relaunch.trainers.group import process; "
-        "sys.exit(process.main(lambda argv: (process.tell('stopped'), (75, None))[1]))"
+        "import sys; from relaunch.data_prep.talk import tell; from relaunch.trainers.group import process; "
+        "sys.exit(process.main(lambda argv: (tell('stopped'), (75, None))[1]))"
     )
     with open("/dev/full", "w") as full:
         assert subprocess.run([sys.executable, "-c", program], stdout=full, timeout=60).returncode == 75

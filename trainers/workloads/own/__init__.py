@@ -18,6 +18,7 @@ import types
 from pathlib import Path
 
 from relaunch.data_prep.errors import USAGE, Failure
+from relaunch.data_prep.talk import tell
 from relaunch.trainers import workloads
 from relaunch.trainers.group import process
 from relaunch.trainers.workloads.own.blame import blame, blamed
@@ -61,7 +62,7 @@ def take(code: Code) -> workloads.Workload:
             return work
     forget()
     if code.folder.name == FOLDER and (code.folder.parent / "config.json").exists() and process.rank() == 0:
-        process.tell(f"relaunch: running code of {code.main}", sys.stderr)
+        tell(f"relaunch: running code of {code.main}", sys.stderr)
     # a file that is changed twice in a second may leave bytecode that is not its own; a run's is not ours
     sys.dont_write_bytecode = True
     if ":" not in code.entry or code.folder.name == FOLDER:
