@@ -66,8 +66,8 @@ def test_an_error_in_a_neighbour_names_the_neighbour(relaunch_env):
         (("return Net(", "return sizes.nothing or Net("), "AttributeError"),
         (
             ("self.conv(x)", "self.conv(x[:, :0])"),
-            "channels instead (on the 1x28x28 images of mnist); correct it, or give it other ones by --data or, "
-            "to score a file, --eval-resize",
+            "channels instead (on the 1x28x28 images of mnist); correct it, or give it other ones by --data "
+            "or, to score a file, --eval-resize",
         ),
         (("return Net(", "return lambda: Net("), "the model is function, and no nn.Module"),
         (("random(1)[", "random(1, 2)["), "TypeError"),
