@@ -85,8 +85,11 @@ def run(argv: list[str]) -> tuple[int, str | None]:
     )
     check(*sides, split)
     if args.twin:
-        twin = open_side(twin_of(args.twin, args.a, sides[0]), args.data_root, config, args.given)
-        causes.check_twin(args.twin, *(causes.settings_of(s.source, s.predictions) for s in (sides[0], twin)))
+        # its newest checkpoint says whether it is A's recipe; where it is not, nobody misses A's step in it
+        for named in dict.fromkeys((args.twin, twin_of(args.twin, args.a, sides[0]))):
+            twin = open_side(named, args.data_root, config, args.given)
+            known = (causes.settings_of(side.source, side.predictions) for side in (sides[0], twin))
+            causes.check_twin(args.twin, *known)
         check(sides[0], twin, split, ("A", "its twin"))
         sides.append(twin)
     for side, folder in zip(sides, ("a", "b", "twin")):

@@ -167,7 +167,8 @@ def doubts(c: Comparison) -> list[str]:
                 f"{cell.name or c.workload}: {100 * wait.mean:.0f} % of its time it waited for data."
             )
     if measured and any(len(cell.measures) == 1 for cell in measured) and len(measured) > 1:
-        found.append("Of one repeat there is no spread, and so no verdict: --repeats 3 gives one.")
+        fix = "--repeats 3 gives one, and so do runs that differ in the seed alone."
+        found.append(f"Of one repeat there is no spread, and so no verdict: {fix}")
     if not c.equal and not c.target and len(measured) > 1:
         found.append("Trained on different numbers of samples: their speed is compared, and no more.")
     hosts = sorted({str(m.facts.get("host")) for cell in measured for m in cell.measures})

@@ -26,7 +26,7 @@ def results(runs: list[Told]) -> list:
     names = [name for name in every if name not in ("step", "samples", "epoch", "split")]
     head = ["run", "state", "step", "epoch"]
     head += [numbers.NAMES.get(name, (name, ""))[0] for name in names]
-    head += ["best", "at step", "time", "samples/s"]
+    head += ["best", "at step", "trained for", "samples/s, median"]
     rows = []
     for run in runs:
         last, best, total = run.last("val"), run.best(), run.plan.get("total_steps")

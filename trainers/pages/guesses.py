@@ -27,6 +27,8 @@ def gallery(found: Judged, shown: list[int], items: list[Item], total: int, capt
     if found.p.roles.view == "images" and found.packed:
         images = found.packed.images(found.split)
         return [Gallery([replace(it, image=thumb(images[i])) for it, i in zip(items, shown)], total, caption)]
+    if len(items) > SHOWN:
+        caption += f": the first {SHOWN}"
     rows = [[item.title, *(line.lstrip("✗✓ ") for line in item.lines)] for item in items[:SHOWN]]
     width = max(map(len, rows), default=1)
     table = Table(["sample", *[""] * (width - 1)], [r + [""] * (width - len(r)) for r in rows], caption)
@@ -68,7 +70,8 @@ def residuals(found: Judged, images: int) -> list:
 def worst(found: Judged, images: int) -> list:
     """The samples of the largest loss."""
     p = found.p
-    shown = np.argsort(-np.nan_to_num(p.loss, nan=np.inf), kind="stable")[:images].tolist()
+    shown = np.argsort(-np.nan_to_num(p.loss, nan=np.inf), kind="stable")
+    shown = shown[: images if p.roles.view == "images" else SHOWN].tolist()
 
     def written(column: np.ndarray, i: int) -> str:
         return " ".join(f"{v:.4g}" for v in np.atleast_1d(column[i])[:6])

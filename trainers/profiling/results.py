@@ -43,6 +43,8 @@ def held(folder: Path, found: dict) -> dict:
     """
     old = records.profile(folder)
     if not old:
+        if (path := folder / "profile.json").exists():
+            tell(f"relaunch: {path} cannot be read: it is begun anew", sys.stderr)
         return found
     for name in ("workload", "data"):
         if old[name] != found[name]:

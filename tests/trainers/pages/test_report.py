@@ -141,8 +141,10 @@ def test_numbers_are_shown_as_scatter(relaunch_env):
         config=parse(["mnist"]).config,
         packed=SimpleNamespace(kind="arrays", name="small", hash="d" * 64, path=Path("nowhere")),
     )  # fmt: skip
-    chart = pages.points(written("first"))["Guess against truth"]
+    page = written("first")
+    chart = pages.points(page)["Guess against truth"]
     assert np.allclose(chart["points"], np.stack([truth, guess], 1))
+    assert "The 20 of 50 with the largest loss" in page and page.count("<td>truth ") == 20
 
 
 def test_refusals_name_the_fix(one):

@@ -110,6 +110,9 @@ def test_other_data_are_refused_and_other_settings_begin_anew(tmp_path, capsys):
     )
     results.put(tmp_path, found, setting("cpu", 8))
     assert not list(tmp_path.glob("trace-*"))  # of what is gone
+    (tmp_path / "profile.json").write_text('{"schema": 1, "settings": [')
+    assert results.held(tmp_path, other)["settings"] == []
+    assert "profile.json cannot be read: it is begun anew" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"schema": 2}', '{"schema": 1, "settings": 3}'])
