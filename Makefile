@@ -51,7 +51,7 @@ install: $(READY)
 # written last, so that an installation that was interrupted is taken up again
 $(READY): pyproject.toml constraints.txt
 	@$(VENV)/bin/python -m pip --version >/dev/null 2>&1 || $(MAKE) --no-print-directory new-venv
-	@echo "Installing into $(VENV): once, some minutes, and several GB, because PyTorch brings its CUDA libraries."
+	@echo "Installing into $(VENV): once, some minutes, and several GB: PyTorch brings its CUDA libraries."
 	$(VENV)/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[test]'
 	@touch $@
 

@@ -145,7 +145,7 @@ def main(argv: list[str]) -> int:
                 Check(
                     "steps",
                     f"{todo.epoch_steps:,} an epoch" if todo.epoch_steps else estimate.say(None),
-                    preflight.steps(todo),
+                    preflight.fits(todo) or preflight.steps(todo),
                 )
             )
             report(attempt("room", lambda: room(todo, job.launch.data_root)))

@@ -16,6 +16,7 @@ from relaunch.data_prep.talk import tell
 from relaunch.launch import accelerate_config, command, estimate, facts, plan, platforms, preflight
 from relaunch.trainers import PROGRAM, config, origin, records, rundir, workloads
 from relaunch.trainers.begin import AUTO, Beginning, begin, check_source
+from relaunch.trainers.flags import Parser
 from relaunch.trainers.job import Job
 from relaunch.trainers.profiling import asked, steps
 from relaunch.trainers.rundir import RunDir
@@ -44,7 +45,7 @@ def place_of(start: Beginning) -> plan.Place:
         name = rundir.ROOT / f"{start.config.workload}-{time.strftime('%Y%m%d-%H%M%S')}"
         return plan.Place(run=str(name), begun=begun)
     step = records.newest(start.run) if start.resumes else None
-    return plan.Place(run=str(start.run.path), step=step, begun=begun)
+    return plan.Place(run=str(start.run.path), step=step, resumes=start.resumes, begun=begun)
 
 
 def data_of(settings: config.RunConfig, root: str | None) -> plan.Data:
@@ -112,12 +113,42 @@ def prepare(verb: str, typed: dict, rest: list[str]) -> tuple[plan.Plan, Job | N
     """The plan, checked: the cheap checks first, then the data, then what depends on it. Writes nothing."""
     todo, job = draft(verb, typed, rest)
     preflight.check(todo)
+    if not todo.config and todo.accelerate.machine_rank == 0:
+        check_scored(rest, job)
     if todo.config:
         todo = dataclasses.replace(todo, data=data_of(todo.config, job.launch.data_root))
         preflight.check(todo)
         if todo.total_steps:
             steps.check(job.launch.profile_steps, todo.total_steps)
     return todo, job
+
+
+def check_scored(rest: list[str], job: Job | None) -> None:
+    """Failure 65 where what is to be scored is not there, and 64 where its data have no such split.
+
+    What weights from elsewhere are described by, their workload's flags, is for the worker to read.
+    """
+    from relaunch.data_prep import packed
+
+    if job:
+        source, split, root = job.launch.resume, job.launch.split, job.launch.data_root
+        data = job.config.data if "data" in job.given else None
+    elif any(word.startswith("--workload") for word in rest):
+        return
+    else:
+        finder = Parser(add_help=False)
+        for flag in ("--split", "--data-root", "--data"):
+            finder.add_argument(flag)
+        source = rest[0] if rest and not rest[0].startswith("-") else None
+        split, root, data = vars(finder.parse_known_args(rest)[0]).values()
+    if not source or source == AUTO:
+        return
+    path, _ = rundir.find(source)
+    data = data or records.config(RunDir(path)).get("data")
+    if split and data:
+        folder = packed.data_root(root)
+        if not packed.not_packed_yet(data, folder):
+            packed.open_packed(data, folder).check_split(split)
 
 
 def profiled(typed: dict, rest: list[str]) -> plan.Plan:

@@ -19,6 +19,7 @@ class Size:
     """Bytes, per process but for `checkpoint`. Estimates: allocators round up, and kernels take workspace."""
 
     parameters: int  # a count
+    trained: int  # of these, those that are not frozen
     base: float
     state: float
     activations: float
@@ -31,29 +32,31 @@ class Size:
 
 def size(layers: dict, plan: Plan) -> Size:
     """`layers` is what `relaunch summary --json` says of the plan's config."""
-    config, parameters = plan.config, layers["parameters"]
+    config, parameters, trained = plan.config, layers["parameters"], layers["trained"]
     outputs = [math.prod(layer["output"]) for layer in layers["layers"]]  # numbers, for one sample
     width = 4 if plan.accelerate.precision == "no" else 2  # bytes of an activation
     slots = SLOTS[config.optimizer] - (config.optimizer == "sgd" and config.momentum == 0)
-    copies = 2 + slots + (plan.accelerate.processes > 1)  # weights, gradients, optimizer, DDP's buckets
+    beside = 1 + slots + (plan.accelerate.processes > 1)  # of a weight: gradient, optimizer, DDP's buckets
     training = 2 * sum(outputs) * plan.micro_batch  # 2: their gradients
     largest = max(map(sum, zip(outputs, [0, *outputs])), default=0)  # one layer's input and output
     scoring = largest * config.eval_batch_size
     return Size(
         parameters,
+        trained,
         BASE["cpu" if plan.accelerate.use_cpu else "gpu"],
-        4 * parameters * copies,
+        4 * (parameters + trained * beside),
         width * max(training, scoring),
-        4 * parameters * (1 + slots),
+        4 * (parameters + trained * slots),
     )
 
 
 def say(size: Size | None) -> str:
     if size is None:
         return "not known before the data is packed"
+    some = "" if size.trained == size.parameters else f" ({size.trained:,} of them trained)"
     parts = (
         f"{size.base / 1e9:.2f} before the first batch",
-        f"{size.state / 1e9:.2f} for {size.parameters:,} parameters, gradients and optimizer",
+        f"{size.state / 1e9:.2f} for {size.parameters:,} parameters{some}, gradients and optimizer",
         f"{size.activations / 1e9:.2f} for activations",
     )
     return (

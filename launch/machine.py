@@ -48,6 +48,7 @@ def checks(todo: plan.Plan, versions: dict[str, str]) -> list[Check]:
         "machines": show.plural(accelerate.machines, "machine"),
         "devices": f"{show.processes(todo)}; here: {show.gpus(todo)}",
         "precision": show.precision(todo),
+        "threads": f"{todo.threads} a process" if todo.config else "",
         "batch": show.batch(todo) if todo.config else "",
         "disk": f"{f.free / 1e9:.1f} GB free",
     }
@@ -56,6 +57,7 @@ def checks(todo: plan.Plan, versions: dict[str, str]) -> list[Check]:
         ("machines", preflight.machines),
         ("devices", preflight.devices),
         ("precision", preflight.precision),
+        ("threads", preflight.threads),
         ("batch", preflight.batch),
         ("disk", preflight.disk),
     ):

@@ -54,6 +54,7 @@ class Place:
 
     run: str
     step: int | None = None  # its newest checkpoint, which is gone on from
+    resumes: bool = False  # whether the run was begun before
     begun: str = ""  # with whose weights or state, unless it goes on from a checkpoint of its own
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from relaunch.data_prep.errors import HARDWARE, STORAGE, USAGE, Failure
 from relaunch.launch.facts import has_address, is_free
 from relaunch.launch.plan import Plan
+from relaunch.trainers import workloads
+from relaunch.trainers.tasks.task import instead
 
 
 def check(plan: Plan) -> None:
@@ -24,7 +26,9 @@ def problems(plan: Plan) -> list[Failure]:
             port(plan),
             devices(plan),
             precision(plan),
+            threads(plan),
             batch(plan),
+            fits(plan),
             steps(plan),
             disk(plan),
         )
@@ -121,6 +125,17 @@ def precision(plan: Plan) -> Failure | None:
     return None
 
 
+def threads(plan: Plan) -> Failure | None:
+    """Of a new run. One that was begun keeps those that it began with: they decide its bits."""
+    if plan.config is None or not plan.config.threads or plan.place and plan.place.resumes:
+        return None
+    asked, cores = plan.config.threads, plan.facts.cores
+    if asked <= cores:
+        return None
+    what = f"--threads {asked} is more than this machine's {cores} core{'s' * (cores > 1)}"
+    return Failure(USAGE, what, f"use --threads {cores} or fewer, or leave it out")
+
+
 def batch(plan: Plan) -> Failure | None:
     if plan.config is None:
         return None
@@ -137,6 +152,24 @@ def batch(plan: Plan) -> Failure | None:
         f"--batch-size {config.batch_size} (over all processes) does not divide by {parts}",
         f"use --batch-size {near}, for example",
     )
+
+
+def fits(plan: Plan) -> Failure | None:
+    """Whether images have a size that their network takes, and are not shifted out of sight."""
+    config, data = plan.config, plan.data
+    if config is None or data is None or data.sizes is None or data.sizes.kind != "images":
+        return None
+    sizes, size = data.sizes, "x".join(map(str, data.sizes.shape[1:]))
+    high, wide = sizes.shape[1:]
+    crop = getattr(config.options, "crop", 0)  # options of one's own may lack it
+    if crop >= min(high, wide) and not (plan.place and plan.place.resumes):
+        what = f"--crop {crop} would shift the {size} images of {sizes.data} out of sight"
+        return Failure(USAGE, what, f"use less than {min(high, wide)}; an eighth of the size is usual")
+    sides = workloads.load(config.workload).sides.get(config.arch)
+    if sides and high == wide and high not in sides:
+        what = f"{config.workload}'s {config.arch} takes images of {sides[0]}x{sides[0]}, and those of"
+        return Failure(USAGE, f"{what} {sizes.data} are {size}", instead(sizes))
+    return None
 
 
 def steps(plan: Plan) -> Failure | None:

@@ -59,8 +59,17 @@ def line(plan: Plan) -> str:
     return f"relaunch {plan.verb}: " + "; ".join(parts)
 
 
-def table(plan: Plan, size: Size | None) -> str:
-    """The whole plan, one fact a line."""
+def row(name: str, value: str) -> str:
+    return f"{name:14}{printable(value)}"
+
+
+def memory(size: Size | None) -> str:
+    """The table's last line."""
+    return row("memory", estimate.say(size))
+
+
+def table(plan: Plan) -> str:
+    """The whole plan, one fact a line, but for `memory`, which takes seconds to know."""
     accelerate, facts, rows = plan.accelerate, plan.facts, []
     if config := plan.config:
         rows.append(("workload", f"{config.workload} {config.arch}"))
@@ -105,8 +114,6 @@ def table(plan: Plan, size: Size | None) -> str:
         rows.append(
             ("timeout", f"a process that is missing ends the others after {plan.timeout} s (--timeout)")
         )
-    if config:
-        rows.append(("memory", estimate.say(size)))
     words = [short(w) if w == str(accelerate.path) else w for w in plan.accelerate_command]
     rows.append(("accelerate", command(words)))
     if plan.direct:
@@ -116,7 +123,7 @@ def table(plan: Plan, size: Size | None) -> str:
                 command(["python", *plan.command[1:]]) + "  (one process needs no launcher around it)",
             )
         )
-    return "\n".join(f"{name:14}{printable(value)}" for name, value in rows)
+    return "\n".join(row(name, value) for name, value in rows)
 
 
 def gpus(plan: Plan) -> str:

@@ -29,7 +29,11 @@ def main(verb: str, argv: list[str]) -> int:
         return 0 if rest else USAGE
     todo, job = (draft.profiled(typed, rest), None) if verb == "profile" else draft.prepare(verb, typed, rest)
     if typed.get("dry_run"):
-        give(show.table(todo, draft.size_of(todo, job and job.launch.data_root)))
+        give(show.table(todo))
+        if todo.config and todo.data and todo.data.sizes:
+            tell("relaunch: asking the model what it takes, which needs some seconds", sys.stderr)
+        if todo.config:
+            give(show.memory(draft.size_of(todo, job and job.launch.data_root)))
         return 0
     flags = shlex.join(command.words(typed))  # a run that stops says how to go on
     todo = dataclasses.replace(todo, variables=todo.variables | {"RELAUNCH_FLAGS": flags})

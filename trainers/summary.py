@@ -167,7 +167,8 @@ def summarise(config: RunConfig, root: str | None, as_json: bool) -> str:
     one = workloads.load(config.workload).task.example(config, sizes)
     found = layers(model, one)
     if as_json:
-        return json.dumps(found)
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        return json.dumps(found | {"trained": trained})
     head = f"{config.workload} {config.arch} on {sizes.data}{shown}"
     return "\n".join([head, "", table(found, one.shape), *told(config, model)])
 

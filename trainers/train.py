@@ -11,7 +11,6 @@ import os
 import platform
 import sys
 import time
-from typing import TYPE_CHECKING
 
 from relaunch.data_prep import VERSION, files
 from relaunch.data_prep.errors import PREEMPTED, STOPPED, USAGE, Failure
@@ -20,6 +19,7 @@ from relaunch.trainers import hardware, origin, records, workloads
 from relaunch.trainers.begin import Beginning, begin, command_of, command_to_go_on
 from relaunch.trainers.claim import claim
 from relaunch.trainers.config import RunConfig, parse
+from relaunch.trainers.cores import physical_cores
 from relaunch.trainers.group import process
 from relaunch.trainers.job import Job
 from relaunch.trainers.profiling import steps
@@ -27,10 +27,6 @@ from relaunch.trainers.resumed import CHANGEABLE_ON_RESUME, EXTENDABLE
 from relaunch.trainers.rundir import RunDir
 from relaunch.trainers.schedule import log_interval, patience_spent, total_steps
 from relaunch.trainers.workloads import own
-
-if TYPE_CHECKING:
-    pass
-
 
 TIME = "%Y-%m-%dT%H:%M:%S%z"
 
@@ -126,6 +122,9 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
     state = state or forked
     if state:
         runtime.set_threads(state.meta["threads"])
+        if runtime.main and runtime.threads > (cores := physical_cores()):
+            kept = f"{runtime.threads} threads a process, as it began: other threads, other bits"
+            tell(f"relaunch: {path} keeps its {kept}; here are {cores} cores", sys.stderr)
     step, evaluated = (state.meta["step"], state.meta["evaluated"]) if state else (0, 0)
     if not (beginning.resumes or beginning.fork or "log_interval" in job.given):
         config = dataclasses.replace(config, log_interval=log_interval(config, epoch_steps))
@@ -203,8 +202,10 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
             if code in (PREEMPTED, STOPPED):
                 training.say(f"to go on: {command_to_go_on(job.argv, run)}")
     except Exception as error:  # the launcher compares where crashes happened
-        begun = training and training.step > step
-        error = error if begun else own.blame(error) or error
+        if training and training.step > step:
+            error = blamed_later(error, runtime.world)
+        else:
+            error = own.blame(error) or error
         if runtime.main:
             ours = isinstance(error, Failure)
             code, what = (error.code, error.what) if ours else (1, f"{type(error).__name__}: {error}")
@@ -219,6 +220,17 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
             metrics.close()
     runtime.close()
     return code, str(path)
+
+
+def blamed_later(error: Exception, world: int) -> Exception:
+    """What ends a training after its first step; a mistake in somebody's own files is said with its line."""
+    if not (found := own.blame_later(error)):
+        return error
+    failure, where = found
+    tell(where, sys.stderr)
+    if world == 1:
+        return failure
+    return process.Lost(failure.code, failure.what, failure.fix, speaks=True)  # the others wait for this rank
 
 
 def plan(job: Job, runtime, packed, epoch_steps: int, total: int) -> dict:

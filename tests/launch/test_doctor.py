@@ -62,6 +62,21 @@ def test_a_model_that_cannot_be_built_is_its_own_failure(relaunch_env, monkeypat
     assert caught.value.code == 65 and "'nowhere'" in caught.value.what and caught.value.fix
 
 
+@pytest.mark.parametrize(
+    "words, code, says",
+    [
+        (["nowhere"], 65, "no run or checkpoint 'nowhere'"),
+        (["first", "--split", "validation"], 64, "no split 'validation'; it has: train, test"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused_before_torch(relaunch_env, words, code, says):
+    begun("first", "mnist")
+    for verb, line in (("evaluate", words), ("train", ["mnist", "--evaluate", "--resume", *words])):
+        with pytest.raises(Failure) as caught:
+            start.main(verb, [*line, "--config", "cpu"])
+        assert caught.value.code == code and says in caught.value.line()
+
+
 @pytest.mark.parametrize("more", [[], ["--dry-run"]])
 def test_auto_without_a_run_is_refused_at_once(relaunch_env, more):
     begun("first", "mnist")
@@ -157,6 +172,7 @@ def family(pid: int) -> bytes:
 )
 def test_ctrl_c_is_one_line_and_130(relaunch_env, argv, when):
     code, errors = interrupted(*argv, when=when)
+    errors = errors.removeprefix("relaunch: asking the model what it takes, which needs some seconds\n")
     assert code == 130 and errors.startswith("relaunch: 130 ") and errors.count("\n") == 1, errors
     assert not list(relaunch_env.glob("**/.rehearsal-*")) and not list(relaunch_env.glob("runs/*"))
 

@@ -19,6 +19,8 @@ from relaunch.launch import (
 )
 from relaunch.launch.facts import Facts
 from relaunch.launch.restart import Crash
+from relaunch.trainers import workloads
+from relaunch.trainers.config import parse
 
 EIGHT = Facts(
     gpus=8,
@@ -31,6 +33,7 @@ EIGHT = Facts(
 )
 LAPTOP = Facts(cores=2, memory=8 * 10**9, shared_memory=None, host="lap")
 DIGITS = plan.Data(name="digits", where="data/digits", hash="c7ee25dc49d286c8", sizes=published("digits"))
+PHOTOGRAPHS = plan.Data(name="cifar10", where="data/cifar10", sizes=published("cifar10"))
 WORDS = Sizes(data="pydoc", kind="text", counts={"train": 10001}, shape=(), outputs=50)
 PYDOC = plan.Data(name="pydoc", where="data/pydoc", hash="ab", sizes=WORDS)
 VERSIONS = {"python": "3.11.7", "torch": "2.15.0", "accelerate": "1.15.0"}
@@ -46,6 +49,7 @@ LAYERS = {
         },
     ],
     "parameters": 18816,
+    "trained": 18816,
     "flops": 21623040,
 }
 
@@ -76,8 +80,7 @@ def test_the_table_says_it_all():
             "8gpu_fp16",
             "mnist --epochs 3 --warmup-steps 5 --grad-accum-steps 2",
             place=plan.Place(run="runs/x", step=1200),
-        ),
-        None,
+        )
     )
     for words in (
         "mnist cnn",
@@ -94,7 +97,7 @@ def test_the_table_says_it_all():
         "-m trainers.train mnist --epochs 3",
     ):
         assert words in text, words
-    two = show.table(planned(EIGHT, "2x8gpu", "mnist --main-process-ip n0 --machine-rank 1"), None)
+    two = show.table(planned(EIGHT, "2x8gpu", "mnist --main-process-ip n0 --machine-rank 1"))
     assert "16 processes on 2 machines x 8 GPUs" in two and "the first is n0:29500; this is number 1" in two
 
 
@@ -149,6 +152,10 @@ def test_emulation_keeps_the_processes_and_their_shares():
         (dict(writable=False), "mnist", DIGITS, 73),
         (dict(free=10**6), "mnist", DIGITS, 73),
         ({}, "mnist -b 2000", DIGITS, 64),
+        ({}, "mnist --threads 3", DIGITS, 64),
+        ({}, "mnist --crop 28", DIGITS, 64),
+        ({}, "cifar10 --arch net", DIGITS, 64),
+        ({}, "mnist", PHOTOGRAPHS, 64),
     ],
 )
 def test_what_the_place_or_the_data_cannot_bear_is_refused(facts, line, data, code):
@@ -157,13 +164,43 @@ def test_what_the_place_or_the_data_cannot_bear_is_refused(facts, line, data, co
     assert caught.value.code == code and caught.value.fix
 
 
+def test_a_run_that_was_begun_keeps_its_threads():
+    """With others it would train other bits."""
+    place = plan.Place(run="runs/x", resumes=True)
+    assert not preflight.problems(planned(LAPTOP, "cpu", "mnist --threads 3 --crop 28", place=place))
+
+
+def test_data_of_another_size_say_whose_they_are():
+    assert "relaunch train cifar10" in preflight.fits(planned(LAPTOP, "cpu", "mnist", PHOTOGRAPHS)).fix
+    assert preflight.fits(planned(LAPTOP, "cpu", "cifar10 --arch resnet18", DIGITS)) is None
+
+
+@pytest.mark.parametrize("name", ["mnist", "cifar10"])
+def test_the_sides_of_an_architecture_are_those_that_its_network_takes(name):
+    torch = pytest.importorskip("torch")
+    work = workloads.load(name)
+    for arch, sides in work.sides.items():
+        for side in range(sides[0] - 2, sides[-1] + 3):
+            sizes = dataclasses.replace(published(name), shape=(*published(name).shape[:1], side, side))
+            model = work.model(dataclasses.replace(parse([name]).config, arch=arch), sizes).eval()
+            try:
+                assert model(torch.zeros(1, *sizes.shape)).shape == (1, 10)
+                takes = True
+            except RuntimeError:
+                takes = False
+            assert takes == (side in sides), (arch, side)
+
+
 def test_memory_is_estimated_from_the_models_layers():
     size = estimate.size(LAYERS, planned(LAPTOP, "cpu2"))
     assert (size.parameters, size.state, size.checkpoint) == (18816, 4 * 18816 * 5, 4 * 18816 * 3)
     assert (
         size.activations == 4 * (32 * 26 * 26 + 64 * 24 * 24) * 1000
     )  # scoring 1000 at a time outweighs 2 x 32 in training
-    assert "18,816 parameters" in estimate.say(size)
+    assert "18,816 parameters, " in estimate.say(size)
+    frozen = estimate.size(LAYERS | {"trained": 320}, planned(LAPTOP, "cpu2"))
+    assert frozen.state == 4 * (18816 + 320 * 4) and frozen.checkpoint == 4 * (18816 + 320 * 2)
+    assert "18,816 parameters (320 of them trained), " in estimate.say(frozen)
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,7 @@ def test_the_plan_prints_them():
     todo = plan.make(
         "train", [], asked, accelerate_config.override(asked, **fill(asked, {}, TWO)), facts.Facts(nodes=TWO)
     )
-    table = show.table(todo, None)
+    table = show.table(todo)
     assert (
         re.search(r"platform +SLURM: machine 1 of 2, the first is gpu003:24711", table)
         and "--machine_rank 1 --main_process_ip gpu003" in table

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from relaunch.data_prep.errors import USAGE, Failure
 from relaunch.data_prep.sizes import Sizes
+from relaunch.trainers import workloads
 
 if TYPE_CHECKING:
     import numpy as np
@@ -128,11 +129,18 @@ class Task(Protocol):
         """What to look at after an evaluation, tag -> text or images float32 [N,C,H,W] in 0..1."""
 
 
+def instead(sizes: Sizes) -> str:
+    """What to do where a workload does not take this data: the one of ours that is made for it."""
+    if sizes.data in workloads.names():
+        return f"use {sizes.data}, which is for it: relaunch train {sizes.data}; or choose another --data"
+    return "choose another --data"
+
+
 def check_data(workload: str, task: Task, sizes: Sizes) -> None:
     """Failure 64 if a workload does not train on this kind of data, or on labels of this kind."""
     if sizes.kind != task.kind:
         what = f"{workload} trains on {task.kind}, and {sizes.data} holds {sizes.kind}"
-        raise Failure(USAGE, what, "choose another --data")
+        raise Failure(USAGE, what, instead(sizes))
     labels = "numbers" if sizes.numbers else "classes"
     if getattr(task, "labels", "any") not in (labels, "any"):
         raise Failure(

@@ -44,6 +44,7 @@ class Workload:
     model: Callable  # (RunConfig, Sizes) -> nn.Module
     defaults: dict = field(default_factory=dict)  # over RunConfig's and options' own
     presets: dict[str, dict] = field(default_factory=dict)
+    sides: dict[str, range] = field(default_factory=dict)  # of square images, for an arch that takes not all
     code: Code | None = None  # of a workload of one's own: its files, filled in when they are loaded
 
 

@@ -22,6 +22,7 @@ WORKLOAD = Workload(
     task=ImageTask(),
     data="cifar10",
     archs=("net_bn", "net", "simple_cnn", "resnet18"),
+    sides=dict.fromkeys(("net_bn", "net", "simple_cnn"), range(32, 36)),
     options=ImageOptions,
     model=model,
     # one-cycle SGD with momentum learns all four well in ten epochs at this batch

@@ -18,6 +18,7 @@ WORKLOAD = Workload(
     task=ImageTask(),
     data="mnist",
     archs=("cnn",),
+    sides={"cnn": range(28, 30)},
     options=ImageOptions,
     model=model,
     # pytorch/examples' mnist/main.py: Adadelta 1.0, x0.7 each epoch, batch 64, 14 epochs

@@ -86,6 +86,31 @@ def test_a_mistake_in_model_or_hooks_is_one_line_before_the_run_is_written(
     assert not (relaunch_env / "runs/first/config.json").exists()
 
 
+@pytest.mark.parametrize(
+    "trouble, code", [("int('x')", 64), ("open('/nowhere')", 1), ("__import__('torch').zeros(2, 3) @ x", 64)]
+)
+def test_a_mistake_that_shows_after_steps_is_one_line_below_where_it_came_up(
+    trouble, code, relaunch_env, train, capfd
+):
+    """Not what a disk does: such a training starts again from its checkpoint."""
+    late = f"        if training and len(TIMES) > 5:\n            {trouble}\n        TIMES.append(0)\n"
+    file = write(
+        relaunch_env / "work",
+        ("class Net(", "TIMES = []\n\n\nclass Net("),
+        ("        if training:\n", f"{late}        if training:\n"),
+    )
+    if code == 1:
+        with pytest.raises(FileNotFoundError):
+            train(file, "--run", "first")
+        return
+    assert train(file, "--run", "first") == 64
+    *above, said = capfd.readouterr().err.splitlines()
+    frame, line = above[-3 if "^" in above[-1] else -2 :][:2]
+    number = next(n for n, text in enumerate(file.read_text().splitlines(), 1) if text.strip() == trouble)
+    assert f"{file}, line {number}: " in said and f"line {number}, in prepare" in frame
+    assert line.strip() == trouble
+
+
 def test_scored_rows_that_are_not_what_facts_say_are_found_before_the_first_step(relaunch_env, train, capfd):
     hook = "    def columns(self, config, outputs, labels):\n        return {'nll': outputs.sum(1)}\n\n"
     hook += "    def loss("

@@ -21,7 +21,7 @@ from relaunch.data_prep.errors import USAGE, Failure
 from relaunch.data_prep.talk import tell
 from relaunch.trainers import workloads
 from relaunch.trainers.group import process
-from relaunch.trainers.workloads.own.blame import blame, blamed
+from relaunch.trainers.workloads.own.blame import blame, blame_later, blamed
 from relaunch.trainers.workloads.own.code import (
     FOLDER,
     Code,
@@ -38,6 +38,7 @@ from relaunch.trainers.workloads.own.code import (
 
 __all__ = [
     "blame",
+    "blame_later",
     "blamed",
     "difference",
     "in_run",

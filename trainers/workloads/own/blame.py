@@ -32,6 +32,24 @@ def blame(error: BaseException, loading: Code | None = None) -> Failure | None:
     return next(filter(None, (blame_one(code, error, bool(loading)) for code in codes)), None)
 
 
+def blame_later(error: BaseException) -> tuple[Failure, str] | None:
+    """As `blame`, in the middle of a training, and where in those files it came up, as a traceback says it.
+
+    What a machine does, a disk or a device, may come out of any line: that is nobody's mistake.
+    """
+    of_machine = not hasattr(builtins, type(error).__name__) or "CUDA" in str(error) or "NCCL" in str(error)
+    if of_machine or isinstance(error, (OSError, MemoryError)) or not (failure := blame(error)):
+        return None
+    files = {
+        str(work.code.folder.resolve() / name)
+        for work in workloads.registered()
+        if work.code
+        for name in work.code.contents
+    }
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename in files]
+    return failure, "".join(traceback.format_list(frames)).rstrip("\n")
+
+
 def blame_one(code: Code, error: BaseException, at_import: bool) -> Failure | None:
     if isinstance(error, Failure) or isinstance(error, SystemExit) and not at_import:
         return None
