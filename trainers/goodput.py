@@ -151,8 +151,8 @@ def rows(found: dict) -> list[tuple[str, str]]:
     )
     lines = [
         ("wall time", told),
-        ("goodput", f"{good:.1f} %: {shares(GOOD)}"),
-        ("badput", f"{100 - good:.1f} %: {shares(c for c in CAUSES if c not in GOOD)}"),
+        ("goodput", f"{good:.1f} %: {shares(GOOD)}".removesuffix(": ")),
+        ("badput", f"{100 - good:.1f} %: {shares(c for c in CAUSES if c not in GOOD)}".removesuffix(": ")),
         ("bound", f"{found['bound']}, {100 * found['bound_share']:.0f} % of the wall time{within}"),
         ("change", found["advice"]),
     ]

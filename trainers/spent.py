@@ -1,6 +1,7 @@
 """Where a run's time goes: a clock that is always on exactly one cause, kept in RUN/time.json.
 
     spent = Spent(run, step=120, samples=7680)    # goes on at step 120
+    spent.write(120, 7680, saved=True)    # this start is on record
     spent.switch("input")                         # until now it was something else, from now on it is input
     spent.write(140, 8960, saved=True)
 
@@ -54,7 +55,6 @@ class Spent:
                 "saves": {},
             }
         self.saves = self.before["saves"]
-        self.write(step, samples, saved=True)
 
     def switch(self, cause: str) -> None:
         """From now on the time goes to `cause`, one of CAUSES."""

@@ -129,16 +129,17 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
     if not (beginning.resumes or beginning.fork or "log_interval" in job.given):
         config = dataclasses.replace(config, log_interval=log_interval(config, epoch_steps))
     since_best = state.meta.get("since_best", 0) if state else 0
-    spent = evaluated == step and patience_spent(config, since_best)
-    if state and not begun and (spent or (step, evaluated) >= (total, total)):
+    impatient = evaluated == step and patience_spent(config, since_best)
+    if state and not begun and (impatient or (step, evaluated) >= (total, total)):
         why = why_done(config, step, total, state.meta["best"], since_best)
         if runtime.main:
             run.write_status("done", 0, step, why)  # a kill may have come between the two
-            said = f"; {why}; a larger --patience goes on" if spent and step < total else ""
+            said = f"; {why}; a larger --patience goes on" if impatient and step < total else ""
             tell(f"{path}: finished already, at step {step}/{total}{said}")
         runtime.close()
         return 0, str(path)
-    spent = Spent(claimed[0] if claimed else None, step, state.meta["samples"] if state else 0)
+    samples = state.meta["samples"] if state else 0
+    spent = Spent(claimed[0] if claimed else None, step, samples)
     model.to(runtime.device)
 
     def write_down():
@@ -151,6 +152,7 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
                 work.code.write(run.code)
             files.write_atomic(run.config, files.dump_json(config.to_json()))  # last: with it, it is begun
             run.write_status("running", step=step)
+            spent.write(step, samples, saved=True)
 
     opened = []  # on rank 0
 
