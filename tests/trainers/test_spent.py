@@ -204,7 +204,8 @@ def test_killed_and_started_again_by_the_launcher(launch, relaunch_env, monkeypa
     assert done.code == 0, done.err
     found = told(relaunch_env / "a")
     assert found["starts"] == 2 and "in 2 starts" in done.out
-    assert 0.3 <= found["causes"]["repeated"] and found["causes"]["restarts"] > 0.5
+    # saved at the epoch's end, step 6; steps 7 and 8 were logged, each after 0.1 s
+    assert 0.2 <= found["causes"]["repeated"] and found["causes"]["restarts"] > 0.5
 
 
 @pytest.mark.slow
