@@ -93,6 +93,7 @@ def test_focal(train, images):
     assert scored[0] == pytest.approx(scored[1], rel=0.1), "the nll, of both"
 
 
+@pytest.mark.slow
 def test_finetune(train, images, capfd):
     flags = ("--data", "photos", "-b", 16, "--max-steps", 4, "--save-every", 1)
     found, _ = trained(train, "finetune", *flags)

@@ -101,6 +101,7 @@ def test_a_fork_of_a_fork_and_what_is_best(train, relaunch_env, parent, capsys):
     assert steps(relaunch_env / "runs/again") == [19, 20]
 
 
+@pytest.mark.slow
 def test_text_and_two_processes(train, launch, relaunch_env):
     text = "wikitext2 --emsize 16 --nhid 16 --batch-size 8 --max-steps 20 --log-interval 3".split()
     accelerate = dict(processes=2, accelerate="accelerate")

@@ -68,6 +68,7 @@ def race(run: RunDir, jobs: int) -> bytes:
     return said
 
 
+@pytest.mark.slow
 def test_exactly_one_wins(run):
     """2 to 4 at a time, each time after an owner that was killed; their clocks differ by days."""
     for n in range(50):

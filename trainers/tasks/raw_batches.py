@@ -149,8 +149,9 @@ class RawBatches(ImageBatches):
             assert self.loading is not None  # which has a length that is none
             try:
                 batch = next(self.loading)
-            except RuntimeError as error:
-                if "DataLoader worker" not in str(error):
+            except (RuntimeError, OSError, EOFError) as error:  # or its line to us breaks first
+                ours = isinstance(error, RuntimeError) and "DataLoader worker" not in str(error)
+                if ours or not self.config.workers:
                     raise
                 reason = str(error).strip().splitlines()[-1]
                 what = f"a worker of --input raw died ({reason})"
