@@ -28,6 +28,7 @@ PLAN = {
     "host": str,
     "data": str,
     "data_hash": str,
+    "eval_split": str,
     "precision": str,
     "steps_per_epoch": int,
     "total_steps": int,

@@ -257,6 +257,7 @@ def plan(job: Job, runtime, packed, epoch_steps: int, total: int) -> dict:
         **hardware.here(),
         "data": str(packed.path),
         "data_hash": packed.hash,
+        "eval_split": packed.eval_split,
         "steps_per_epoch": epoch_steps,
         "total_steps": total,
         "versions": {

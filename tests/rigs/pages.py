@@ -38,7 +38,8 @@ def run(
     plan = {
         "command": ["trainers.train", "mnist", "--data", "small"],
         "config": "cpu", "world": 1, "device": "cpu", "device_name": "x86_64", "host": "here",
-        "precision": "no", "steps_per_epoch": 50, "total_steps": steps, "versions": {"torch": "2.10"},
+        "precision": "no", "eval_split": "test",
+        "steps_per_epoch": 50, "total_steps": steps, "versions": {"torch": "2.10"},
         "starts": [{"step": 0}, {"step": 100}],
     }  # fmt: skip
     status = {"state": "done", "code": 0, "step": steps, "saved": steps, "seconds": 12.5}

@@ -24,7 +24,7 @@ def results(runs: list[Told]) -> list:
     """What came out: a row for each run."""
     every = dict.fromkeys(name for run in runs for name in run.last("val"))
     names = [name for name in every if name not in ("step", "samples", "epoch", "split")]
-    head = ["run", "state", "step", "epoch"]
+    head = ["run", "state", "step", "epoch", "scored on"]
     head += [numbers.NAMES.get(name, (name, ""))[0] for name in names]
     head += ["best", "at step", "trained for", "samples/s, median"]
     rows = []
@@ -39,6 +39,7 @@ def results(runs: list[Told]) -> list:
                 run.state,
                 steps,
                 f"{epoch:.3g}" if isinstance(epoch, (int, float)) else "–",
+                run.named("val") if last else "–",
                 *(numbers.metric(name, last.get(name)) for name in names),
                 numbers.metric(best[0], best[1]) if best else "–",
                 f"{best[2]:,}" if best else "–",

@@ -57,7 +57,8 @@ def chart(runs: list[Told], splits: tuple[str, ...], name: str, x: str) -> list[
                 continue
             every = -(-len(points) // POINTS)
             kept = max(kept, every)
-            label = split if len(runs) == 1 else f"{run.name} {split}" if len(splits) > 1 else run.name
+            word = run.named(split)
+            label = word if len(runs) == 1 else f"{run.name} {word}" if len(splits) > 1 else run.name
             series[label] = points[:-1:every] + points[-1:]
             looks[label] = (splits.index(split), 0) if len(runs) == 1 else (i, _dash(i, split, splits))
     if not any(len(points) > 1 for points in series.values()):
@@ -65,7 +66,7 @@ def chart(runs: list[Told], splits: tuple[str, ...], name: str, x: str) -> list[
     title, unit = numbers.NAMES.get(name, (name, ""))
     caption = title[:1].upper() + title[1:]
     if len(splits) == 1:
-        caption += f" ({splits[0]})"
+        caption += f" ({', '.join(dict.fromkeys(run.named(splits[0]) for run in runs))})"
     if kept > 1:
         caption += f", every {kept}th point"
     word = "resumed" if len(runs) == 1 else ""

@@ -62,6 +62,10 @@ class Told:
         steps = [self.status.get("step"), records.newest(self.run), *(r["step"] for r in self.metrics[-1:])]
         return max(step or 0 for step in steps)
 
+    def named(self, split: str) -> str:
+        """What a split of the records is called in the data: val may be test. Older runs do not tell."""
+        return self.plan.get("eval_split", split) if split == "val" else split
+
     def curve(self, split: str, name: str, x: str = "step") -> list[tuple[float, float]]:
         """(x, value) of the records that have both, in their order."""
         found = [(r.get(x), r.get(name)) for r in self.metrics if r["split"] == split]
