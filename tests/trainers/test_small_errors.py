@@ -29,6 +29,7 @@ ROWS = [{"step": n, "samples": n, "epoch": 0.5, "split": "train", "loss": 1 / n}
 def child(run, trouble, ear):
     # what a training writes between two checkpoints; with an error at one call, or from it on
     metrics, spent = Metrics(run, 0), Spent(run)
+    spent.write(0, 0, saved=True)
     if streams == "full":
         full = os.open("/dev/full", os.O_WRONLY)
         os.dup2(full, 1), os.dup2(full, 2)
