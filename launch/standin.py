@@ -85,10 +85,24 @@ def build(path: str, answer: dict) -> Workload:
         **{key: about[key] for key in ("name", "about", "data", "defaults", "presets")},
         archs=tuple(about["archs"]),
         options=dataclasses.make_dataclass("Options", options, frozen=True, kw_only=True),
-        task=Task(path, about["kind"], tuple(about["libraries"]), answer.get("steps") or {}),
+        task=Task(
+            path,
+            about["kind"],
+            Named(about["rows"]),
+            about["scores"],
+            tuple(about["libraries"]),
+            answer.get("steps") or {},
+        ),
         model=lambda *_: None,
         code=code,
     )
+
+
+@dataclass(frozen=True)
+class Named:
+    """Of a task's Facts: what a row is called."""
+
+    rows: str
 
 
 @dataclass(frozen=True)
@@ -97,10 +111,21 @@ class Task:
 
     path: str
     kind: str
+    facts: Named
+    scores: dict[str, str]  # the metric that decides which checkpoint is the best; others only it knows
     libraries: tuple[str, ...]
     known: dict  # the steps of an epoch of one config on data of one size
 
     def steps_per_epoch(self, settings, sizes) -> int:
+        return self.epoch(settings, sizes)["steps"]
+
+    def samples_done(self, settings, sizes, step: int) -> int:
+        """About: in the mean of an epoch's steps."""
+        epoch = self.epoch(settings, sizes)
+        return round(step * epoch["samples"] / epoch["steps"])
+
+    def epoch(self, settings, sizes) -> dict:
+        """Its steps, and the samples in them."""
         asked = {"config": settings.to_json(), "sizes": json.loads(json.dumps(sizes.to_json()))}
         answer = self.known
         if {key: answer.get(key) for key in asked} != asked:
@@ -108,4 +133,4 @@ class Task:
             answer = answer.get("steps", answer)
         if "failure" in answer:
             raise failure(answer["failure"])
-        return answer["steps"]
+        return answer

@@ -72,6 +72,8 @@ def describe(work: Workload) -> dict:
         **{key: getattr(work, key) for key in ("name", "about", "data", "archs", "defaults", "presets")},
         "options": options,
         "kind": work.task.kind,
+        "rows": work.task.facts.rows,
+        "scores": dict([work.task.facts.best]),
         "libraries": getattr(work.task, "libraries", ()),
         "code": {"folder": str(work.code.folder), **work.code.record()},
     }
@@ -96,7 +98,8 @@ def steps(work: Workload, config: RunConfig, sizes: Sizes) -> dict:
     asked = {"config": config.to_json(), "sizes": sizes.to_json()}
     try:
         with own.blamed():
-            return asked | {"steps": work.task.steps_per_epoch(config, sizes)}
+            count = work.task.steps_per_epoch(config, sizes)
+            return asked | {"steps": count, "samples": work.task.samples_done(config, sizes, count)}
     except Failure as failure:
         return asked | {"failure": said(failure)}
 

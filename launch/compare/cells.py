@@ -92,7 +92,7 @@ def plan(given: argparse.Namespace, words: list[str], own: Parser) -> Plan:
     drafted = [attempt(typed, [*rest], point, own) for point in grid.points(axes) or [Point("", {}, ())]]
     refuse_mistakes(axes, drafted)
     task = workloads.load(job.config.workload).task
-    unit = "words" if task.kind == "text" else "samples"
+    unit = task.facts.rows
     cells = [made(found, given, target, job) for found in drafted]
     counts = [cell.samples for cell in cells if cell.samples]
     equal = bool(
@@ -141,12 +141,12 @@ def until(text: str | None, workload: str) -> Target | None:
     if not metric or not math.isfinite(number):
         raise Failure(USAGE, f"--until {text} is not METRIC=VALUE", "write --until top1=62, for example")
     work = workloads.load(workload)
-    known = {"images": ["top1", "top5", "loss"], "text": ["ppl", "nll"]}.get(work.task.kind, [])
-    if known and not work.code and metric not in known:
-        raise Failure(
-            USAGE, f"--until {text}: {workload} is not scored by {metric!r}", offered(metric, known)
-        )
-    return Target(metric, number, up=metric.startswith(UP))
+    scores = work.task.scores
+    if not work.code and metric not in scores:
+        what = f"--until {text}: {workload} is not scored by {metric!r}"
+        raise Failure(USAGE, what, offered(metric, scores))
+    up = scores[metric] == "max" if metric in scores else metric.startswith(UP)
+    return Target(metric, number, up)
 
 
 # one cell ---------------------------------------------------------------------------------------------------
@@ -230,14 +230,10 @@ def fits(found: Drafted) -> bool:
 
 
 def samples_done(start: Start, steps: int) -> int:
-    """Samples of so many steps. Failure 64 for a text workload of one's own, which alone knows."""
+    """Samples of so many steps, over all processes."""
     assert start.config and start.data and start.data.sizes
     task = workloads.load(start.config.workload).task
-    count = getattr(task, "samples_done", None)
-    if count:
-        return count(start.config, start.data.sizes, steps)
-    words = getattr(start.config.options, "bptt", 1) if task.kind == "text" else 1
-    return steps * start.config.batch_size * words
+    return task.samples_done(start.config, start.data.sizes, steps)
 
 
 def nearest(start: Start, samples: int) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from relaunch.data_prep.errors import DATA, USAGE, Failure
 from relaunch.data_prep.names import command, listed
 from relaunch.launch import runs as known
-from relaunch.trainers import records
+from relaunch.trainers import records, workloads
 from relaunch.trainers.bench import measure
 from relaunch.trainers.bench.comparison import MEASURED, WAITING, Cell, Comparison
 from relaunch.trainers.bench.measure import Measure
@@ -45,8 +45,8 @@ def compare(names: list[str]) -> Comparison:
     samples = sorted(m.samples for m in done)
     rests = max((m.samples / m.step * max(1.0, m.epochs) for m in done if m.step), default=0)
     equal = not samples or samples[-1] - samples[0] <= rests  # each epoch leaves out less than a step
-    text = any(m.metric in ("ppl", "nll") for m in done)
-    unit = "words" if text else "samples"
+    name = next(iter(works.values()))
+    unit = workloads.load(name).task.facts.rows if name in workloads.names() else "samples"
     length = (
         f"{samples[0]:,}" + (f" to {samples[-1]:,}" if samples[0] != samples[-1] else "") if done else "no"
     )
@@ -54,7 +54,7 @@ def compare(names: list[str]) -> Comparison:
     if len({records.plan(run).get("data_hash") for run in found}) > 1:
         notes.append("They were trained on different data: what they score is of different samples.")
     return Comparison(
-        workload=next(iter(works.values())),
+        workload=name,
         rule=f"{length} {unit} each",
         grid={key: list(dict.fromkeys(c.settings[key] for c in cells)) for key in keys},
         cells=cells,

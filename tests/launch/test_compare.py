@@ -29,7 +29,7 @@ def test_equal_samples_are_steps_of_each_batch(relaunch_env):
     assert [cell.settings.max_steps for cell in found.cells] == [18, 4, 2] and found.seeds == (1, 2)
     assert [cell.samples for cell in found.cells] == [72, 64, 64] and found.equal
     assert [cell.settings.epochs for cell in found.cells] == [1, 1, 1]
-    assert "batch_size=4: 72" in found.notes[0] and found.rule == "70 samples each"
+    assert "batch_size=4: 72" in found.notes[0] and found.rule == "70 images each"
     assert found.cells[0].words[-6:] == ("--epochs", "1", "--log-interval", "1", "--keep", "1")
     (one,) = planned("cifar10", "--preset", "tutorial", "--grid", "batch_size=4", "--samples", "80").cells
     assert one.settings.log_interval == 1  # the preset's would be the whole run, warm-up and all

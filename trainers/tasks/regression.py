@@ -7,6 +7,7 @@ people read, the rows' target and guess and the metrics mae and r2, is in the ta
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,7 @@ class Regression:
 
     labels = "numbers"
     facts = NUMBERS
+    scores: Mapping[str, str] = {"loss": "min", "mae": "min", "r2": "max"}
 
     def scale(self, sizes, device):
         from relaunch.trainers.tasks.meters import Scale

@@ -12,6 +12,7 @@ A task of one's own changes what differs:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from relaunch.data_prep.errors import USAGE, Failure
@@ -38,6 +39,7 @@ class SampleTask:
 
     kind = ""
     facts = CLASSES
+    scores: Mapping[str, str] = {"top1": "max", "top5": "max", "loss": "min"}
     libraries: tuple[str, ...] = ()
     no_outputs = ""
 

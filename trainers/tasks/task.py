@@ -92,6 +92,7 @@ class Task(Protocol):
 
     kind: str  # of the data that it takes: Sizes.kind
     facts: Facts
+    scores: Mapping[str, str]  # the metrics of an evaluation, and whether max or min of each is better
     libraries: tuple[str, ...]  # whose models fit by name, as --arch LIBRARY:NAME (see models/zoo.py)
     no_outputs: str  # why --outputs is not to be had; empty where it is
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -53,6 +54,7 @@ class TextTask:
         view="text",
         rows="words",
     )
+    scores: Mapping[str, str] = {"nll": "min", "ppl": "min"}
     libraries: tuple[str, ...] = ()
     no_outputs = "a language model's would be words x vocabulary"
 

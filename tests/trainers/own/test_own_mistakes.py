@@ -36,7 +36,7 @@ MISTAKES = {
     "a task's class": (("task=Task()", "task=Task"), "task=Task is a class"),
     "half a task": (
         ("task=Task()", 'task=type("Half", (), {**vars(Task), "kind": "images"})()'),
-        "inputs, labels, libraries, no_outputs, output_shape and 5 more; give one made from it",
+        "inputs, labels, libraries, no_outputs, output_shape and 6 more; give one made from it",
     ),
     "no such module": (("from petals", "from petal"), "No module named 'petal'"),
     "an exit": (('print("flowers', 'raise SystemExit("flowers'), "ends the program while it is imported"),
