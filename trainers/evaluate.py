@@ -291,8 +291,7 @@ def report(source, config, task, packed, split, rows, out: Path, runtime, inputs
         lines.append(predictions.told(inputs))
     tell("\n".join([*lines, f"written: {path}"]))
     if wanted and not outputs:
-        what = "what its model says is no tensor with a row for each sample"
-        tell(f"relaunch: no outputs.npy: {what}", sys.stderr)
+        tell("relaunch: no outputs.npy: its model gives no tensor with a row for each sample", sys.stderr)
     elif wanted and "outputs" not in outputs:
         tell(f"written beside it, a file for each of its tensors: {', '.join(outputs)}")
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 from relaunch.data_prep.names import command, quoted
-from relaunch.trainers import PROGRAM, origin, records
+from relaunch.trainers import PROGRAM, goodput, origin, records
 from relaunch.trainers.pages import graph, numbers
 from relaunch.trainers.pages.blocks import Code, Facts, Heading, Note, Prose, Table
 from relaunch.trainers.pages.told import Told
@@ -43,7 +43,7 @@ def results(runs: list[Told]) -> list:
                 *(numbers.metric(name, last.get(name)) for name in names),
                 numbers.metric(best[0], best[1]) if best else "–",
                 f"{best[2]:,}" if best else "–",
-                numbers.duration(records.seconds(run.run)),
+                goodput.amount(records.seconds(run.run)),
                 numbers.metric("samples_per_s", speed),
             ]
         )

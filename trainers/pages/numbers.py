@@ -42,15 +42,6 @@ def percent(part: float, whole: float, digits: int = 1) -> str:
     return f"{100 * part / whole:.{digits}f} %" if whole else "–"
 
 
-def duration(seconds: float) -> str:
-    """`8.4 s`, `3 min 05 s`, `1 h 02 min`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    if seconds < 3600:
-        return f"{int(seconds // 60)} min {int(seconds % 60):02} s"
-    return f"{int(seconds // 3600):,} h {int(seconds // 60 % 60):02} min"
-
-
 def size(count: float) -> str:
     """Bytes: `1.35 GB`."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):

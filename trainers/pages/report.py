@@ -94,10 +94,10 @@ def time(runs: list[Told]) -> list:
     walls = [run.spent["wall"] for run in told]
     if len(told) == 1:
         rows = [
-            [name, numbers.duration(seconds), numbers.percent(seconds, walls[0])]
+            [name, goodput.amount(seconds), numbers.percent(seconds, walls[0])]
             for name, [seconds] in sorted(parts.items(), key=lambda part: -part[1][0])
         ]
-        rows.append(["wall time", numbers.duration(walls[0]), numbers.percent(walls[0], walls[0])])
+        rows.append(["wall time", goodput.amount(walls[0]), numbers.percent(walls[0], walls[0])])
         seconds = [found[0] for found in parts.values()]
         blocks: list = [
             charts.bars([*parts], seconds, "s", "Wall time by cause"),
@@ -105,7 +105,7 @@ def time(runs: list[Told]) -> list:
         ]
     else:
         rows = [
-            [run.name, numbers.duration(wall), *(numbers.percent(found[i], wall) for found in parts.values())]
+            [run.name, goodput.amount(wall), *(numbers.percent(found[i], wall) for found in parts.values())]
             for i, (run, wall) in enumerate(zip(told, walls))
         ]
         blocks = [
