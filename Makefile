@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 JOBS ?= 2
 TEST := $(VENV)/bin/python -m pytest
-FAST := not slow and not cluster
+FAST := not slow and not cluster and not gpu
 READY := $(VENV)/.installed
 
 help:
@@ -13,6 +13,7 @@ help:
 	@echo "make check     lint, types, and the tests without torch and processes (under a minute)"
 	@echo "make test      the tests (4 minutes on two cores; JOBS=1: one after the other)"
 	@echo "make test-all  also the slow ones and those that start a cluster"
+	@echo "make test-gpu  those that need a GPU (2 minutes on 16 cores and one H100)"
 	@echo "make storm     every file of a run damaged in 2,000 ways, and read by everything (half an hour)"
 	@echo "make lint      style, format and types"
 	@echo "make snapshots write the texts in tests/snapshots anew: look at the difference before you commit it"
@@ -31,6 +32,9 @@ test: $(READY)
 test-all: test
 	$(TEST) -n $(JOBS) --dist loadgroup -m "slow and not cluster"
 	$(TEST) -m cluster
+
+test-gpu: $(READY)
+	$(TEST) -n $(JOBS) -m gpu
 
 # not a test that is run each time: 2,000 cases take half an hour on two cores with nothing else to do
 storm: $(READY)
