@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import os
 import platform
+import warnings
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
@@ -97,8 +98,8 @@ class Runtime:
         ):
             yield
 
-    def settle(self, threads: int | None, deterministic: bool) -> None:
-        """Set what decides the bits: CPU threads, and on CUDA whether kernels are deterministic.
+    def settle(self, threads: int | None, deterministic: bool, tf32: str = "conv") -> None:
+        """Set what decides the bits: CPU threads; on CUDA whether kernels are deterministic, and --tf32.
 
         `threads` None: this rank's share of the physical cores. Not after the first matrix product, at which
         cuBLAS reads its variable.
@@ -106,8 +107,15 @@ class Runtime:
         self.set_threads(threads or max(1, physical_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
         if self.device.type == "cuda":
             torch.use_deterministic_algorithms(deterministic)
+            # each fresh tensor would be filled, so that what reads it unwritten repeats: nothing here does
+            torch.utils.deterministic.fill_uninitialized_memory = False
+            torch.backends.cudnn.benchmark = not deterministic  # the fastest kernel, as measured each time
             if deterministic:
                 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            with warnings.catch_warnings():  # from 2.9 on torch would like other names, and not for all of it
+                warnings.simplefilter("ignore")
+                torch.backends.cudnn.allow_tf32 = tf32 != "none"
+                torch.set_float32_matmul_precision("high" if tf32 == "all" else "highest")
 
     def set_threads(self, threads: int) -> None:
         self.threads = threads

@@ -191,3 +191,42 @@ def test_a_parameter_without_gradient_stays_without_one(relaunch_env, launch):
     (relaunch_env / "spare.py").write_text(SPARE)
     done = launch("told", module="spare", processes=2, accelerate="accelerate")
     assert (done.code, done.out) == (0, "None [[0.5, 0.5]]\n"), done.err
+
+
+# what decides the bits on a GPU -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def flags():
+    """(deterministic, fills, benchmark, TF32 in convolutions, precision of products), put back after."""
+    cudnn, deterministic = torch.backends.cudnn, torch.utils.deterministic
+
+    def seen() -> tuple:
+        on, fills = torch.are_deterministic_algorithms_enabled(), deterministic.fill_uninitialized_memory
+        return on, fills, cudnn.benchmark, cudnn.allow_tf32, torch.get_float32_matmul_precision()
+
+    on, fills, benchmark, tf32, precision = seen()
+    yield seen
+    torch.use_deterministic_algorithms(on)
+    deterministic.fill_uninitialized_memory, cudnn.benchmark, cudnn.allow_tf32 = fills, benchmark, tf32
+    torch.set_float32_matmul_precision(precision)
+
+
+@pytest.mark.parametrize(
+    "deterministic, tf32, expected",
+    [
+        (True, "conv", (True, False, False, True, "highest")),  # what torch does by itself, but for the fills
+        (True, "all", (True, False, False, True, "high")),
+        (True, "none", (True, False, False, False, "highest")),
+        (False, "conv", (False, False, True, True, "highest")),
+    ],
+)
+def test_what_decides_the_bits_on_a_gpu(alone, monkeypatch, flags, deterministic, tf32, expected):
+    untouched = flags()
+    alone.settle(1, deterministic, tf32)
+    assert flags() == untouched, "a CPU has none of it"
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    alone.device = torch.device("cuda")
+    for _ in range(2):  # as in an evaluation, which settles when it knows the run
+        alone.settle(1, deterministic, tf32)
+    assert flags() == expected
