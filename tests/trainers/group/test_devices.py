@@ -1,5 +1,7 @@
 """What was asked of accelerate, against the machine: facts are given, so that every machine can be tried."""
 
+import os
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -186,6 +188,31 @@ def test_another_device_than_was_planned_is_refused(monkeypatch, relaunch_env):
     with pytest.raises(Failure, match="cuda was planned, and accelerate chose cpu") as failure:
         Runtime(1)
     assert failure.value.code == 69
+
+
+SMI = """#!/bin/sh
+case "$1" in
+  *driver*) printf '{driver}\\n{driver}\\n' ;;
+  *) printf '2, NVIDIA GeForce RTX 4090\\n2, NVIDIA GeForce RTX 4090\\n' ;;
+esac
+"""
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine whose GPUs can be invented")
+@pytest.mark.parametrize("driver, set_for_it", [("535.129.03", "1"), ("560.35.03", None)])
+def test_several_rtx_40_on_an_old_driver(monkeypatch, relaunch_env, driver, set_for_it):
+    """accelerate asks nvidia-smi, and gives up with a traceback unless both variables are set."""
+    (relaunch_env / "nvidia-smi").write_text(SMI.format(driver=driver))
+    (relaunch_env / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{relaunch_env}:{os.environ['PATH']}")
+    for name in ("NCCL_P2P_DISABLE", "NCCL_IB_DISABLE"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    names = ("NVIDIA GeForce RTX 4090",) * 2
+    monkeypatch.setattr(devices, "find", lambda env: Devices(count=2, names=names, capability=(8, 9)))
+    with pytest.raises(Failure, match="accelerate chose cpu"):  # so far it is this machine's
+        Runtime(1)
+    assert os.environ.get("NCCL_P2P_DISABLE") == os.environ.get("NCCL_IB_DISABLE") == set_for_it
 
 
 # NCCL ------------------------------------------------------------------------------------------------
