@@ -53,7 +53,8 @@ def score_split(
                 return None
             if first + runtime.rank < scorer.batches:
                 fault("evaluate", first + runtime.rank)
-                rows = scorer.score(module, first + runtime.rank)
+                with runtime.waiting():
+                    rows = scorer.score(module, first + runtime.rank)
                 parts.append({n: column for n, column in rows.items() if outputs or not is_output(n)})
     module.train()
     gathered = runtime.gather(parts)
@@ -144,7 +145,7 @@ def evaluate(launch: Launch, config: RunConfig | None, changes: dict) -> tuple[i
     runtime = Runtime(deterministic=False, timeout=launch.timeout)
     with runtime.watched(), own.blamed():
         source, config, weights = runtime.on_rank_0(lambda: read(launch.resume, config, changes))
-        runtime.settle(config.threads or source.meta.get("threads"), config.deterministic)
+        runtime.settle(config.threads or source.meta.get("threads"), config.deterministic, config.tf32)
         root = data_root(launch.data_root)
         runtime.on_every_rank(lambda: runtime.first_here and ensure(config.data, root))
         packed = runtime.on_every_rank(lambda: open_packed(config.data, root))
@@ -287,8 +288,7 @@ def report(source, config, task, packed, split, rows, out: Path, runtime, inputs
         },
     )
     lines = told(source, packed, split, len(rows["id"]), metrics)
-    if "mean" in inputs:
-        lines.append(predictions.told(inputs))
+    lines += [predictions.told(inputs)] if "mean" in inputs else []
     tell("\n".join([*lines, f"written: {path}"]))
     if wanted and not outputs:
         tell("relaunch: no outputs.npy: its model gives no tensor with a row for each sample", sys.stderr)
