@@ -1,4 +1,4 @@
-"""What only a GPU can show. Skipped without one."""
+"""A step on a GPU: it waits for nothing, and neither fresh memory nor where the set lies changes a bit."""
 
 import pytest
 import torch
@@ -8,7 +8,10 @@ from relaunch.trainers.loop import Training
 from relaunch.trainers.tasks import sample_batches
 from rigs.runs import outcome
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine shows no GPU to CUDA"),
+]
 IMAGES = ["tiny_imagenet", "--batch-size", 8, "--cutmix", 0.5, "--crop", 4]
 
 
