@@ -1,8 +1,7 @@
 """On a real GPU: `make test-gpu`. Each of these is skipped on a machine that shows none.
 
 What a CPU can show is shown elsewhere. Here: kernels that exist and are deterministic, bits that a resume
-keeps in each precision, a step that never waits for the device, the loss scale, memory that runs out, and
-every way to start.
+keeps in each precision, the loss scale, memory that runs out, and every way to start.
 """
 
 import json
@@ -91,21 +90,6 @@ def test_fp16_from_a_scale_that_is_far_too_large(trained, relaunch_env, monkeypa
     assert outcome(relaunch_env / "parts") == whole
 
 
-@pytest.mark.parametrize("config", ["1gpu", "bf16"])
-@pytest.mark.parametrize("workload", WORKLOADS)
-def test_a_step_never_waits_for_the_device(trained, at, config, workload):
-    import torch
-
-    at(3, lambda training: torch.cuda.set_sync_debug_mode("error"))
-    at(6, lambda training: torch.cuda.set_sync_debug_mode("default"))
-    mixed = () if workload == "wikitext2" else ("--cutmix", 1)
-    flags = ("--max-steps", 8, "--log-interval", 100, "--clip", 1, "--grad-accum-steps", 2, *mixed)
-    try:
-        assert trained(config, workload, *flags) == 0
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-
-
 def test_memory_that_runs_out_gives_advice(trained, capfd):
     import torch
 
@@ -156,11 +140,13 @@ def test_an_error_in_a_step_leaves_at_once_under_torchrun(relaunch_env, monkeypa
 
 def test_a_checkpoint_is_scored_alike_on_both_devices(trained, relaunch_env):
     assert trained("1gpu", "cifar10", "--max-steps", 5) == 0
+    found = []
     for config in ("1gpu", "cpu"):
         done = relaunch("evaluate", "./run", "--config", config, "--out", f"./{config}")
         assert done.code == 0, done.out + done.err
-    done = relaunch("diff", "./1gpu", "./cpu")
-    assert done.code == 0, done.out + done.err
+        (facts,) = (relaunch_env / config).glob("*.json")
+        found.append(json.loads(facts.read_text())["metrics"])
+    assert found[0] == pytest.approx(found[1], rel=0.01)
 
 
 # trainings in this process ------------------------------------------------------------------------
