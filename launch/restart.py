@@ -8,6 +8,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import secrets
+import shlex
+import signal
 import sys
 from dataclasses import dataclass
 
@@ -15,6 +17,7 @@ from relaunch.data_prep.errors import HUNG, PREEMPTED, STOPPED, Failure
 from relaunch.data_prep.talk import tell
 from relaunch.launch import plan, supervise
 from relaunch.trainers import records
+from relaunch.trainers.begin import command_to_go_on
 from relaunch.trainers.rundir import RunDir
 
 LIMIT = 3  # starts again without a new checkpoint: more hide a fault that will not go away
@@ -46,6 +49,7 @@ def _run_with_restarts(todo: plan.Plan, run: RunDir | None, limit: int, ours: st
             environment = plan.environment(todo, dict(os.environ)) | begun
             end = supervise.run(todo.command, environment, todo.direct, asked, run=run)
             accelerate = todo.accelerate
+            again = to_go_on(todo, run)
             if end.crashed and not end.started and accelerate.machines > 1:
                 where = f"{accelerate.address}:{accelerate.port or 29500}"
                 return supervise.End(
@@ -55,11 +59,11 @@ def _run_with_restarts(todo: plan.Plan, run: RunDir | None, limit: int, ours: st
                     fix="start it on all of them, and look at their network",
                 )
             if not end.crashed:
-                return end
+                stopped = asked.first and end.what and not end.fix
+                return dataclasses.replace(end, fix=again) if stopped else end
             if run is None:
-                return dataclasses.replace(end, fix="run the same command again")
+                return dataclasses.replace(end, fix=again)
             crashes.append(crash(end.what, run))
-            again = f"to go on: the same command with --run {run.argument} --resume auto"
             alone = accelerate.machines == 1 or limit > 0
             reason = (
                 "asked to stop"
@@ -81,7 +85,16 @@ def _run_with_restarts(todo: plan.Plan, run: RunDir | None, limit: int, ours: st
                 todo = plan.with_arguments(todo, "--resume", "auto")
 
 
-STATES = {0: "done", PREEMPTED: "preempted", STOPPED: "stopped"}
+def to_go_on(todo: plan.Plan, run: RunDir | None) -> str:
+    """What to type after a stop or a crash."""
+    if run is None:
+        return "run the same command again"
+    flags = todo.variables.get("RELAUNCH_FLAGS", "")
+    return f"to go on: {command_to_go_on(todo.argv, run, shlex.split(flags))}"
+
+
+INTERRUPTED = 128 + signal.SIGINT  # by a person who did not wait
+STATES = {0: "done", PREEMPTED: "preempted", STOPPED: "stopped", INTERRUPTED: "preempted"}
 
 
 def note(run: RunDir, end: supervise.End, ours: str = "") -> None:
@@ -97,7 +110,9 @@ def note(run: RunDir, end: supervise.End, ours: str = "") -> None:
             if end.code != HUNG:
                 return
             try:
-                run.lock(wait=5.0)  # s: the lock of a process that was killed lives while its threads end
+                run.lock(
+                    wait=5.0, says=False
+                )  # s: the lock of a process that was killed lives while its threads end
             except (OSError, Failure):
                 return
             if records.status(run) != status:

@@ -80,7 +80,7 @@ def test_runs_of_another_machine_fill_in_what_this_one_cannot(relaunch_env, monk
         (["mnist"], "nothing to compare"),
         (["--grid", "lr=1,2"], "the workload is missing"),
         (["mnist", "--grid", "batch_sise=4"], "did you mean batch_size?"),
-        (["mnist", "--grid", "batch_size=4,x"], "invalid int value: 'x'"),
+        (["mnist", "--grid", "batch_size=4,x"], "'x' is not a whole number"),
         (["mnist", "--grid", "epochs=1,2"], "equally long"),
         (["mnist", "--grid", "seed=1,2"], "--repeats"),
         (["mnist", "--grid", "config=cpu,9gpu"], "did you mean 8gpu?"),
