@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import secrets
 import shlex
 import signal
 import sys
+import time
 from dataclasses import dataclass
 
+from relaunch.data_prep import files
 from relaunch.data_prep.errors import HUNG, PREEMPTED, STOPPED, Failure
 from relaunch.data_prep.talk import tell
 from relaunch.launch import plan, supervise
-from relaunch.trainers import records
+from relaunch.trainers import records, rundir
 from relaunch.trainers.begin import command_to_go_on
 from relaunch.trainers.rundir import RunDir
 
+LINES, TAIL = 20, 1 << 16  # of a rank's log, shown after a crash: a traceback; bytes that hold them
 LIMIT = 3  # starts again without a new checkpoint: more hide a fault that will not go away
 
 
@@ -47,6 +51,7 @@ def _run_with_restarts(todo: plan.Plan, run: RunDir | None, limit: int, ours: st
         while True:
             begun = {"RELAUNCH_START": f"{ours}-{len(crashes)}"}
             environment = plan.environment(todo, dict(os.environ)) | begun
+            since = time.time()
             end = supervise.run(todo.command, environment, todo.direct, asked, run=run)
             accelerate = todo.accelerate
             again = to_go_on(todo, run)
@@ -58,6 +63,8 @@ def _run_with_restarts(todo: plan.Plan, run: RunDir | None, limit: int, ours: st
                     f"(each waits {todo.timeout} s for the others)",
                     fix="start it on all of them, and look at their network",
                 )
+            if run and not todo.direct and (end.crashed or end.code == HUNG):
+                tell(last_lines(run, end.what, since), sys.stderr, end="")
             if not end.crashed:
                 stopped = asked.first and end.what and not end.fix
                 return dataclasses.replace(end, fix=again) if stopped else end
@@ -94,6 +101,33 @@ def to_go_on(todo: plan.Plan, run: RunDir | None) -> str:
 
 
 INTERRUPTED = 128 + signal.SIGINT  # by a person who did not wait
+
+
+def last_lines(run: RunDir, what: str, since: float) -> str:
+    """What the rank wrote last that `what` blames, else the one that fell silent first; empty: nothing.
+
+    Of the logs that were written after `since`, of time.time(), on this machine or on a disk that it shares.
+    """
+    named = re.match(r"ranks? (\d+)", what)
+    logs = [run.log(int(named[1]))] if named else list(run.logs.glob("rank-*.log"))
+    silent = []
+    for log in logs:
+        try:
+            written = log.stat().st_mtime
+            with files.open_plain(log) as f:
+                f.seek(-min(log.stat().st_size, TAIL), os.SEEK_END)
+                text = f.read().decode(errors="replace")
+        except OSError:
+            continue
+        lines = text.rpartition(f"\n{rundir.HEAD}")[2].splitlines()[1:]
+        if written >= since and lines:
+            silent.append((written, log, lines[-LINES:]))
+    if not silent:
+        return ""
+    _, log, lines = min(silent)
+    return "\n".join([f"relaunch: the last lines in {log}:", *(f"  {line}" for line in lines), ""])
+
+
 STATES = {0: "done", PREEMPTED: "preempted", STOPPED: "stopped", INTERRUPTED: "preempted"}
 
 

@@ -36,6 +36,7 @@ STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signa
 INSISTS = 2.0  # s after which a second Ctrl-C is a person who insists, and not a terminal that repeats
 DEAF = 60.0  # s for a process to learn to listen before it is told to stop all the same: imports take seconds
 LEAVING = 3.0  # s for a group that lost a process to be gone: of the rest, some may wait for it for ever
+LAST_WORDS = 0.5  # s for what a lost group said to reach its logs
 SAVING = 120.0  # s for processes whose accelerate died to save and leave
 TICK = 0.05  # s between looks at the group
 SAID = {"rank": int, "code": int, "run": (str, type(None)), "what": str, "fix": str, "told": dict}
@@ -150,7 +151,7 @@ def run(
         told |= {"RELAUNCH_START": begun, "RELAUNCH_BEGAN": f"{time.time():.3f}"}
         child = start(command, environment | told, output)
         broken, started = watch(child, asked, outcome, direct, lambda: stopping(run, begun))
-        processes.sweep(SAVING, hurry=lambda: asked.insisted or broken)
+        processes.sweep(LAST_WORDS if broken else SAVING, hurry=lambda: asked.insisted)
         noted = records.status(run) if run else {}
         noted = noted if noted.get("start") == begun else {}
         end = judge(child.returncode, outcome.read(), asked.first, asked.insisted, noted)

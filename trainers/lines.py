@@ -32,6 +32,7 @@ def headline(training, packed, state, begun: str = "") -> str:
         lines[1] += f"; input {c.input}, {workers(c.workers)}"
     if r.world > 1:
         lines[1] += f"; a process that is missing ends the others after {r.timeout} s"
+        lines.append(f"what each rank says is in {training.run.logs}")
     if begun:
         lines.append(begun)
     lines += finetune.told(c, training.module)

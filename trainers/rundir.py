@@ -34,6 +34,7 @@ class RunDir:
         self.shown = self.path / "shown.json"  # what its task wrote to look at, such as generated text
         self.time = self.path / "time.json"  # where it went: see spent
         self.stop = self.path / "STOP"
+        self.logs = self.path / "logs"  # one for each rank, in all its starts
         self.code = self.path / "code"  # the files of a workload of one's own
         self._lock: TextIO | None = None
         self._began = 0.0  # of time.monotonic(), had all starts of the run been this one
@@ -45,6 +46,9 @@ class RunDir:
 
     def begun(self) -> bool:
         return os.path.exists(self.config)
+
+    def log(self, rank: int) -> Path:
+        return self.logs / f"rank-{rank}.log"
 
     def checkpoint(self, step: int) -> Path:
         return self.checkpoints / f"step-{step:09d}"
@@ -154,6 +158,7 @@ class RunDir:
         files.write_atomic(self.metrics, b"".join(kept))
 
 
+HEAD = "==== start of "  # of the line with which a start begins in a rank's log
 ROOT = Path("runs")
 
 
