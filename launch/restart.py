@@ -104,27 +104,27 @@ INTERRUPTED = 128 + signal.SIGINT  # by a person who did not wait
 
 
 def last_lines(run: RunDir, what: str, since: float) -> str:
-    """What the rank wrote last that `what` blames, else the one that fell silent first; empty: nothing.
+    """What the rank said last that `what` blames (peers.named), else the one that fell silent first.
 
-    Of the logs that were written after `since`, of time.time(), on this machine or on a disk that it shares.
+    Empty where it said nothing in its last start, or not on a disk that this machine sees. `since`: logs
+    that were not written after it, of time.time(), are of earlier and larger groups.
     """
-    named = re.match(r"ranks? (\d+)", what)
-    logs = [run.log(int(named[1]))] if named else list(run.logs.glob("rank-*.log"))
-    silent = []
-    for log in logs:
+    blamed = re.match(r"ranks? (\d+)", what)
+    found = []
+    for log in [run.log(int(blamed[1]))] if blamed else run.logs.glob("rank-*.log"):
         try:
-            written = log.stat().st_mtime
             with files.open_plain(log) as f:
-                f.seek(-min(log.stat().st_size, TAIL), os.SEEK_END)
+                about = os.fstat(f.fileno())
+                f.seek(-min(about.st_size, TAIL), os.SEEK_END)
                 text = f.read().decode(errors="replace")
         except OSError:
             continue
         lines = text.rpartition(f"\n{rundir.HEAD}")[2].splitlines()[1:]
-        if written >= since and lines:
-            silent.append((written, log, lines[-LINES:]))
-    if not silent:
+        if lines and (blamed or about.st_mtime >= since):
+            found.append((about.st_mtime, log, lines[-LINES:]))
+    if not found:
         return ""
-    _, log, lines = min(silent)
+    _, log, lines = min(found)
     return "\n".join([f"relaunch: the last lines in {log}:", *(f"  {line}" for line in lines), ""])
 
 
@@ -144,9 +144,8 @@ def note(run: RunDir, end: supervise.End, ours: str = "") -> None:
             if end.code != HUNG:
                 return
             try:
-                run.lock(
-                    wait=5.0, says=False
-                )  # s: the lock of a process that was killed lives while its threads end
+                # the lock of a process that was killed lives while its threads end
+                run.lock(wait=5.0, says=False)
             except (OSError, Failure):
                 return
             if records.status(run) != status:

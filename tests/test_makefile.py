@@ -20,8 +20,9 @@ def installed(*words: str) -> str:
 
 
 def test_a_machine_without_a_gpu_gets_the_small_build_or_none():
-    """By its full version: where its index is out of reach, PyPI's of several GB does not come in its place."""
-    pins = dict(re.findall(r"^(torch|torchvision)==(\S+)", (REPOSITORY / "constraints.txt").read_text(), re.M))
+    """By its full version: where its index is out of reach, PyPI's of several GB does not replace it."""
+    pinned = (REPOSITORY / "constraints.txt").read_text()
+    pins = dict(re.findall(r"^(torch|torchvision)==(\S+)", pinned, re.MULTILINE))
     assert set(pins) == {"torch", "torchvision"}
     small = installed("TORCH=cpu")
     assert "--extra-index-url https://download.pytorch.org/whl/cpu " in small
