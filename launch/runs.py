@@ -122,6 +122,7 @@ def show(run: RunDir) -> str:
         ("checkpoints", f"{', '.join(steps) or 'none'} ({records.checkpoint_bytes(run) / 1e6:.1f} MB)"),
         ("predictions", ", ".join(p.name for p in records.predictions(run)) or "none"),
         ("curves", f"relaunch tensorboard {run.argument}"),
+        *([("logs", f"{run.logs}, one for each rank")] if run.logs.is_dir() else []),
     ]
     if begun := origin.said(origin.of(run)):
         rows.insert(1, ("begun", begun.removeprefix("begun ")))

@@ -145,6 +145,16 @@ def test_a_crash_is_noted_by_whoever_is_left(launch, tmp_path, number, code):
     assert told["reason"].startswith(f"killed by {signal.Signals(number).name}")
 
 
+def test_what_a_stop_leads_to_depends_on_how_far_it_is(tmp_path, monkeypatch):
+    run = RunDir(tmp_path)
+    starting = "stopping before the next step: it is still starting"
+    assert supervise.stopping(None, "b-0") == "stopping" and supervise.stopping(run, "b-0") == starting
+    monkeypatch.setenv("RELAUNCH_START", "a-0")
+    run.write_status("running", step=4)
+    assert supervise.stopping(run, "b-0") == starting, "that was an earlier start"
+    assert supervise.stopping(run, "a-0") == "stopping after this step"
+
+
 def test_ctrl_c_is_acknowledged_and_the_last_line_goes_on(launch, tmp_path):
     """At once; and who insists is told what to type, and finds the run stopped and not failed."""
 
