@@ -141,7 +141,8 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
         return 0, str(path)
     # beside our launcher, which shows a crash's last lines, one rank of a machine speaks
     aloud = runtime.first_here or "RELAUNCH_OUTCOME" not in os.environ
-    log.keep(RunDir(path).log(rank), f"rank {rank} of {world}", aloud)
+    if process.began:  # else the streams are those of somebody's program
+        log.keep(RunDir(path).log(rank), f"rank {rank} of {world}", aloud)
     samples = state.meta["samples"] if state else 0
     spent = Spent(claimed[0] if claimed else None, step, samples)
     model.to(runtime.device)

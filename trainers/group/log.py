@@ -1,10 +1,13 @@
 """A log per rank: what this process and those that it starts write is kept in RUN/logs/rank-N.log, too.
 
 log.keep(Path("runs/first/logs/rank-1.log"), "rank 1 of 2", aloud=False)
+log.end()
 """
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import fcntl
 import os
 import platform
@@ -17,21 +20,19 @@ from pathlib import Path
 
 from relaunch.data_prep import files
 from relaunch.data_prep.talk import settle, tell
-from relaunch.trainers.group import process
 from relaunch.trainers.rundir import HEAD
 
 COPIER = Path(__file__).with_name("copier.py")
-_copier: subprocess.Popen | None = None  # kept: nobody waits for it
+_copier: subprocess.Popen | None = None
+_before: dict[int, int] = {}  # the two streams as they were
 
 
 def keep(path: Path, who: str, aloud: bool) -> None:
     """From now on stdout and stderr, of native code as well, are in `path`; and, `aloud`, where they were.
 
-    Only for a process of `process.main`: another one's streams are its own. What cannot be kept costs a line.
+    What cannot be kept costs a line, and all stays as it was.
     """
     global _copier
-    if not process.began or _copier:
-        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "ab", opener=files.shyly) as log:
@@ -39,8 +40,21 @@ def keep(path: Path, who: str, aloud: bool) -> None:
             log.write(f"{HEAD}{who}, process {os.getpid()} on {platform.node()}, {when}\n".encode())
             log.flush()
             _copier = divert(log.fileno(), aloud)
+            atexit.register(end)  # after the traceback of what ends this process
     except OSError as error:
         tell(f"relaunch: no log of {who} in {path} ({error.strerror or error})", sys.stderr)
+
+
+def end() -> None:
+    """The streams are as they were, and what was said has arrived: whoever started us may read it now."""
+    if not _before:
+        return
+    settle()
+    for stream, before in _before.items():
+        os.dup2(before, stream)
+    _before.clear()
+    with contextlib.suppress(subprocess.TimeoutExpired):  # a child of ours that lives on may still write
+        _copier.wait(1.0)
 
 
 def divert(log: int, aloud: bool) -> subprocess.Popen:
@@ -56,6 +70,7 @@ def divert(log: int, aloud: bool) -> subprocess.Popen:
         )
         settle()
         for stream in (1, 2):
+            _before[stream] = os.dup(stream)
             os.dup2(channels.get(stream, channels[1])[1], stream)
     finally:
         for ends in channels.values():

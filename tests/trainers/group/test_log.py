@@ -13,7 +13,7 @@ from relaunch.launch import restart
 from relaunch.trainers.group import copier
 from relaunch.trainers.rundir import HEAD, RunDir
 
-# A worker that writes in every way that there is, and ends in a crash of native code.
+# A worker that writes in every way that there is, and ends in some.
 WORKER = """
 import os, subprocess, sys, time
 from pathlib import Path
@@ -29,15 +29,25 @@ def run(argv):
         sys.stderr.write(f"\\r{percent} %")
     sys.stderr.write("\\nterminal\\n" if sys.stderr.isatty() else "\\npipe\\n")
     sys.stderr.flush()
-    os.kill(os.getpid(), 11)
+    end = argv[1]
+    if end == "crashes":
+        os.kill(os.getpid(), 11)
+    slow = f"kill -STOP {log._copier.pid}; echo; sleep 0.4; kill -CONT {log._copier.pid}"
+    subprocess.Popen(["sh", "-c", slow], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout.read(1)
+    sys.stderr.write("100 %\\n")
+    if end == "raises":
+        raise ValueError("odd")
+    if end == "is lost":
+        raise process.Lost(1, "gone", "", True)
+    return 0, None
 sys.exit(process.main(run))
 """
 
 
-def start(folder, how: str, **streams) -> subprocess.Popen:
+def start(folder, how: str, end: str = "crashes", **streams) -> subprocess.Popen:
     (folder / "worker.py").write_text(WORKER)
     return subprocess.Popen(
-        [sys.executable, "worker.py", how], cwd=folder, stdin=subprocess.DEVNULL, text=True, **streams
+        [sys.executable, "worker.py", how, end], cwd=folder, stdin=subprocess.DEVNULL, text=True, **streams
     )
 
 
@@ -57,6 +67,14 @@ def test_a_log_has_everything_and_so_have_the_streams(tmp_path):
     lines = kept(tmp_path)
     assert {"on stdout", "on stderr", "native", "of a child", "100 %"} < set(lines) and "before" not in lines
     assert "Fatal Python error: Segmentation fault" in lines and not any("50 %" in line for line in lines)
+
+
+@pytest.mark.parametrize("end, says", [("returns", "100 %"), ("raises", "odd"), ("is lost", "gone")])
+def test_at_its_end_all_has_arrived(tmp_path, end, says):
+    """Whoever waited for a process may read what it said, in whatever way it ended."""
+    with open(tmp_path / "output", "wb") as output:
+        start(tmp_path, "aloud", end, stdout=output, stderr=output).wait(timeout=60)
+    assert says in (tmp_path / "output").read_text()
 
 
 def test_one_stream_keeps_its_order(tmp_path):
