@@ -56,7 +56,7 @@ digits=(accelerate launch --config_file accelerate_configs/cpu.yaml -m trainers.
 announce "${digits[@]} --run demo/runs/digits &"
 "${digits[@]}" --run demo/runs/digits &
 launcher=$!
-until grep -qs '"step": 50,' demo/runs/digits/metrics.jsonl; do
+until grep -qs '"step": 44,' demo/runs/digits/metrics.jsonl; do
     kill -0 "$launcher" 2>/dev/null || break
     sleep 0.05
 done
