@@ -88,7 +88,8 @@ else
 fi
 
 chapter "4. Which predictions changed between the first epoch and the best?"
-run relaunch diff demo/runs/digits@22 demo/runs/digits@best --top 3 --out demo/diff
+quietly demo/diff.log relaunch diff demo/runs/digits@22 demo/runs/digits@best --out demo/diff
+run sed -n "/^on /,/^McNemar/p" demo/diff.log
 
 chapter "5. A language model on the text of Python's own documentation"
 quietly demo/pydoc.log accelerate launch --config_file accelerate_configs/cpu.yaml -m trainers.train wikitext2 --data pydoc \
