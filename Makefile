@@ -1,15 +1,21 @@
 # On a fresh machine with Python 3.11+, pip and git:  make demo   make test
 # The first of them makes .venv and installs into it; another interpreter:  make demo PYTHON=python3.12
+# On a machine without a GPU:  make demo TORCH=cpu
 
 PYTHON ?= python3
+# which build of PyTorch: PyPI's, with CUDA, or one of those on its own index, such as cpu or cu126
+TORCH ?=
 VENV := .venv
 JOBS ?= 2
 TEST := $(VENV)/bin/python -m pytest
 FAST := not slow and not cluster and not gpu
 READY := $(VENV)/.installed
+INDEX := https://download.pytorch.org/whl/$(TORCH)
+PINNED = $(shell sed -nE 's/^(torch|torchvision)==([^ ]+).*/\1==\2+$(TORCH)/p' constraints.txt)
 
 help:
 	@echo "make demo      train, interrupt, resume, evaluate and diff on data that comes along (3 minutes)"
+	@echo "               without a GPU: make demo TORCH=cpu, which downloads some 400 MB instead of GBs"
 	@echo "make check     lint, types, and the tests without torch and processes (under a minute)"
 	@echo "make test      the tests (4 minutes on two cores; JOBS=1: one after the other)"
 	@echo "make test-all  also the slow ones and those that start a cluster"
@@ -55,8 +61,11 @@ install: $(READY)
 # written last, so that an installation that was interrupted is taken up again
 $(READY): pyproject.toml constraints.txt
 	@$(VENV)/bin/python -m pip --version >/dev/null 2>&1 || $(MAKE) --no-print-directory new-venv
-	@echo "Installing into $(VENV): once, some minutes, and several GB: PyTorch brings its CUDA libraries."
-	$(VENV)/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@echo "Installing into $(VENV): once, some minutes, and \
+	$(if $(TORCH),PyTorch's $(TORCH) build.,several GB: PyTorch brings its CUDA libraries. Without a GPU: TORCH=cpu.)"
+	$(VENV)/bin/python -m pip install --disable-pip-version-check -c constraints.txt \
+	$(if $(TORCH),--extra-index-url $(INDEX) $(PINNED)) -e '.[test]' $(if $(TORCH),|| { \
+	echo "relaunch: 69 pip did not get PyTorch's $(TORCH) build; see whether $(INDEX) can be reached" >&2; exit 1; })
 	@touch $@
 
 # some systems split off what `venv` needs for pip: there the interpreter's own pip puts one in

@@ -16,6 +16,7 @@ if not __package__:  # by path: Python put this folder first, see trainers/__mai
 
     del sys.path[0]
 
+from relaunch.data_prep import VERSION
 from relaunch.data_prep.errors import USAGE, Failure
 from relaunch.data_prep.names import offered
 from relaunch.data_prep.talk import give, hold, settle, tell
@@ -49,14 +50,20 @@ def usage() -> str:
     return "\n".join(
         lines
         + ["", "relaunch VERB --help says more. First steps: relaunch train mnist --data digits --epochs 1"]
+        + ["relaunch --version says which version this is."]
     )
 
 
 def run(argv: list[str]) -> int:
     """Carry out one command line; returns the exit code, or raises Failure."""
+    if argv[:1] == ["help"] and argv[1:]:
+        argv = [*argv[1:], "--help"]
     if not argv or argv[0] in ("-h", "--help", "help"):
         give(usage())
         return 0 if argv else USAGE
+    if argv == ["--version"]:
+        give(f"relaunch {VERSION}")
+        return 0
     verb, rest = argv[0], argv[1:]
     if verb not in VERBS:
         raise Failure(USAGE, f"unknown verb {verb!r}", offered(verb, VERBS, limit=len(VERBS)))

@@ -63,6 +63,7 @@ class Plan:
     """What runs where. `command` is what will be started, with `variables` added to the environment."""
 
     verb: str
+    argv: tuple[str, ...]  # the worker's words as typed
     accelerate: AccelerateConfig  # the config with the typed flags over it
     facts: Facts
     config: RunConfig | None  # what will be trained; None: nothing
@@ -145,6 +146,7 @@ def make(
         variables["TORCH_CPP_LOG_LEVEL"] = "ERROR"
     return Plan(
         verb=verb,
+        argv=tuple(argv),
         accelerate=accelerate,
         facts=facts,
         config=config,

@@ -17,7 +17,7 @@ from pathlib import Path
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import PREEMPTED, Failure
 from relaunch.data_prep.talk import tell
-from relaunch.launch import command, draft, plan, supervise
+from relaunch.launch import command, draft, plan, restart, supervise
 from relaunch.launch.processes import lives
 from relaunch.trainers import records, workloads
 from relaunch.trainers.config import RunConfig
@@ -55,7 +55,7 @@ def run(typed: dict, processes: int, planned: tuple[RunConfig, Job] | None, runs
     `runs` is where the run's folder goes, and is removed from: the disk of the real runs is rehearsed too. A
     stop signal in between ends it at once: the processes are gone and the folder is removed.
     """
-    began = time.monotonic()
+    began, since = time.monotonic(), time.time()
     with tempfile.TemporaryDirectory(prefix=sweep(runs), dir=runs) as folder:
         place = RunDir(Path(folder) / "run")
         if planned:
@@ -83,7 +83,8 @@ def run(typed: dict, processes: int, planned: tuple[RunConfig, Job] | None, runs
                     raise Failure(128 + asked.first, f"the rehearsal was ended by {asked.first.name}")
                 if end.code != PREEMPTED:
                     if end.crashed:
-                        tell("".join(lines[-LINES:]), sys.stderr, end="")
+                        logged = "" if todo.direct else restart.last_lines(place, end.what, since)
+                        tell("".join(lines[-LINES:]) + logged, sys.stderr, end="")
                     failure = end.told or Failure(end.code or 1, end.what or "it ended too early", end.fix)
                     return Rehearsal(time.monotonic() - began, failure)
         launched = records.plan(place)

@@ -7,16 +7,23 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import secrets
+import shlex
+import signal
 import sys
+import time
 from dataclasses import dataclass
 
+from relaunch.data_prep import files
 from relaunch.data_prep.errors import HUNG, PREEMPTED, STOPPED, Failure
 from relaunch.data_prep.talk import tell
 from relaunch.launch import plan, supervise
-from relaunch.trainers import records
+from relaunch.trainers import records, rundir
+from relaunch.trainers.begin import command_to_go_on
 from relaunch.trainers.rundir import RunDir
 
+LINES, TAIL = 20, 1 << 16  # of a rank's log, shown after a crash: a traceback; bytes that hold them
 LIMIT = 3  # starts again without a new checkpoint: more hide a fault that will not go away
 
 
@@ -44,8 +51,10 @@ def _run_with_restarts(todo: plan.Plan, run: RunDir | None, limit: int, ours: st
         while True:
             begun = {"RELAUNCH_START": f"{ours}-{len(crashes)}"}
             environment = plan.environment(todo, dict(os.environ)) | begun
+            since = time.time()
             end = supervise.run(todo.command, environment, todo.direct, asked, run=run)
             accelerate = todo.accelerate
+            again = to_go_on(todo, run)
             if end.crashed and not end.started and accelerate.machines > 1:
                 where = f"{accelerate.address}:{accelerate.port or 29500}"
                 return supervise.End(
@@ -54,12 +63,14 @@ def _run_with_restarts(todo: plan.Plan, run: RunDir | None, limit: int, ours: st
                     f"(each waits {todo.timeout} s for the others)",
                     fix="start it on all of them, and look at their network",
                 )
+            if run and not todo.direct and (end.crashed or end.code == HUNG):
+                tell(last_lines(run, end.what, since), sys.stderr, end="")
             if not end.crashed:
-                return end
+                stopped = asked.first and end.what and not end.fix
+                return dataclasses.replace(end, fix=again) if stopped else end
             if run is None:
-                return dataclasses.replace(end, fix="run the same command again")
+                return dataclasses.replace(end, fix=again)
             crashes.append(crash(end.what, run))
-            again = f"to go on: the same command with --run {run.argument} --resume auto"
             alone = accelerate.machines == 1 or limit > 0
             reason = (
                 "asked to stop"
@@ -81,7 +92,43 @@ def _run_with_restarts(todo: plan.Plan, run: RunDir | None, limit: int, ours: st
                 todo = plan.with_arguments(todo, "--resume", "auto")
 
 
-STATES = {0: "done", PREEMPTED: "preempted", STOPPED: "stopped"}
+def to_go_on(todo: plan.Plan, run: RunDir | None) -> str:
+    """What to type after a stop or a crash."""
+    if run is None:
+        return "run the same command again"
+    flags = todo.variables.get("RELAUNCH_FLAGS", "")
+    return f"to go on: {command_to_go_on(todo.argv, run, shlex.split(flags))}"
+
+
+INTERRUPTED = 128 + signal.SIGINT  # by a person who did not wait
+
+
+def last_lines(run: RunDir, what: str, since: float) -> str:
+    """What the rank said last that `what` blames (peers.named), else the one that fell silent first.
+
+    Empty where it said nothing in its last start, or not on a disk that this machine sees. `since`: logs
+    that were not written after it, of time.time(), are of earlier and larger groups.
+    """
+    blamed = re.match(r"ranks? (\d+)", what)
+    found = []
+    for log in [run.log(int(blamed[1]))] if blamed else run.logs.glob("rank-*.log"):
+        try:
+            with files.open_plain(log) as f:
+                about = os.fstat(f.fileno())
+                f.seek(-min(about.st_size, TAIL), os.SEEK_END)
+                text = f.read().decode(errors="replace")
+        except OSError:
+            continue
+        lines = text.rpartition(f"\n{rundir.HEAD}")[2].splitlines()[1:]
+        if lines and (blamed or about.st_mtime >= since):
+            found.append((about.st_mtime, log, lines[-LINES:]))
+    if not found:
+        return ""
+    _, log, lines = min(found)
+    return "\n".join([f"relaunch: the last lines in {log}:", *(f"  {line}" for line in lines), ""])
+
+
+STATES = {0: "done", PREEMPTED: "preempted", STOPPED: "stopped", INTERRUPTED: "preempted"}
 
 
 def note(run: RunDir, end: supervise.End, ours: str = "") -> None:
@@ -97,7 +144,8 @@ def note(run: RunDir, end: supervise.End, ours: str = "") -> None:
             if end.code != HUNG:
                 return
             try:
-                run.lock(wait=5.0)  # s: the lock of a process that was killed lives while its threads end
+                # the lock of a process that was killed lives while its threads end
+                run.lock(wait=5.0, says=False)
             except (OSError, Failure):
                 return
             if records.status(run) != status:

@@ -35,12 +35,19 @@ class Summary:
     config: str
     seconds: float  # trained, in all its starts
     reason: str
+    batch: int | None  # samples of a step
+    speed: float | None  # samples/s, in the last lines of its log
+
+    @property
+    def came_to_nothing(self) -> bool:
+        return self.state in ("failed", "crashed") or self.step == 0 and self.state != "running"
 
 
 def summarise(run: RunDir) -> Summary:
-    status, plan, last = records.status(run), records.plan(run), {}
+    status, plan, last, speed = records.status(run), records.plan(run), {}, None
     for record in records.metrics(run):
         last[record["split"]] = record
+        speed = record.get("samples_per_s", speed)
     state = status.get("state", "unknown")
     if state == "running" and run.held() is False and here(plan):
         state = "crashed"
@@ -54,6 +61,8 @@ def summarise(run: RunDir) -> Summary:
         plan.get("config") or f"{plan.get('world', '?')} x {plan.get('device', '?')}",
         records.seconds(run),
         status.get("reason", ""),
+        records.config(run).get("batch_size"),
+        speed if isinstance(speed, (int, float)) else None,
     )
 
 
@@ -75,13 +84,15 @@ def duration(seconds: float) -> str:
 
 
 def table(summaries: list[Summary]) -> str:
-    rows = [("run", "state", "step", "metric", "time", "config")]
+    rows = [("run", "state", "step", "metric", "batch", "samples/s", "time", "config")]
     rows += [
         (
             s.name,
             s.state,
             f"{s.step:,}" + (f"/{s.total:,}" if s.total else ""),
             s.metric,
+            "" if s.batch is None else f"{s.batch:,}",
+            "" if s.speed is None else f"{s.speed:,.0f}",
             duration(s.seconds),
             s.config,
         )
@@ -111,6 +122,7 @@ def show(run: RunDir) -> str:
         ("checkpoints", f"{', '.join(steps) or 'none'} ({records.checkpoint_bytes(run) / 1e6:.1f} MB)"),
         ("predictions", ", ".join(p.name for p in records.predictions(run)) or "none"),
         ("curves", f"relaunch tensorboard {run.argument}"),
+        *([("logs", f"{run.logs}, one for each rank")] if run.logs.is_dir() else []),
     ]
     if begun := origin.said(origin.of(run)):
         rows.insert(1, ("begun", begun.removeprefix("begun ")))
@@ -140,6 +152,9 @@ def main_runs(argv: list[str]) -> int:
     )
     parser.add_argument("what", nargs="?", choices=("show",), help="show one run")
     parser.add_argument("run", nargs="?", metavar="RUN", help="a name under runs/, or a path")
+    parser.add_argument(
+        "--hide-failed", action="store_true", help="leave out what failed, crashed or has no step yet"
+    )
     args = parser.parse_args(argv)
     if args.what:
         if not args.run:
@@ -152,7 +167,13 @@ def main_runs(argv: list[str]) -> int:
             tell(f"relaunch: {run.path}: {', '.join(damaged)} cannot be read", sys.stderr)
         if changed := logged.changed(run):
             tell(f"relaunch: {run.path}: {changed}", sys.stderr)
-    give(table([summarise(run) for run in runs]) if runs else "no runs under runs/ yet")
+    summaries = [summarise(run) for run in runs]
+    if args.hide_failed:
+        summaries = [s for s in summaries if not s.came_to_nothing]
+    hidden = f"{len(runs) - len(summaries)} of {len(runs)} runs are hidden: they failed, or have no step"
+    give(table(summaries) if summaries else hidden if runs else "no runs under runs/ yet")
+    if summaries and len(summaries) < len(runs):
+        tell(hidden, sys.stderr)
     return 0
 
 

@@ -17,13 +17,16 @@ import os
 import secrets
 import signal
 import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO
 
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import DIED, PREEMPTED, STOPPED, USAGE, Failure
+from relaunch.data_prep.talk import tell
 from relaunch.launch import processes
 from relaunch.trainers import records
 from relaunch.trainers.rundir import RunDir
@@ -33,6 +36,7 @@ STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signa
 INSISTS = 2.0  # s after which a second Ctrl-C is a person who insists, and not a terminal that repeats
 DEAF = 60.0  # s for a process to learn to listen before it is told to stop all the same: imports take seconds
 LEAVING = 3.0  # s for a group that lost a process to be gone: of the rest, some may wait for it for ever
+LAST_WORDS = 0.5  # s for what a lost group said to reach its logs
 SAVING = 120.0  # s for processes whose accelerate died to save and leave
 TICK = 0.05  # s between looks at the group
 SAID = {"rank": int, "code": int, "run": (str, type(None)), "what": str, "fix": str, "told": dict}
@@ -62,6 +66,7 @@ class Asked:
         self.first: signal.Signals | None = None
         self.insisted = False
         self._interrupted: float | None = None
+        self._acknowledged = False
 
     def _note(self, number, frame):
         now = time.monotonic()
@@ -70,6 +75,14 @@ class Asked:
             self.insisted |= self._interrupted is not None and now - self._interrupted >= INSISTS
             self._interrupted = self._interrupted or now
         self.first = self.first or signal.Signals(number)
+
+    def acknowledge(self, then: str) -> None:
+        """Say at once, and once, what becomes of the stop that came: `then`."""
+        if self.first and self.patience and not self._acknowledged:
+            self._acknowledged = True
+            again = "; Ctrl-C again to leave now" if self.first == signal.SIGINT else ""
+            fresh = "\n" if sys.stderr.isatty() else ""  # the cursor is behind ^C, or behind a bar
+            tell(f"{fresh}relaunch: {self.first.name}: {then}{again}", sys.stderr)
 
     def __enter__(self):
         ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN  # nohup
@@ -137,8 +150,8 @@ def run(
         processes.adopt_orphans()
         told |= {"RELAUNCH_START": begun, "RELAUNCH_BEGAN": f"{time.time():.3f}"}
         child = start(command, environment | told, output)
-        broken, started = watch(child, asked, outcome, direct)
-        processes.sweep(SAVING, hurry=lambda: asked.insisted or broken)
+        broken, started = watch(child, asked, outcome, direct, lambda: stopping(run, begun))
+        processes.sweep(LAST_WORDS if broken else SAVING, hurry=lambda: asked.insisted)
         noted = records.status(run) if run else {}
         noted = noted if noted.get("start") == begun else {}
         end = judge(child.returncode, outcome.read(), asked.first, asked.insisted, noted)
@@ -170,10 +183,21 @@ def start(
     )
 
 
-def watch(child: subprocess.Popen, asked: Asked, outcome: Outcome, direct: bool) -> tuple[bool, bool]:
+def stopping(run: RunDir | None, begun: str) -> str:
+    """What a stop that comes now leads to, for the start `begun`."""
+    if run is None:
+        return "stopping"
+    noted = records.status(run)
+    steps = noted.get("start") == begun and noted.get("state") == "running"
+    return f"stopping {'after this step' if steps else 'before the next step: it is still starting'}"
+
+
+def watch(
+    child: subprocess.Popen, asked: Asked, outcome: Outcome, direct: bool, then: Callable[[], str]
+) -> tuple[bool, bool]:
     """Wait for the end, and pass a stop on to each training process as soon as it listens.
 
-    Returns whether a process was lost, and whether there had been any.
+    `then` says what a stop leads to. Returns whether a process was lost, and whether there had been any.
     """
     told, since, broken, started, looked = set(), None, None, direct, time.monotonic()
     while True:
@@ -189,13 +213,18 @@ def watch(child: subprocess.Popen, asked: Asked, outcome: Outcome, direct: bool)
         if asked.insisted or broken is not None and time.monotonic() - broken > LEAVING:
             child.kill()
         elif asked.first and not outcome.read():
+            asked.acknowledge(then())
             since = since or time.monotonic()
             workers = [child.pid] if direct else processes.children(child.pid)
             if not workers and child.pid not in told:  # accelerate that has started nobody yet
                 told.add(child.pid)
                 processes.tell(child.pid, signal.SIGTERM)
             for pid in set(workers) - told:
-                if processes.listens(pid, signal.SIGTERM) or time.monotonic() - since > DEAF:
+                # Python by itself catches SIGINT; who has a handler for SIGUSR2 has one for all of them
+                if all(processes.listens(pid, s) for s in (asked.first, signal.SIGUSR2)):
+                    told.add(pid)
+                    processes.tell(pid, asked.first)  # the run records what it was
+                elif time.monotonic() - since > DEAF:
                     told.add(pid)
                     processes.tell(pid, signal.SIGTERM)
 
@@ -247,14 +276,11 @@ def judge(
     if insisted:
         return End(
             128 + signal.SIGINT,
-            what="left at once, as asked twice",
-            fix="what came after the last checkpoint is lost",
+            what="left at once, as asked twice: what came after the last checkpoint is lost",
         )
-    if asked and status == -signal.SIGTERM:
+    if asked and status in (-signal.SIGTERM, -asked):
         return End(
-            PREEMPTED,
-            what=f"stopped by {asked.name} before the first step: there was nothing to save",
-            fix="run the same command again",
+            PREEMPTED, what=f"stopped by {asked.name} before the first step: there was nothing to save"
         )
     if status < 0:
         name = signal.Signals(-status).name

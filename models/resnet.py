@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from relaunch.models import vision
+
 
 def resnet18(classes: int, channels: int = 3, stem: str = "imagenet") -> nn.Module:
     """Logits [B,classes] of images [B,channels,H,W].
@@ -15,6 +17,7 @@ def resnet18(classes: int, channels: int = 3, stem: str = "imagenet") -> nn.Modu
     a 3x3 stride-1 convolution without pooling (2.22 GMAC), which small images need for accuracy. Both have
     the same names.
     """
+    vision.ready()
     from torchvision.models import resnet18 as build
 
     model = build(weights=None, num_classes=classes)

@@ -12,9 +12,12 @@ import typing
 
 from torch import nn
 
+from relaunch.models import vision
+
 
 def names(library: str) -> list[str]:
     """The models of "torchvision" or "timm". ImportError where the library is missing."""
+    vision.ready()
     if library == "timm":
         import timm
 
@@ -30,6 +33,7 @@ def build(library: str, name: str, outputs: int, shape: tuple[int, ...]) -> nn.M
     Where a model is made for one size of image, it is made for this one. Without auxiliary heads, which train
     beside the output. ValueError, AssertionError and other errors of the library's where it cannot be.
     """
+    vision.ready()
     return (timm_model if library == "timm" else torchvision_model)(name, outputs, shape)
 
 

@@ -77,8 +77,11 @@ def step(words: list[str]) -> Step | None:
     """How to run a command of a page; None where nothing can be run."""
     match words:
         case ["make", *targets]:
-            known = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-            assert targets and set(targets) <= known, words
+            makefile = (ROOT / "Makefile").read_text()
+            known = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+            variables = [word for word in targets if "=" in word]
+            assert set(targets) - set(variables) <= known and len(targets) > len(variables), words
+            assert all(f"\n{word.split('=')[0]} ?=" in makefile for word in variables), words
             return None
         case ["source", ".venv/bin/activate"]:
             return None

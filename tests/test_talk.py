@@ -39,7 +39,8 @@ def test_nothing_is_printed_past_it():
     files = [path for part in PARTS for path in (REPOSITORY / part).rglob("*.py")]
     assert len(files) > 70
     past = {str(p.relative_to(REPOSITORY)): found for p in files if (found := prints(p.read_text()))}
-    assert past.keys() <= {ONLY}, past
+    copier = "trainers/group/copier.py"  # passes on what others print, byte by byte
+    assert past.keys() <= {ONLY, copier} and past.get(copier) in (None, ["os.write"]), past
     for source in ("print(1)", "write(print)", "sys.stderr.writelines(x)", "sys.stdout.flush()"):
         assert prints(source)
 

@@ -158,10 +158,11 @@ def needs_run(workload: str) -> tuple[str, str]:
 # going on ---------------------------------------------------------------------------------------------------
 
 
-def command_to_go_on(argv: tuple[str, ...], run: RunDir) -> str:
-    """What to type to go on with a run that `WORKLOAD --flag value …` began."""
+def command_to_go_on(argv: tuple[str, ...], run: RunDir, flags: list[str] | None = None) -> str:
+    """What to type to go on with a run that `WORKLOAD --flag value …` and the launcher's `flags` began."""
     begun = ("--init", "--init-head", "--fork")  # the run knows by itself
-    words = [*without(argv, "--run", "--resume", "--stop-after", *begun), *launcher_flags()]
+    words = [*without(argv, "--run", "--resume", "--stop-after", *begun)]
+    words += launcher_flags() if flags is None else flags
     return f"relaunch train {command(words)} --run {run.argument} --resume {AUTO}"
 
 

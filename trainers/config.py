@@ -23,6 +23,9 @@ from relaunch.trainers.flags import Parser, add_fields, check_all, words
 from relaunch.trainers.job import Job, Launch
 from relaunch.trainers.workloads import Workload, own, setting
 
+TRAIN = "relaunch train"
+# what is typed most, of RunConfig and Launch
+COMMON = ("data", "arch", "epochs", "max_steps", "batch_size", "lr", "seed", "run", "resume", "init")
 # what --tf32 makes of float32 on a GPU that has it, for people
 TF32 = {"conv": ", TF32 in convolutions", "all": ", TF32 in convolutions and matrix products", "none": ""}
 
@@ -33,9 +36,11 @@ class RunConfig:
 
     workload: str = field(metadata={"help": "what to train"})
     data: str = setting(
-        MISSING, "packed data set, by name under the data root or by path (default: the workload's own)"
+        MISSING,
+        "packed data set, by name under the data root or by path (default: the workload's own)",
+        metavar="NAME|PATH",
     )
-    arch: str = setting(MISSING, "model architecture")
+    arch: str = setting(MISSING, "model architecture", metavar="NAME")
     epochs: int = setting(10, "epochs to train; with --max-steps, the smaller of the two", least=1)
     max_steps: int | None = setting(None, "optimizer steps to train", least=1)
     batch_size: int = setting(128, "samples per optimizer step over all processes", "-b", least=1)
@@ -46,9 +51,11 @@ class RunConfig:
     schedule: Literal["constant", "step", "cosine", "one-cycle"] = setting(
         "constant", "learning rate over the run"
     )
-    step_size: int = setting(1, "epochs between two reductions of --schedule step", least=1)
+    step_size: int = setting(1, "epochs between two reductions of --schedule step", least=1, metavar="EPOCHS")
     gamma: float = setting(0.1, "factor of each reduction of --schedule step", least=0)
-    warmup_steps: int = setting(0, "steps of linear warm-up before the schedule's full rate", least=0)
+    warmup_steps: int = setting(
+        0, "steps of linear warm-up before the schedule's full rate", least=0, metavar="STEPS"
+    )
     momentum: float = setting(0.9, "momentum of sgd", least=0)
     weight_decay: float = setting(
         0.0, "weight decay (L2 for sgd, adam and adadelta; decoupled for adamw)", least=0
@@ -85,11 +92,18 @@ class RunConfig:
         "where float32 is TF32 on GPUs from Ampere on, several times faster with 10 bits of mantissa for 23: "
         "conv: in convolutions; all: in matrix products, too; none: nowhere",
     )
-    save_every: int = setting(1000, "steps between checkpoints, beside those at each epoch's end", least=1)
+    save_every: int = setting(
+        1000, "steps between checkpoints, beside those at each epoch's end", least=1, metavar="STEPS"
+    )
     keep: int = setting(3, "newest checkpoints kept, beside the best", least=1)
-    eval_every: int = setting(1, "epochs between evaluations, beside the one at the end", least=1)
+    eval_every: int = setting(
+        1, "epochs between evaluations, beside the one at the end", least=1, metavar="EPOCHS"
+    )
     log_interval: int = setting(
-        100, "steps between log lines; if it is not given, at most a quarter of an epoch", least=1
+        100,
+        "steps between log lines; if it is not given, at most a quarter of an epoch",
+        least=1,
+        metavar="STEPS",
     )
     patience: int | None = setting(
         None, "end after this many evaluations in a row that brought no better metric than the best", least=1
@@ -170,7 +184,7 @@ def run_of(argv: list[str]) -> Path | None:
     return rundir.locate(named) if named else None
 
 
-def workload_parser(name: str, prog: str = "relaunch train", work: Workload | None = None) -> Parser:
+def workload_parser(name: str, prog: str = TRAIN, work: Workload | None = None) -> Parser:
     """The parser of one workload: its own flags, the common ones, and their defaults for it."""
     work = work or workloads.load(name)
     presets = "".join(
@@ -196,14 +210,26 @@ def workload_parser(name: str, prog: str = "relaunch train", work: Workload | No
 
 
 def overview(prog: str) -> str:
-    lines = [f"usage: {prog} WORKLOAD [flags]", "", "workloads:"]
+    lines = ["workloads:"]
     lines += [f"  {name:14} {workloads.load(name).about.splitlines()[0]}" for name in workloads.names()]
     lines += [f"  {name:14} {where}, which is installed" for name, where in sorted(own.installed().items())]
     lines += [f"  {'FILE.py':14} your own: a file that defines WORKLOAD = Workload(...)"]
-    return "\n".join(lines + ["", f"{prog} WORKLOAD --help lists the flags and their defaults."])
+    every = f"{prog} WORKLOAD --help lists every flag, with its default."
+    parser = Parser(
+        prog=prog,
+        usage=f"{prog} WORKLOAD [flags]",
+        description="\n".join(lines),
+        epilog=every,
+        add_help=False,
+    )
+    if prog == TRAIN:
+        unset = dict.fromkeys(COMMON)  # a workload's defaults are its own
+        add_fields(parser, RunConfig, unset, "training, the common flags", COMMON)
+        add_fields(parser, Launch, unset, "this start, the common flags", COMMON)
+    return parser.format_help().rstrip("\n")
 
 
-def parse(argv: list[str], prog: str = "relaunch train", beside: tuple[Parser, ...] = ()) -> Job:
+def parse(argv: list[str], prog: str = TRAIN, beside: tuple[Parser, ...] = ()) -> Job:
     """Parse `WORKLOAD|FILE.py --flag value …`. Raises Failure 64; `--help` prints and leaves with 0."""
     if not argv or argv[0] in ("-h", "--help"):
         give(overview(prog))

@@ -10,13 +10,17 @@ import argparse
 import math
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import fields
 from typing import Literal
 
 from relaunch.data_prep.errors import USAGE, Failure
 from relaunch.data_prep.names import nearest, offered
 from relaunch.data_prep.talk import give
+
+# of a flag's value: what stands for it in the help, and what a wrong one is not
+VALUES = {int: "N", float: "NUMBER", str: "TEXT"}
+KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "yes or no"}
 
 
 class Parser(argparse.ArgumentParser):
@@ -42,6 +46,16 @@ class Parser(argparse.ArgumentParser):
             fix = f"did you mean {near}?" if near else f"see {self.prog} --help"
             raise Failure(USAGE, f"unknown argument {rest[0]!r}", fix)
         return found
+
+    def _get_value(self, action, text):
+        try:
+            return super()._get_value(action, text)
+        except argparse.ArgumentError:
+            name, kind = (
+                "/".join(action.option_strings) or action.metavar,
+                KINDS.get(action.type, "understood"),
+            )
+            raise Failure(USAGE, f"{name} {text!r} is not {kind}", f"see {self.prog} --help") from None
 
     def _check_value(self, action, value):
         if action.choices is not None and value not in action.choices:
@@ -128,7 +142,7 @@ def check(name: str, hint, value):
     )
     if not fits or (kind is float and not math.isfinite(value)):
         raise Failure(
-            USAGE, f"{flag(name)} {value!r} is not {'a finite number' if kind is float else kind.__name__}"
+            USAGE, f"{flag(name)} {value!r} is not {'a finite number' if kind is float else KINDS[kind]}"
         )
 
 
@@ -143,11 +157,16 @@ def check_all(cls, values: dict):
             raise Failure(USAGE, f"{flag(name)} {value} {what}", f"it must be at least {least}")
 
 
-def add_fields(parser: argparse.ArgumentParser, cls, defaults: dict, title: str):
-    """One flag per field of a dataclass. Nothing is set unless typed, so that what was typed is known."""
+def add_fields(
+    parser: argparse.ArgumentParser, cls, defaults: dict, title: str, only: Collection[str] | None = None
+):
+    """One flag per field of a dataclass, or per field of `only`.
+
+    Nothing is set unless typed, so that what was typed is known.
+    """
     group, hints = parser.add_argument_group(title), typing.get_type_hints(cls)
     for f in fields(cls):
-        if f.name in ("workload", "options", "code"):
+        if f.name in ("workload", "options", "code") or only is not None and f.name not in only:
             continue
         kind, choices = scalar(hints[f.name])
         default = defaults.get(f.name, f.default)
@@ -167,6 +186,6 @@ def add_fields(parser: argparse.ArgumentParser, cls, defaults: dict, title: str)
                 *names,
                 type=kind,
                 choices=choices,
-                metavar=None if choices else f.metadata.get("metavar", kind.__name__.upper()),
+                metavar=None if choices else f.metadata.get("metavar", VALUES.get(kind)),
                 **common,
             )

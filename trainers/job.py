@@ -21,14 +21,22 @@ class Launch:
     """What belongs to one start of a run and is not kept in its config."""
 
     run: str | None = setting(
-        None, "the run's folder: a name under runs/, or a path (default: a new dated one)"
+        None,
+        "the run's folder: a name under runs/, or a path (default: a new dated one)",
+        metavar="NAME|PATH",
     )
-    data_root: str | None = setting(None, "where packed data is kept (default: $RELAUNCH_DATA, else data)")
+    data_root: str | None = setting(
+        None, "where packed data is kept (default: $RELAUNCH_DATA, else data)", metavar="FOLDER"
+    )
     resume: str | None = setting(
-        None, "'auto' continues --run, or starts it if it is empty; a PATH means --init PATH"
+        None,
+        "'auto' continues --run, or starts it if it is empty; a PATH means --init PATH",
+        metavar="auto|PATH",
     )
     init: str | None = setting(
-        None, "begin a new run with these weights: RUN, RUN@best, RUN@STEP, a checkpoint's folder or a file"
+        None,
+        "begin a new run with these weights: RUN, RUN@best, RUN@STEP, a checkpoint's folder or a file",
+        metavar="RUN|FILE",
     )
     init_head: Literal["fresh"] | None = setting(
         None, "with --init: begin the last layer anew where its shape differs, as with other classes"
@@ -36,22 +44,32 @@ class Launch:
     fork: str | None = setting(
         None,
         "begin a new run with the whole state of RUN, RUN@best or RUN@STEP, and other settings from there",
+        metavar="RUN",
     )
-    preset: str | None = setting(None, "a named group of settings of the workload; flags override it")
+    preset: str | None = setting(
+        None, "a named group of settings of the workload; flags override it", metavar="NAME"
+    )
     evaluate: bool = setting(False, "only evaluate the checkpoint given by --resume")
-    split: str | None = setting(None, "with --evaluate: the split to score (default: val, else test)")
+    split: str | None = setting(
+        None, "with --evaluate: the split to score (default: val, else test)", metavar="NAME"
+    )
     out: str | None = setting(
-        None, "with --evaluate: where to write the predictions (default: inside the run)"
+        None, "with --evaluate: where to write the predictions (default: inside the run)", metavar="FOLDER"
     )
     outputs: bool = setting(False, "with --evaluate: also write the raw outputs [N, classes] (images)")
     verify_data: bool = setting(False, "hash all of the packed data first; without it, what looks changed")
-    stop_after: int | None = setting(None, "end after this step as a signal would: saved, code 75", least=1)
+    stop_after: int | None = setting(
+        None, "end after this step as a signal would: saved, code 75", least=1, metavar="STEP"
+    )
     profile_steps: str | None = setting(
         None, "profile the steps between A and B: where their time goes, into RUN/profile-A-B", metavar="A:B"
     )
     # ten minutes: longer than the slowest save or evaluation batch of one rank, not yet an hour of eight GPUs
     timeout: int = setting(
-        600, "seconds after which a process that is missing ends the others, with code 76", least=20
+        600,
+        "seconds after which a process that is missing ends the others, with code 76",
+        least=20,
+        metavar="SECONDS",
     )
 
     def __post_init__(self):

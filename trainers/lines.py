@@ -7,8 +7,9 @@ import sys
 
 import torch
 
-from relaunch.trainers import finetune, snapshot
+from relaunch.trainers import finetune, goodput, snapshot
 from relaunch.trainers.config import TF32
+from relaunch.trainers.spent import STAY
 
 UNITS = {"samples_per_s": " samples/s", "peak_memory_mb": " MB"}
 
@@ -35,6 +36,7 @@ def headline(training, packed, state, begun: str = "") -> str:
         lines[1] += f"; input {c.input}, {workers(c.workers)}"
     if r.world > 1:
         lines[1] += f"; a process that is missing ends the others after {r.timeout} s"
+        lines.append(f"what each rank says is in {training.run.logs}")
     if begun:
         lines.append(begun)
     lines += finetune.told(c, training.module)
@@ -66,7 +68,16 @@ def workers(count: int) -> str:
 def record_line(training, split: str, values: dict) -> str:
     """`step 5/40  epoch 0.12  train  loss 1.2345  top1 56.1 %`."""
     position = f"step {training.step}/{training.total}  epoch {training.epoch:.2f}  {split:5}"
-    return "  ".join([position, *(shown(name, value) for name, value in values.items())])
+    told = [shown(name, value) for name, value in values.items()]
+    if "samples_per_s" in values and training.step < training.total:  # not beside an epoch's mean, or a score
+        told.append(f"{goodput.amount(time_left(training))} left")
+    return "  ".join([position, *told])
+
+
+def time_left(training) -> float:
+    """Seconds: steps to come take what those of this start took, with their evaluations and checkpoints."""
+    took = sum(seconds for cause, seconds in training.spent.seconds.items() if cause not in STAY)
+    return took / (training.step - training.spent.first_step) * (training.total - training.step)
 
 
 def shown(name: str, value: float) -> str:

@@ -81,7 +81,8 @@ class Training:
             self.evaluate()
             self.save()
         show_bar = self.runtime.main and sys.stderr.isatty()
-        self.bar = tqdm(total=self.total, initial=self.step, unit="step", disable=not show_bar)
+        bar = {"total": self.total, "initial": self.step, "unit": "step", "disable": not show_bar}
+        self.bar = tqdm(**bar, smoothing=0)  # the time that is left is of all steps, as the log's
         while not self.ends and not self.stop:
             self.iterate()
         self.bar.close()

@@ -34,6 +34,7 @@ class RunDir:
         self.shown = self.path / "shown.json"  # what its task wrote to look at, such as generated text
         self.time = self.path / "time.json"  # where it went: see spent
         self.stop = self.path / "STOP"
+        self.logs = self.path / "logs"  # one for each rank, in all its starts
         self.code = self.path / "code"  # the files of a workload of one's own
         self._lock: TextIO | None = None
         self._began = 0.0  # of time.monotonic(), had all starts of the run been this one
@@ -46,11 +47,26 @@ class RunDir:
     def begun(self) -> bool:
         return os.path.exists(self.config)
 
+    def log(self, rank: int) -> Path:
+        return self.logs / f"rank-{rank}.log"
+
     def checkpoint(self, step: int) -> Path:
         return self.checkpoints / f"step-{step:09d}"
 
-    def lock(self, wait: float = 30.0) -> None:
-        """Own this run until the process ends. Failure 77 if another still does after `wait` seconds."""
+    def owner(self) -> str:
+        """Who trains this run while its lock is taken, as its files say."""
+        status = records.status(self)
+        if status.get("state") != "running":
+            return "a process that has just begun, or is ending"
+        host = records.plan(self).get("host", "an unknown machine")
+        at = f"at step {status.get('step', 0):,}, as of {status.get('time', 'an unknown time')}"
+        return f"process {status.get('pid', '?')} on {host}, {at}"
+
+    def lock(self, wait: float = 30.0, says: bool = True) -> None:
+        """Own this run until the process ends. Failure 77 if another still does after `wait` seconds.
+
+        `says`: a line tells whose it is meanwhile.
+        """
         try:
             self._lock = files.open_lock(self.path / ".lock")
         except OSError as error:
@@ -63,7 +79,10 @@ class RunDir:
                 fix = "wait for it, or choose another --run"
                 if owner.NAME in records.names(self.path):
                     fix += f"; if it was killed on another machine, remove {self.path / owner.NAME}"
-                raise Failure(LOCKED, f"another process is training {self.path}", fix)
+                raise Failure(LOCKED, f"another process is training {self.path}: {self.owner()}", fix)
+            if says:
+                says, whose = False, self.owner()
+                tell(f"relaunch: {self.path} is taken by {whose}; waiting {wait:.0f} s for it", sys.stderr)
             time.sleep(0.2)
         self._began = time.monotonic() - records.seconds(self)
 
@@ -139,6 +158,7 @@ class RunDir:
         files.write_atomic(self.metrics, b"".join(kept))
 
 
+HEAD = "==== start of "  # of the line with which a start begins in a rank's log
 ROOT = Path("runs")
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -167,7 +166,8 @@ class Bench:
                 child.kill()
             elif asked.first and not told:
                 told = True
-                child.send_signal(signal.SIGTERM)
+                asked.acknowledge("stopping; the run that is trained now saves after its step")
+                child.send_signal(asked.first)
             elif run and self.plan.target and not told and measure.target_step(run, self.plan.target):
                 told = True
                 files.write_atomic(run.stop, "the target is reached\n")

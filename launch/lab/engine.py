@@ -179,7 +179,8 @@ def stay(lab: Lab, step: Step, child: subprocess.Popen, asked: supervise.Asked, 
             pass
         now = time.monotonic()
         if asked.first and not told:
-            child.send_signal(signal.SIGTERM)
+            asked.acknowledge("stopping; what is done is kept")
+            child.send_signal(asked.first)
             told = True
         if asked.insisted:
             os.killpg(child.pid, signal.SIGKILL)

@@ -1,6 +1,8 @@
 """The command line as it is read: whose flag is whose, mistakes, help, and what `relaunch` itself costs."""
 
+import contextlib
 import os
+import re
 import resource
 import shlex
 import shutil
@@ -9,6 +11,7 @@ import sys
 
 import pytest
 
+from relaunch.data_prep import VERSION
 from relaunch.data_prep.errors import Failure
 from relaunch.launch import __main__ as cli
 from relaunch.launch import command
@@ -23,7 +26,7 @@ def test_the_launchers_flags_are_taken_out_wherever_they_stand():
     assert rest == "cifar10 --epochs 3 --arch net".split()
     for argv, says in (
         ("mnist --num-processes 0", "too small"),
-        ("mnist --num-processes x", "invalid int"),
+        ("mnist --num-processes x", "--num-processes 'x' is not a whole number"),
         ("mnist --mixed-precision fp8", "--mixed-precision 'fp8' is not known"),
         ("mnist --config", "expected one argument"),
     ):
@@ -51,6 +54,26 @@ def test_a_mistyped_flag_of_either_side_is_named(word, near):
 
 def relaunch(*argv: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-m", "relaunch.launch", *argv], capture_output=True, text=True)
+
+
+def test_version_help_of_a_verb_and_the_common_flags(capsys):
+    assert cli.run(["--version"]) == 0 and capsys.readouterr().out == f"relaunch {VERSION}\n"
+
+    def shown(*words) -> str:
+        with contextlib.suppress(SystemExit):
+            cli.run([*words])
+        return capsys.readouterr().out
+
+    for words in (["stop"], ["submit", "slurm"], ["runs"]):
+        assert f"usage: relaunch {words[0]}" in shown(*words, "--help")
+        assert shown("help", *words) == shown(*words, "--help")
+    with pytest.raises(Failure) as caught:
+        cli.run(["help", "trian"])
+    assert "did you mean train?" in caught.value.fix
+    for flag in ("--epochs N", "--batch-size N", "--lr NUMBER", "--run NAME|PATH", "--config NAME|PATH"):
+        assert flag in shown("train", "--help")
+    for workload in ("mnist", "wikitext2"):
+        assert not re.search(r"\b(STR|INT|FLOAT|BOOL)\b", shown("train", workload, "--help"))
 
 
 def test_help_is_cheap():

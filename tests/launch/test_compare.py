@@ -80,7 +80,7 @@ def test_runs_of_another_machine_fill_in_what_this_one_cannot(relaunch_env, monk
         (["mnist"], "nothing to compare"),
         (["--grid", "lr=1,2"], "the workload is missing"),
         (["mnist", "--grid", "batch_sise=4"], "did you mean batch_size?"),
-        (["mnist", "--grid", "batch_size=4,x"], "invalid int value: 'x'"),
+        (["mnist", "--grid", "batch_size=4,x"], "'x' is not a whole number"),
         (["mnist", "--grid", "epochs=1,2"], "equally long"),
         (["mnist", "--grid", "seed=1,2"], "--repeats"),
         (["mnist", "--grid", "config=cpu,9gpu"], "did you mean 8gpu?"),
@@ -219,7 +219,9 @@ def test_stopped_it_saves_and_goes_on_to_the_target(begin):
     words += ["--eval-every", "5", "--repeats", "1"]
     first, folder = begin(*words), Path("bench")
     wait_for(lambda: list(folder.glob("runs/*/config.json")), first)
-    first.signal(signal.SIGTERM).end()
+    first.signal(signal.SIGINT).end()
+    assert "relaunch: SIGINT: stopping; the run that is trained now saves after its step; Ctrl" in first.err
+    assert [status["reason"] for status in states(folder).values()] == ["stopped by SIGINT, and saved"]
     assert first.code == 75 and "to go on: relaunch compare mnist --grid lr=0.5,1" in first.err, first.err
     second = begin(*words).end(300)
     assert second.code == 0, second.err

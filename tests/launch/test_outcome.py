@@ -5,11 +5,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
-from relaunch.launch import restart, supervise
+from relaunch.launch import processes, restart, supervise
 from relaunch.launch.supervise import End
 from relaunch.trainers import records
 from relaunch.trainers.rundir import RunDir
@@ -39,6 +40,9 @@ def run(argv):
         return 0, "run"
     if end == "65":
         raise Failure(65, "the data is bad")  # and nobody has noted it
+    if end == "waits":
+        open("steps", "x").close()
+        time.sleep(60)
     if end == "76":
         raise Lost(76, "rank 0 is missing", "", True)
     if end == "done, killed":
@@ -58,7 +62,8 @@ from relaunch.trainers import PROGRAM
 from relaunch.trainers.rundir import RunDir
 cpu = accelerate_config.read(os.environ["CONFIG"])
 hold()
-todo = plan.make("train", [], cpu, cpu, Facts())
+todo = plan.make("train", ["mnist", "--resume", "auto"], cpu, cpu, Facts())
+todo = dataclasses.replace(todo, variables=todo.variables | {"RELAUNCH_FLAGS": "--config cpu"})
 todo = dataclasses.replace(todo, command=(*todo.command[:todo.command.index(PROGRAM)], "worker.py"))
 end = restart.run_with_restarts(todo, RunDir("run"), 2)
 if end.what: tell(Failure(end.code, end.what, end.fix).line(), sys.stderr)
@@ -138,6 +143,38 @@ def test_a_crash_is_noted_by_whoever_is_left(launch, tmp_path, number, code):
     told = status(tmp_path / "run")
     assert (told["state"], told["code"], told["step"]) == ("failed", code, 3)
     assert told["reason"].startswith(f"killed by {signal.Signals(number).name}")
+
+
+def test_what_a_stop_leads_to_depends_on_how_far_it_is(tmp_path, monkeypatch):
+    run = RunDir(tmp_path)
+    starting = "stopping before the next step: it is still starting"
+    assert supervise.stopping(None, "b-0") == "stopping" and supervise.stopping(run, "b-0") == starting
+    monkeypatch.setenv("RELAUNCH_START", "a-0")
+    run.write_status("running", step=4)
+    assert supervise.stopping(run, "b-0") == starting, "that was an earlier start"
+    assert supervise.stopping(run, "a-0") == "stopping after this step"
+
+
+def test_ctrl_c_is_acknowledged_and_the_last_line_goes_on(launch, tmp_path):
+    """At once; and who insists is told what to type, and finds the run stopped and not failed."""
+
+    def press_twice():
+        while not (tmp_path / "steps").exists():
+            time.sleep(0.02)
+        (launcher,) = processes.children(os.getpid())
+        os.kill(launcher, signal.SIGINT)
+        time.sleep(supervise.INSISTS + 0.2)
+        os.kill(launcher, signal.SIGINT)
+
+    pressing = threading.Thread(target=press_twice)
+    pressing.start()
+    done = launch("waits")
+    pressing.join()
+    first, last = done.stderr.splitlines()
+    assert first == "relaunch: SIGINT: stopping after this step; Ctrl-C again to leave now"
+    assert last.endswith("; to go on: relaunch train mnist --config cpu --run ./run --resume auto")
+    told = status(tmp_path / "run")
+    assert (done.returncode, told["state"], told["code"]) == (130, "preempted", 130)
 
 
 def test_nothing_is_left_in_the_temporary_folder(launch, tmp_path):

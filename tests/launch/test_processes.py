@@ -95,8 +95,8 @@ class Group:
     def nobody_left(self):
         wait_for(lambda: not living(str(self.folder)))
 
-    def saved(self) -> bool:
-        return all((self.folder / f"saved-SIGTERM-{rank}").exists() for rank in range(self.world))
+    def saved(self, by: signal.Signals = signal.SIGTERM) -> bool:
+        return all((self.folder / f"saved-{by.name}-{rank}").exists() for rank in range(self.world))
 
 
 def read(path: Path) -> str:
@@ -157,7 +157,9 @@ def test_every_stop_signal_saves(group, number):
     g = group(1)
     g.reach("steps")
     g.launcher.send_signal(number)
-    assert g.end() == (75, "") and g.saved()
+    again = "; Ctrl-C again to leave now" if number == signal.SIGINT else ""
+    assert g.end() == (75, f"relaunch: {number.name}: stopping{again}\n")
+    assert g.saved(number), "the worker was told of another signal"
 
 
 def test_a_stop_reaches_every_worker_and_accelerate_does_not_complain(group):
@@ -165,7 +167,7 @@ def test_a_stop_reaches_every_worker_and_accelerate_does_not_complain(group):
     g.reach("steps")
     for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGTERM):  # repeated and mixed: still one
         g.launcher.send_signal(number)
-    assert g.end() == (75, "") and g.saved()
+    assert g.end() == (75, "relaunch: SIGUSR1: stopping\n") and g.saved(signal.SIGUSR1)
 
 
 def test_a_scheduler_that_signals_everybody(group):
@@ -194,11 +196,9 @@ def test_a_stop_before_accelerate_has_started_anybody(group):
     time.sleep(0.5)
     g.launcher.send_signal(signal.SIGINT)
     code, errors = g.end()
-    assert (
-        code == 75
-        and errors.startswith("relaunch: 75 stopped by SIGINT before the first step")
-        and errors.count("\n") == 1
-    )
+    at_once, last = errors.splitlines()
+    assert code == 75 and at_once == "relaunch: SIGINT: stopping; Ctrl-C again to leave now"
+    assert last.startswith("relaunch: 75 stopped by SIGINT before the first step")
 
 
 def test_a_second_ctrl_c_leaves_at_once(group):

@@ -55,11 +55,30 @@ def test_runs_are_listed(tmp_path, monkeypatch, capsys):
     invent(tmp_path, "b", "running", 1200)
     assert runs.main_runs([]) == 0
     head, a, b = capsys.readouterr().out.splitlines()
-    assert head.split() == "run state step metric time config".split()
+    assert head.split() == "run state step metric batch samples/s time config".split()
     assert "done" in a and "50/50" in a and "top1 98.50 %" in a and "running" in b and "1,200/50" in b
     assert runs.main_runs(["show", "a"]) == 0
     text = capsys.readouterr().out
     assert "mnist -b 8" in text and "50 (0.0 MB)" in text and "1 x cpu" in text and "go on" not in text
+
+
+def test_batch_and_speed_are_listed_and_what_came_to_nothing_can_be_hidden(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name, state, step in (("good", "done", 50), ("bad", "failed", 9), ("empty", "preempted", 0)):
+        run = invent(tmp_path, name, state, step)
+        run.config.write_text('{"workload": "mnist", "data": "digits", "batch_size": 1024}')
+        run.metrics.write_text('{"step": 9, "split": "train", "samples_per_s": 2345.6}\n')
+    rows = '{"step": 9, "split": "train", "epoch_loss": 1.0}\n{"step": 9, "split": "val", "top1": 50.0}\n'
+    with open(tmp_path / "runs/good/metrics.jsonl", "a") as metrics:
+        metrics.write(rows)
+    (tmp_path / "runs/empty/metrics.jsonl").write_text("")
+    runs.main_runs([])
+    listed = capsys.readouterr().out
+    assert listed.count("1,024") == 3 and listed.count("2,346") == 2 and "bad" in listed
+    runs.main_runs(["--hide-failed"])
+    told = capsys.readouterr()
+    assert "good" in told.out and "bad" not in told.out and "empty" not in told.out
+    assert told.err == "2 of 3 runs are hidden: they failed, or have no step\n"
 
 
 def test_a_run_that_nobody_trains_has_crashed(tmp_path, monkeypatch, capsys):

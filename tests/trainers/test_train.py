@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 
 import pytest
 
@@ -46,6 +47,25 @@ def test_the_loss_goes_down(train, relaunch_env, workload):
 # what a run leaves ----------------------------------------------------------------------------------------
 
 NET = ["cifar10", "--arch", "net", "--batch-size", 8]
+
+
+def test_the_log_says_how_long_it_will_take(train, relaunch_env, at, capsys):
+    """What is left costs what this start's steps cost, whatever came before it."""
+    assert train(*NET, "--max-steps", 10, "--log-interval", 5, "--stop-after", 2, "--run", "./run") == 75
+    capsys.readouterr()
+
+    def three_steps_took_an_hour(training):
+        training.spent.seconds = dict.fromkeys(training.spent.seconds, 0.0) | {"compute": 3600.0}
+        training.spent.seconds["start"] = 99999.0
+        training.spent.since = time.perf_counter()
+
+    at(5, three_steps_took_an_hour)
+    again = [*NET, "--max-steps", 10, "--log-interval", 5, "--run", "./run", "--resume", "auto"]
+    assert train(*again) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "samples/s" in line]
+    lines = [line for line in lines if line.startswith("step ")]
+    assert [line.endswith("left") for line in lines] == [True, False]
+    assert lines[0].endswith("  1 h 40 min left"), lines[0]
 
 
 def test_a_run_leaves_what_was_asked_and_launched(train, sets, relaunch_env):

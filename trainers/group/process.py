@@ -23,7 +23,7 @@ from typing import NoReturn
 
 from relaunch.data_prep.errors import DIED, HARDWARE, Failure
 from relaunch.data_prep.talk import hold, settle, tell
-from relaunch.trainers.group import faults
+from relaunch.trainers.group import faults, log
 
 SIGNALS = (
     signal.SIGTERM,
@@ -151,6 +151,7 @@ def main(run: Callable[[list[str]], tuple[int, str | None]], saves: bool = True)
         code = 0  # `relaunch` knows it
     settle()  # the report may have said something
     if grouped and "told" in said:
+        log.end()
         os._exit(code)  # as in `leave`
     return code
 
@@ -167,6 +168,7 @@ def leave(lost: Lost) -> NoReturn:
         tell(lost.line(), sys.stderr)
     known = report(said)  # `relaunch` says it, and ends those that do not leave
     settle()
+    log.end()
     os._exit(0 if known else lost.code)
 
 

@@ -24,7 +24,9 @@ FOUR_WAYS = (
 
 @dataclass(frozen=True, kw_only=True)
 class ImageOptions:
-    crop: int = setting(0, "train on images shifted by up to this many pixels (zeros come in)", least=0)
+    crop: int = setting(
+        0, "train on images shifted by up to this many pixels (zeros come in)", least=0, metavar="PIXELS"
+    )
     flip: bool = setting(False, "train on images mirrored half of the time")
     label_smoothing: float = setting(
         0.0, "share of the target spread over all classes (Szegedy et al., 2016)"
@@ -33,12 +35,21 @@ class ImageOptions:
         0.0, "share of training images that get a patch of another (CutMix, Yun et al., 2019)"
     )
     normalise: str = setting(
-        "data", f"what pixels are normalised by: {FOUR_WAYS}", alias="--normalize", before="data"
+        "data",
+        f"what pixels are normalised by: {FOUR_WAYS}",
+        alias="--normalize",
+        before="data",
+        metavar="HOW",
     )
     eval_resize: int = setting(
-        0, "score weights from elsewhere on images whose short side is resized to this", least=0
+        0,
+        "score weights from elsewhere on images whose short side is resized to this",
+        least=0,
+        metavar="PIXELS",
     )
-    eval_crop: int = setting(0, "… and of which this square is taken from the centre", least=0)
+    eval_crop: int = setting(
+        0, "… and of which this square is taken from the centre", least=0, metavar="PIXELS"
+    )
 
     def __post_init__(self):
         for name, flag in (("label_smoothing", "--label-smoothing"), ("cutmix", "--cutmix")):

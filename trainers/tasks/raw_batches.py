@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from relaunch.data_prep.errors import DIED, Failure
 from relaunch.data_prep.originals import originals
 from relaunch.data_prep.packed import Packed
+from relaunch.models import vision
 from relaunch.trainers.group.process import PR_SET_PDEATHSIG, SIGNALS
 from relaunch.trainers.tasks import order
 from relaunch.trainers.tasks.image_batches import ImageBatches, Images
@@ -44,6 +45,8 @@ class Transformed(Dataset):
 
     def __getitem__(self, which: tuple[int, int]) -> tuple[Tensor, int] | Failure:
         from PIL import Image
+
+        vision.ready()
         from torchvision.transforms import functional as F
 
         epoch, row = which

@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 
+from relaunch.data_prep.errors import Failure
 from relaunch.launch import supervise
 from relaunch.trainers.group import process
 from relaunch.trainers.rundir import RunDir
@@ -91,16 +92,27 @@ def test_a_signal_before_the_first_step(held, start, relaunch_env):
 
 
 def test_another_process_owns_the_run(held, train, relaunch_env, monkeypatch, capsys):
-    monkeypatch.setattr(RunDir.lock, "__defaults__", (0.3,))  # of its 30 s
+    monkeypatch.setattr(RunDir.lock, "__defaults__", (0.3, True))  # of its 30 s
     before = tree(relaunch_env)
     assert train(*NET) == 77
-    assert (
-        capsys.readouterr().err
-        == "relaunch: 77 another process is training run; wait for it, or choose another --run\n"
-    )
+    whose = "a process that has just begun, or is ending"
+    assert capsys.readouterr().err.splitlines() == [
+        f"relaunch: run is taken by {whose}; waiting 0 s for it",
+        f"relaunch: 77 another process is training run: {whose}; wait for it, or choose another --run",
+    ]
     assert tree(relaunch_env) == before
     held.close()
     assert train(*NET, "--max-steps", 1) == 0
+
+
+def test_a_taken_run_says_whose_it_is(held, relaunch_env, monkeypatch, capsys):
+    run = RunDir(relaunch_env / "run")
+    run.plan.write_text('{"host": "node7"}')
+    run.write_status("running", step=1200)
+    with pytest.raises(Failure) as failure:
+        run.lock(wait=0.1)
+    whose = f"process {os.getpid()} on node7, at step 1,200, as of 20"
+    assert whose in capsys.readouterr().err and whose in failure.value.what
 
 
 def test_two_that_begin_one_run_at_once(train, relaunch_env, monkeypatch, capsys):

@@ -29,7 +29,7 @@ MISTAKES = {
     "an option without help": (("sharp: float = setting(1.0, ", "sharp: float = (1.0, "), "no line of help"),
     "an option without a type": (("sharp: float", "sharp: list"), "of a type that no flag has"),
     "a default of nothing": (("epochs=2", "epoch=2"), "no setting 'epoch'; did you mean epochs?"),
-    "a wrong default": (("epochs=2", "epochs='two'"), "--epochs 'two' is not int"),
+    "a wrong default": (("epochs=2", "epochs='two'"), "--epochs 'two' is not a whole number"),
     "a wrong preset": (("lr=0.1)", "lr=-1.0)"), "wide: --lr -1.0 is negative"),
     "a name of ours": (('name="flowers"', 'name="mnist"'), "name='mnist' is a workload of ours"),
     "a name that is none": (('name="flowers"', 'name="a/b"'), "cannot name a run's folder"),
