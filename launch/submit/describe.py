@@ -193,8 +193,8 @@ def parse(kind: str, argv: list[str]) -> Job:
     if kind == "slurm":
         draft.data_of(settings, job.launch.data_root)
     name = checked("--name", given.name or run.name)
-    if re.search(r"^\.|[/%]", name):  # it names a folder, in a pattern of sbatch's
-        raise Failure(USAGE, f"--name {name} holds / or %, or begins with a dot", "choose another")
+    if re.search(r"^\.|/", name):  # it names a folder
+        raise Failure(USAGE, f"--name {name} holds / or begins with a dot", "choose another")
     code = workloads.load(job.config.workload).code
     local = shape.processes // shape.machines
     gpus = given.gpus if given.gpus is not None else 0 if shape.use_cpu or "emulate" in typed else local

@@ -7,10 +7,11 @@ What the script does at its end follows what SLURM 22.05 was seen to do: see doc
 
 from __future__ import annotations
 
-import shlex
+import re
+import subprocess
 from pathlib import Path
 
-from relaunch.data_prep.errors import USAGE, Failure
+from relaunch.data_prep.errors import STORAGE, USAGE, Failure
 from relaunch.data_prep.names import command, quoted
 from relaunch.launch.submit.describe import Job
 from relaunch.launch.submit.surroundings import checked, environment
@@ -47,8 +48,7 @@ def ahead(run: RunDir, limit: int) -> int:
 
 
 def directives(job: Job, names: list[str]) -> list[str]:
-    site, log = job.site, Path.cwd() / folder(job) / ("%A_%a.out" if job.tasks else "%j.out")
-    limit = job.given.time
+    site, limit = job.site, job.given.time
     values = {
         "job-name": job.name,
         "nodes": job.nodes,
@@ -62,7 +62,7 @@ def directives(job: Job, names: list[str]) -> list[str]:
         "qos": site.qos,
         "constraint": site.constraint,
         "chdir": Path.cwd(),
-        "output": log,
+        "output": log(job),
         "open-mode": "append",
         "array": job.tasks and f"0-{len(job.tasks) - 1}",
         "export": ",".join(names),
@@ -71,8 +71,20 @@ def directives(job: Job, names: list[str]) -> list[str]:
     return [f"#SBATCH {line}" for line in [*lines, "--requeue", *(checked_line(d) for d in site.directives)]]
 
 
+def log(job: Job) -> str:
+    """The log's path, as sbatch's pattern: a backslash anywhere in it would keep the job's number out."""
+    place = str(Path.cwd() / folder(job))
+    if "\\" in place:
+        what = f"SLURM cannot number the logs in {place}, which holds a backslash"
+        raise Failure(USAGE, what, "submit from another folder, or choose another --name")
+    return place.replace("%", "%%") + ("/%A_%a.out" if job.tasks else "/%j.out")
+
+
 def written(name: str, value: str) -> str:
-    return f'"{checked(name, value)}"' if " " in value else checked(name, value)
+    """A value as sbatch reads it: outside of quotes a # begins a comment, and everywhere a \\ escapes."""
+    if re.fullmatch(r"[\w./:,@%+|-]+", checked(name, value), re.ASCII):
+        return value
+    return '"' + re.sub(r'(["\\])', r"\\\1", value) + '"'
 
 
 def checked_line(directive: str) -> str:
@@ -89,14 +101,14 @@ def script(job: Job) -> str:
     cases = [
         f"  {i}) RUN={quoted(run)} FLAGS=({command(flags)}) ;;" for i, (run, flags) in enumerate(job.runs())
     ]
-    container = [word.replace("{image}", job.given.image) for word in shlex.split(job.site.container)]
-    words = command([*container, *job.command()])
+    words = f"{container(job)} {command(job.command())}".strip()
     parts = [
         f"#!/bin/bash{' -l' if job.site.modules else ''}",
         *directives(job, [*values, *names]),
         "# Written by `relaunch submit slurm`. Its log goes into a folder that must be there: "
         f"mkdir -p {quoted(str(Path.cwd() / folder(job)))}",
-        "",
+        BEFORE,
+        f"cd {quoted(str(Path.cwd()))} || exit {STORAGE}",
         *(
             f"export {word.partition('=')[0]}={quoted(word.partition('=')[2])}"
             for word in job.given.env
@@ -104,7 +116,7 @@ def script(job: Job) -> str:
         ),
         *(f"module load {quoted(module)}" for module in job.site.modules),
         *job.site.lines,
-        "set -u",
+        AFTER,
         "case ${SLURM_ARRAY_TASK_ID:-0} in",
         *cases,
         "esac",
@@ -118,10 +130,34 @@ def script(job: Job) -> str:
             'COMMAND+=(--main-process-ip "$HEAD" --main-process-port $((20000 + SLURM_JOB_ID % 20000)))',
         ]
     rank = ' --machine-rank \\"\\$SLURM_NODEID\\"' if job.nodes > 1 else ""
-    return "\n".join(parts) + TEMPLATE.replace("@RANK@", rank).replace(
+    text = "\n".join(parts) + TEMPLATE.replace("@RANK@", rank).replace(
         "@LIMIT@", str(job.given.requeues)
     ).replace("@CODES@", CODES)
+    if job.site.lines or job.site.container:
+        read = subprocess.run(["bash", "-n"], input=text, capture_output=True, text=True)
+        if read.returncode:  # else it would fail when its turn has come
+            what = f"lines or container of {job.given.site} are not shell: {read.stderr.splitlines()[0]}"
+            raise Failure(USAGE, what, "correct them in that file")
+    return text
 
+
+def container(job: Job) -> str:
+    """What the site puts before the command, in shell, with the job's image in it. Failure 64."""
+    text, image = job.site.container.strip(), job.given.image
+    if image and "{image}" not in text:
+        fix = "give `container: apptainer exec --nv {image}`, or how it is done here, in the file of --site"
+        raise Failure(USAGE, f"--image {image} would not be used: the site names no container for it", fix)
+    if "{image}" in text and not image:
+        raise Failure(USAGE, f"the container of {job.given.site} needs an image", "add --image IMAGE")
+    return text.replace("{image}", quoted(image))
+
+
+# What goes wrong before the training is started would leave an empty log.
+BEFORE = """
+trap 'c=$?; [ "${COMMAND+known}" ] ||
+  echo "relaunch job $SLURM_JOB_ID: ended with code $c before the training was started"' EXIT
+trap 'echo "relaunch job $SLURM_JOB_ID: code $? of: $BASH_COMMAND"' ERR"""
+AFTER = "trap - ERR\nset +e +o pipefail -u  # whatever the lines above asked for"
 
 # Fixed text: nothing of the user's is put into it.
 TEMPLATE = r"""
@@ -141,6 +177,7 @@ before=$(outcome)
 # it saved is not killed.
 srun --export=ALL --cpus-per-task="$SLURM_CPUS_PER_TASK" --kill-on-bad-exit=0 --wait=60 \
   bash -c "trap '' USR1; trap : TERM; \"\$@\"@RANK@; c=\$?
+    [ \$c -lt 156 ] || c=155  # 256 would be 0
     [ \$c = 0 ] || [ \$c = 75 ] || c=\$((c + 100)); exit \$c" \
   relaunch "${COMMAND[@]}" &
 step=$!

@@ -24,7 +24,7 @@ SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|(^|_)KEY", re.IGNORECASE)
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """What is written once per cluster (--site FILE, YAML). `lines` and `container` are its own shell."""
+    """What is written once per cluster (--site FILE, YAML). `lines` and `container` are shell."""
 
     partition: str = ""
     account: str = ""
@@ -65,10 +65,9 @@ def site(given: argparse.Namespace) -> Site:
 
 def checked(name: str, text: str) -> str:
     """Text for a line of its own, of which nothing may begin another. Failure 64."""
-    if not text.isprintable() or '"' in text:
-        raise Failure(
-            USAGE, f"{name} {text!r} has a line break, a quote or a control character", "leave it out"
-        )
+    if not text.isprintable():
+        what = f"{name} {text!r} has a line break, a control character or a byte that is no text"
+        raise Failure(USAGE, what, "leave it out")
     return text
 
 
@@ -97,6 +96,9 @@ def environment(named: list[str], capture: bool = True) -> tuple[dict[str, str],
                 f"export {name} and say --env {name}",
             )
         if SECRET.search(name):
+            if capture and not os.environ.get(name):  # elsewhere it is the cluster, or a form, that knows it
+                fix = f"export {name}=… before you submit, or leave --env {name} out"
+                raise Failure(USAGE, f"--env {name} is not set here: the job would lack it", fix)
             hidden.append(name)
         elif given or name in os.environ:
             shown[name] = value if given else os.environ[name]

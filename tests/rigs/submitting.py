@@ -26,8 +26,31 @@ SRUN = 'while [[ $1 == --* ]]; do shift; done; [ "$1" != true ] || exit ${TRUE:-
 
 
 def directives(script: str) -> dict[str, str]:
-    found = re.findall(r"^#SBATCH --([\w-]+)(?:=(.*))?$", script, re.MULTILINE)
-    return {name: value.strip('"') for name, value in found}
+    found = re.findall(r"^#SBATCH --([\w-]+)=?(.*)$", script, re.MULTILINE)
+    return {name: as_sbatch_reads(value) for name, value in found}
+
+
+def as_sbatch_reads(text: str) -> str:
+    """An argument of an #SBATCH line: quotes group, a backslash escapes everywhere, # begins a comment."""
+    read, quote, chars = "", "", iter(text)
+    for char in chars:
+        if char == "\\":
+            read += next(chars, "")
+        elif quote:
+            quote, read = ("", read) if char == quote else (quote, read + char)
+        elif char in "\"'":
+            quote = char
+        elif char == "#" or char.isspace():
+            break
+        else:
+            read += char
+    return read
+
+
+def numbered(log: str, job: str = "7", task: str = "") -> str:
+    """The file that SLURM makes of a pattern for --output."""
+    assert "\\" not in log, "SLURM would put no number in"
+    return re.sub("%(.)", lambda found: {"%": "%", "j": job, "A": job, "a": task}[found[1]], log)
 
 
 def rehearse(script: str, **programs: str) -> tuple[int, str]:
