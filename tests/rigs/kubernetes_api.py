@@ -15,6 +15,13 @@ LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 PATH = re.compile(r"/[^:]*")
 
 
+def as_kubelet_reads(text: str) -> str:
+    """A word of a command or a variable's value: $(NAME) is replaced, $$ is a dollar, else it stays."""
+    return re.sub(
+        r"\$(\$|\((\w+)\))?", lambda found: f"<{found[2]}>" if found[2] else "$" + (found[1] or "")[1:], text
+    )
+
+
 class Required:
     def __init__(self, kind):
         self.kind = kind
