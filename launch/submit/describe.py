@@ -44,6 +44,7 @@ class Job:
     site: Site
     tasks: tuple[tuple[str, tuple[str, ...]], ...]  # (label, flags) of each point of a sweep
     given: argparse.Namespace
+    typed: tuple[str, ...]  # all words after `relaunch submit`
     workload: str  # as it was typed, among the words
     code: Code | None = None  # its files, where they are somebody's own and travel with the job
 
@@ -210,6 +211,7 @@ def parse(kind: str, argv: list[str]) -> Job:
         tasks=tasks,
         data=settings.data,
         given=given,
+        typed=(kind, *argv),
         workload=rest[0],
         code=None if code is None or ":" in code.entry else code,
     )
