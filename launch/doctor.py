@@ -6,6 +6,8 @@ relaunch doctor cifar10 --config 8gpu --emulate
 from __future__ import annotations
 
 import dataclasses
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from relaunch.launch import (
     estimate,
     machine,
     plan,
+    platforms,
     preflight,
     rehearse,
     show,
@@ -126,6 +129,8 @@ def main(argv: list[str]) -> int:
         give(HELP)
         return 0
     typed, rest = command.split(argv)
+    if unused := platforms.left_out(os.environ, ["doctor", *argv], typed):
+        tell(unused, sys.stderr)
     todo, job = draft.draft("train" if rest else "evaluate", typed, rest)
     place = Path(todo.place.run if todo.place else "runs/any").absolute()
     runs = next(p for p in place.parents if p.exists())

@@ -9,10 +9,11 @@ it what was not typed.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from relaunch.data_prep.errors import USAGE, Failure
+from relaunch.data_prep.names import command
 from relaunch.launch.accelerate_config import AccelerateConfig
 
 
@@ -49,6 +50,22 @@ def find(env: Mapping[str, str]) -> Nodes | None:
                 gpus=int(env[gpus]) if env.get(gpus, "").isdigit() else None,
             )
     return None
+
+
+def left_out(env: Mapping[str, str], words: Sequence[str], typed: Mapping) -> str:
+    """What of SLURM's machines a command leaves unused that is in no step of theirs; empty: nothing.
+
+    `salloc` opens its shell on the login node, or on the first of the machines that it was given.
+    """
+    machines, on_one = number(env, "SLURM_JOB_NUM_NODES", 0), "SLURMD_NODENAME" in env
+    alone = {"-h", "--help"} & {*words} or {"emulate", "machine_rank"} & {*typed}
+    if alone or find(env) or not machines or machines == 1 and on_one:
+        return ""
+    cpus = re.match(r"\d+", env.get("SLURM_JOB_CPUS_PER_NODE", ""))  # a step gets one, if none is said
+    step = ["srun", "--ntasks-per-node=1", *([f"--cpus-per-task={cpus[0]}"] if cpus else []), "relaunch"]
+    given, them = ("the one", "it") if machines == 1 else (f"the {machines}", "them")
+    uses = f"one of {given} machines" if on_one else f"this machine, and not {given}"
+    return f"relaunch {words[0]} uses {uses} that SLURM gave; to use {them}: {command([*step, *words])}"
 
 
 def number(env: Mapping[str, str], name: str, otherwise: int) -> int:

@@ -89,6 +89,41 @@ def test_a_machine_of_its_own(env):
     assert find(env) is None
 
 
+ALLOCATED = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_CPUS_PER_NODE": "16(x2)"}
+STEP = "srun --ntasks-per-node=1 --cpus-per-task=16 relaunch train mnist --run 'a b'"
+ON_ONE = {"SLURMD_NODENAME": "n1"}
+
+
+@pytest.mark.parametrize(
+    "env, typed, expected",
+    [
+        (ALLOCATED, {}, f"this machine, and not the 2 that SLURM gave; to use them: {STEP}"),
+        (ALLOCATED | ON_ONE, {}, f"one of the 2 machines that SLURM gave; to use them: {STEP}"),
+        (ALLOCATED | {"SLURM_JOB_NUM_NODES": "1"}, {}, "not the one that SLURM gave; to use it: srun"),
+        (ALLOCATED | ON_ONE | {"SLURM_JOB_NUM_NODES": "1"}, {}, ""),
+        (ALLOCATED | ON_ONE | SEEN[0][1], {}, ""),
+        (ALLOCATED, {"emulate": True}, ""),
+        (ALLOCATED, {"machine_rank": 0}, ""),
+        ({}, {}, ""),
+    ],
+    ids=["salloc", "on-the-first", "login-node", "one", "step", "emulated", "by-hand", "laptop"],
+)
+def test_machines_of_slurm_s_that_a_command_leaves_out(env, typed, expected):
+    said = platforms.left_out(env, ["train", "mnist", "--run", "a b"], typed)
+    assert expected in said and bool(said) == bool(expected)
+
+
+def test_a_start_says_which_machines_it_leaves_out(monkeypatch, capsys, tmp_path):
+    from relaunch.launch import start
+
+    for name, value in ALLOCATED.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Failure):  # and why it cannot start here
+        start.main("train", ["mnist", "--data", "digits", "--config", "8gpu"])
+    assert "relaunch train uses this machine, and not the 2 that SLURM gave" in capsys.readouterr().err
+
+
 def test_a_variable_that_is_no_number():
     with pytest.raises(Failure, match="PET_NNODES='many'"):
         find({"PET_NNODES": "many", "PET_NODE_RANK": "0"})
