@@ -159,7 +159,7 @@ def known(job: str, tasks: int = 1) -> list[Standing]:
 
 # the runs --------------------------------------------------------------------------------------------------
 
-UNTOLD = ("step", "samples", "epoch", "split", "lr", "skipped", "data_wait_share", "peak_memory_mb")
+UNTOLD = (*records.COORDINATES, "lr", "skipped", "data_wait_share", "peak_memory_mb")
 
 
 def told_of_run(name: str) -> list[str]:

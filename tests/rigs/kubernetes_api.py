@@ -2,6 +2,7 @@
 
 Written down from the types of
   Kubeflow Trainer v2.2 to v2.4, trainer.kubeflow.org/v1alpha1 (TrainJob, TrainingRuntime, JobSet v1alpha2)
+    and what a pod posts to the controller's end point for its status, UpdateTrainJobStatusRequest
   Kubeflow Training Operator v1.9, kubeflow.org/v1 (PyTorchJob)
   Kubernetes v1.31, batch/v1 (JobSpec, PodFailurePolicy) and core/v1 (PodSpec)
 Fields of theirs that we do not use are left out: a manifest with one of them fails here until it is added.
@@ -131,6 +132,17 @@ TRAINJOB = {
         "suspend": bool,
         "activeDeadlineSeconds": int,
     },
+}
+SHORT = re.compile(r".{1,64}")
+STATUS_REQUEST = {
+    "trainerStatus": Required(
+        {
+            "progressPercentage": int,
+            "estimatedRemainingSeconds": int,
+            "metrics": [{"name": Required(SHORT), "value": Required(SHORT)}],
+            "lastUpdatedTime": re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d)"),
+        }
+    )
 }
 REPLICA = {
     "replicas": int,
