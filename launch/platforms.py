@@ -28,8 +28,14 @@ class Nodes:
     gpus: int | None = None
 
 
-def find(env: Mapping[str, str]) -> Nodes | None:
-    """The platform's facts; None on a machine of its own. Failure 64 for what no platform writes."""
+def find(env: Mapping[str, str], typed: bool = False) -> Nodes | None:
+    """The platform's facts; None on a machine of its own. Failure 64 for what no platform writes.
+
+    `typed`: this process has a terminal. In a shell on it (`srun --pty`, salloc) nobody else got the command.
+    The mark of such a shell alone says nothing: the steps and jobs that are started from it inherit it.
+    """
+    if typed and "SLURM_PTY_PORT" in env:
+        return None
     for platform, marks, count, rank, address, port, gpus in TABLE:
         a_process_s = "LOCAL_RANK" in env and platform == "Kubernetes"  # there the names are not a machine's
         if all(mark in env for mark in marks.split()) and not a_process_s:
@@ -66,9 +72,9 @@ def first_host(hosts: str) -> str | None:
     return re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", first.group()) if first else None
 
 
-def slurm_port(job: int) -> int:
-    """The same on every node, and another than the neighbour's job's."""
-    return 20000 + job % 20000
+# Of a SLURM job: the same on every node, and another than the neighbour's job's. Below 32768, where those
+# begin that Linux hands out by itself.
+FIRST_PORT, PORTS = 20000, 12000
 
 
 def _first_line(name: str):
@@ -105,7 +111,7 @@ TABLE = (
         "SLURM_STEP_NUM_NODES",
         "SLURM_NODEID",
         lambda env: first_host(env.get("SLURM_STEP_NODELIST", "")),
-        lambda env: slurm_port(number(env, "SLURM_JOB_ID", 0)),
+        lambda env: FIRST_PORT + number(env, "SLURM_JOB_ID", 0) % PORTS,
         "SLURM_GPUS_ON_NODE",
     ),
     (
