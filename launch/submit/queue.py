@@ -18,6 +18,7 @@ from relaunch.data_prep.names import offered
 from relaunch.data_prep.talk import give, tell
 from relaunch.launch.submit import slurm
 from relaunch.launch.submit.describe import Job
+from relaunch.launch.submit.surroundings import clean
 from relaunch.trainers import records, rundir
 from relaunch.trainers.flags import Parser
 from relaunch.trainers.rundir import RunDir
@@ -34,10 +35,13 @@ FIXES = (
 )
 
 
-def ask(*command: str) -> str:
-    """What a scheduler's command prints. Its refusal is Failure 64 with the scheduler's own reason."""
+def ask(*command: str, script: str | None = None) -> str:
+    """What a scheduler's command prints, for sbatch: to this script.
+
+    Its refusal is Failure 64 with the scheduler's own reason.
+    """
     try:
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, text=True, env=clean(os.environ, script))
     except FileNotFoundError:
         raise Failure(
             HARDWARE, f"there is no {command[0]} here", "type this on the cluster's login node"
@@ -62,11 +66,13 @@ def submit(job: Job) -> int:
             copy = folder / f"code-{job.code.digest[:12]}"
             job.code.write(copy)
             job = job.with_code_in(copy)
-        (folder / "job.sh").write_text(slurm.script(job))
+        script = slurm.script(job)
+        (folder / "job.sh").write_text(script)
     ids, runs = [], [run for run, _ in job.runs()]
     for _ in range(job.given.chain):
         after = [f"--dependency=afterany:{ids[-1]}"] if ids else []
-        ids.append(ask("sbatch", "--parsable", *after, str(folder / "job.sh")).strip().split(";")[0])
+        said = ask("sbatch", "--parsable", *after, str(folder / "job.sh"), script=script)
+        ids.append(said.strip().split(";")[0])
         with files.storage(folder, "--name"):
             files.write_atomic(
                 folder / f"{ids[0]}.json", files.dump_json({"ids": ids, "runs": runs, "logs": str(folder)})
