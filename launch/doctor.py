@@ -18,6 +18,7 @@ from relaunch.launch import (
     command,
     draft,
     estimate,
+    facts,
     machine,
     plan,
     platforms,
@@ -129,7 +130,7 @@ def main(argv: list[str]) -> int:
         give(HELP)
         return 0
     typed, rest = command.split(argv)
-    if unused := platforms.left_out(os.environ, ["doctor", *argv], typed):
+    if unused := platforms.left_out(os.environ, ["doctor", *argv], typed, facts.has_terminal()):
         tell(unused, sys.stderr)
     todo, job = draft.draft("train" if rest else "evaluate", typed, rest)
     place = Path(todo.place.run if todo.place else "runs/any").absolute()

@@ -203,12 +203,14 @@ def watch(child: subprocess.Popen, asked: Asked, outcome: Outcome, direct: bool)
 def read(outcome: str) -> dict:
     """How the group ended, of what its processes wrote (trainers/group/process.py); empty before they did.
 
-    Rank 0 speaks for all, but where it only noticed that another is gone: then the first that did.
+    Rank 0 speaks for all, but where it only noticed that another is gone: then the first that knows why, or
+    the first that noticed.
     """
     said = [found for line in outcome.splitlines() if (found := shaped(parse(line), SAID))]
     said = [found for found in said if "code" in found]
     of_rank_0 = [found for found in said if found.get("rank", 0) == 0 and "what" not in found]
-    return (of_rank_0[-1:] or said[:1] or [{}])[0]
+    causes = [found for found in said if "what" in found and found["code"] != DIED]
+    return (of_rank_0[-1:] or causes[:1] or said[:1] or [{}])[0]
 
 
 def parse(line: str):

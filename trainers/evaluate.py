@@ -53,7 +53,8 @@ def score_split(
                 return None
             if first + runtime.rank < scorer.batches:
                 fault("evaluate", first + runtime.rank)
-                rows = scorer.score(module, first + runtime.rank)
+                with runtime.waiting():
+                    rows = scorer.score(module, first + runtime.rank)
                 parts.append({n: column for n, column in rows.items() if outputs or not is_output(n)})
     module.train()
     gathered = runtime.gather(parts)
@@ -287,8 +288,7 @@ def report(source, config, task, packed, split, rows, out: Path, runtime, inputs
         },
     )
     lines = told(source, packed, split, len(rows["id"]), metrics)
-    if "mean" in inputs:
-        lines.append(predictions.told(inputs))
+    lines += [predictions.told(inputs)] if "mean" in inputs else []
     tell("\n".join([*lines, f"written: {path}"]))
     if wanted and not outputs:
         tell("relaunch: no outputs.npy: its model gives no tensor with a row for each sample", sys.stderr)

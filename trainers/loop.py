@@ -127,7 +127,8 @@ class Training:
         self.spent.switch("optimizer")
         if c.clip:
             accelerator.clip_grad_norm_(self.model.parameters(), c.clip)
-        self.optimizer.step()
+        with self.runtime.met() if accelerator.scaler else contextlib.nullcontext():
+            self.optimizer.step()  # a scaler's reads whether all gradients are finite
         self.optimizer.zero_grad()
         self.skipped += self.runtime.precision == "fp16" and self.optimizer.step_was_skipped
         self.spent.switch("other")
@@ -176,7 +177,8 @@ class Training:
         if self.pending_metrics:
             before = self.spent.cause
             self.spent.switch("compute")
-            self.batches.add(self.window, self.pending_metrics)
+            with self.runtime.waiting():
+                self.batches.add(self.window, self.pending_metrics)
             self.pending_metrics.clear()
             self.pending_bytes = 0
             self.spent.switch(before)

@@ -35,13 +35,14 @@ def submit(job: Job) -> int:
             copy = folder / f"code-{job.code.digest[:12]}"
             job.code.write(copy)
             job = job.with_code_in(copy)
-        (folder / "job.sh").write_text(slurm.script(job))
+        script = slurm.script(job)
+        (folder / "job.sh").write_text(script)
     ids: list[str] = []
     runs = [run for run, _ in job.runs()]
     again = ["relaunch", "submit", *without(job.typed, "--run"), "--run", job.run]
     for _ in range(job.given.chain):
         after = [f"--dependency=afterany:{ids[-1]}"] if ids else []
-        said = ask("sbatch", "--parsable", *after, str(folder / "job.sh"))
+        said = ask("sbatch", "--parsable", *after, str(folder / "job.sh"), script=script)
         number = re.search(r"^(\d+)(;.*)?$", said, re.MULTILINE)  # sites may greet before it
         if not number:
             raise Failure(HARDWARE, f"sbatch said no job's number, but {said.strip()!r}", FIND)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from relaunch.data_prep.errors import STORAGE, USAGE, Failure
 from relaunch.data_prep.names import command, quoted
+from relaunch.launch.platforms import FIRST_PORT, PORTS
 from relaunch.launch.submit.describe import Job
 from relaunch.launch.submit.surroundings import checked, environment
 from relaunch.trainers import records, rundir
@@ -98,9 +99,7 @@ def checked_line(directive: str) -> str:
 def script(job: Job) -> str:
     """The whole script. User text is quoted where a shell reads it; the site's lines are shell by intent."""
     values, names = environment(job.given.env)
-    cases = [
-        f"  {i}) RUN={quoted(run)} FLAGS=({command(flags)}) ;;" for i, (run, flags) in enumerate(job.runs())
-    ]
+    cases = [f"RUN={quoted(run)} FLAGS=({command(flags)})" for run, flags in job.runs()]
     words = f"{container(job)} {command(job.command())}".strip()
     parts = [
         f"#!/bin/bash{' -l' if job.site.modules else ''}",
@@ -117,9 +116,7 @@ def script(job: Job) -> str:
         *(f"module load {quoted(module)}" for module in job.site.modules),
         *job.site.lines,
         AFTER,
-        "case ${SLURM_ARRAY_TASK_ID:-0} in",
-        *cases,
-        "esac",
+        *(task_of_array(cases) if job.tasks else [*cases, "JOB=$SLURM_JOB_ID"]),
         "RESUME=auto"
         + (f'; [ -e "$RUN/config.json" ] || RESUME={quoted(job.weights)}' if job.weights else ""),
         f'COMMAND=({words} "${{FLAGS[@]}}" --run "$RUN" --resume "$RESUME")',
@@ -127,18 +124,36 @@ def script(job: Job) -> str:
     if job.nodes > 1:
         parts += [
             'HEAD=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
-            'COMMAND+=(--main-process-ip "$HEAD" --main-process-port $((20000 + SLURM_JOB_ID % 20000)))',
+            'COMMAND+=(--main-process-ip "$HEAD" --main-process-port '
+            f"$(({FIRST_PORT} + SLURM_JOB_ID % {PORTS})))",
         ]
     rank = ' --machine-rank \\"\\$SLURM_NODEID\\"' if job.nodes > 1 else ""
-    text = "\n".join(parts) + TEMPLATE.replace("@RANK@", rank).replace(
-        "@LIMIT@", str(job.given.requeues)
-    ).replace("@CODES@", CODES)
+    fixed = TEMPLATE
+    for name, value in (
+        ("RANK", rank),
+        ("NODES", job.nodes),
+        ("LIMIT", job.given.requeues),
+        ("CODES", CODES),
+    ):
+        fixed = fixed.replace(f"@{name}@", str(value))
+    text = "\n".join(parts) + fixed
     if job.site.lines or job.site.container:
         read = subprocess.run(["bash", "-n"], input=text, capture_output=True, text=True)
         if read.returncode:  # else it would fail when its turn has come
             what = f"lines or container of {job.given.site} are not shell: {read.stderr.splitlines()[0]}"
             raise Failure(USAGE, what, "correct them in that file")
     return text
+
+
+def task_of_array(cases: list[str]) -> list[str]:
+    """Only in an array's script: where another one inherits these variables, they are not its own."""
+    return [
+        "case ${SLURM_ARRAY_TASK_ID:-none} in",
+        *(f"  {i}) {case} ;;" for i, case in enumerate(cases)),
+        '  *) echo "relaunch: 64 this is no task of the sweep: ${SLURM_ARRAY_TASK_ID:-none}"; exit 64 ;;',
+        "esac",
+        "JOB=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID  # its SLURM_JOB_ID may name the whole array",
+    ]
 
 
 def container(job: Job) -> str:
@@ -161,14 +176,33 @@ AFTER = "trap - ERR\nset +e +o pipefail -u  # whatever the lines above asked for
 
 # Fixed text: nothing of the user's is put into it.
 TEMPLATE = r"""
-JOB=$SLURM_JOB_ID  # of an array's task, its number would also name the whole array
-[ -z "${SLURM_ARRAY_JOB_ID:-}" ] || JOB=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
-COUNT=${SLURM_RESTART_COUNT:-0}
 say() { echo "relaunch job $JOB: $*"; }
 outcome() { cat "$RUN/status.json" 2>/dev/null; }
+noted() { sed -n 's/^ *"code": \([0-9][0-9]*\).*/\1/p'; }
+record() { scontrol -o show job "$JOB" 2>&1; }  # what the variables say may be inherited from another job
+field() { sed -n "s/.* $1=\([A-Z_0-9]*\).*/\1/p" <<<" $job" | head -n 1; }
+
+# srun hears from each node when its task ends. Where the link between two nodes is cut it waits for that
+# until the time limit, although the controller reaches both. What has ended by the run's own note, or by
+# the controller's list of steps, and is still there a minute later is not waited for.
+watch() {
+  trap '' TERM
+  local ended now once= seen= steps
+  while sleep 60; kill -0 $step 2>/dev/null; do
+    ended=
+    now=$(outcome)
+    [ "$now" = "$before" ] || case $(noted <<<"$now") in 75|@CODES@) ended=1 ;; esac
+    steps=$(scontrol -o show step "$JOB")  # empty: the controller does not answer
+    if grep -q 'StepId=[^ ]*\.[0-9]' <<<"$steps"; then seen=1; else ended=${ended:-${steps:+$seen}}; fi
+    [ -z "$ended" -o -z "$once" ] || kill -KILL $step
+    once=$ended
+  done
+}
+
 trap : TERM  # whoever stops the job tells the launchers too: stay, and see how they end
 trap '' USR1
-say "start $((COUNT + 1)) of $RUN on $SLURM_JOB_NODELIST"
+job=$(record)
+say "start $(($(field Restarts) + 1)) of $RUN on $SLURM_JOB_NODELIST"
 before=$(outcome)
 
 # One launcher per node, which deals with the signals itself as soon as it runs. The rank is each node's
@@ -181,7 +215,8 @@ srun --export=ALL --cpus-per-task="$SLURM_CPUS_PER_TASK" --kill-on-bad-exit=0 --
     [ \$c = 0 ] || [ \$c = 75 ] || c=\$((c + 100)); exit \$c" \
   relaunch "${COMMAND[@]}" &
 step=$!
-while wait $step; code=$?; kill -0 $step 2>/dev/null; do :; done
+[ @NODES@ = 1 ] || { watch >/dev/null 2>&1 & disown; }
+while wait $step 2>/dev/null; code=$?; kill -0 $step 2>/dev/null; do :; done
 wait $step 2>/dev/null; late=$?  # if it ended while a trap was served, that was not its code
 [ $late = 127 ] || code=$late
 [ $code -le 100 ] || [ $code -ge 128 -a $code -lt 164 ] || code=$((code - 100))
@@ -189,25 +224,42 @@ wait $step 2>/dev/null; late=$?  # if it ended while a trap was served, that was
 # What the run itself noted counts for more than what came through srun, which may have been signalled too.
 after=$(outcome)
 if [ "$after" != "$before" ]; then
-  noted=$(sed -n 's/^ *"code": \([0-9][0-9]*\).*/\1/p' <<<"$after")
-  code=${noted:-$code}
+  found=$(noted <<<"$after")
+  code=${found:-$code}
 fi
 why=saved
 case $code in
   75) ;;
   @CODES@) say "ended with code $code"; exit $code ;;
   *) # not one of ours: if a node is gone, the work is whole up to the last checkpoint
-    timeout 60 srun --ntasks-per-node=1 true 2>/dev/null && { say "ended with code $code"; exit $code; }
+    timeout -k 5 60 srun --ntasks-per-node=1 true 2>/dev/null && { say "ended with code $code"; exit $code; }
     why="a node of $SLURM_JOB_NODELIST no longer answers" ;;
 esac
-state=$(scontrol -o show job "$JOB" | grep -o 'JobState=[A-Z_]*')
-if [ "$state" != JobState=RUNNING ]; then
-  say "$why; not requeued by itself: ${state:-no longer known} (cancelled, or taken back by the scheduler)"
-elif [ "$COUNT" -ge @LIMIT@ ]; then
-  say "$why; not requeued: it came back @LIMIT@ times already; submit it again with the same --run to go on"
-else
-  say "$why; requeued"
-  scontrol requeue "$JOB"
-fi
+
+# A controller that restarts or fails over says nothing for minutes; one that answers and refuses is asked
+# three times. What TERM is for has been done: it must not end scontrol.
+trap '' TERM
+left=60 said= again="submit it again with the same --run to go on"
+while [ $left -gt 0 ]; do
+  if job=$(record); then
+    state=$(field JobState) count=$(field Restarts)
+    if [ "$state" != RUNNING ]; then
+      say "$why; not requeued by itself: JobState=$state (cancelled, or taken back by the scheduler)"
+      exit $code
+    elif [ "${count:-0}" -ge @LIMIT@ ]; then
+      say "$why; not requeued: it came back @LIMIT@ times already; $again"
+      exit $code
+    elif said=$(scontrol requeue "$JOB" 2>&1); then
+      say "$why; requeued"
+      exit $code
+    fi
+    left=$((left - 20))
+  else
+    said=$job left=$((left - 1))
+    case $said in *"nvalid job id"*) break ;; esac
+  fi
+  sleep 10
+done
+say "$why; not requeued (${said##*error: }); $again"
 exit $code
 """

@@ -7,12 +7,14 @@ Clusters without accounting forget a job soon after its end: then what the run i
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from dataclasses import dataclass
 
 from relaunch.data_prep.errors import HARDWARE, HUNG, PREEMPTED, STOPPED, USAGE, Failure
 from relaunch.data_prep.names import command
+from relaunch.launch.submit.surroundings import clean
 from relaunch.trainers import records
 from relaunch.trainers.rundir import RunDir
 
@@ -30,10 +32,14 @@ FORGOTTEN = re.compile("invalid job id|accounting storage is disabled", re.IGNOR
 PATIENCE = 120  # s: a controller that fails over is silent for one
 
 
-def ask(*words: str) -> str:
-    """What a scheduler's command prints. Failure with its own reason: 64, or 69 if it is silent."""
+def ask(*words: str, script: str | None = None) -> str:
+    """What a scheduler's command prints, for sbatch: to this script.
+
+    Failure with the scheduler's own reason: 64, or 69 if it is silent.
+    """
+    how: dict = {"capture_output": True, "text": True, "errors": "replace", "timeout": PATIENCE}
     try:
-        done = subprocess.run(words, capture_output=True, text=True, errors="replace", timeout=PATIENCE)
+        done = subprocess.run(words, env=clean(os.environ, script), **how)
     except FileNotFoundError:
         raise Failure(
             HARDWARE, f"there is no {words[0]} here", "type this on the cluster's login node"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -19,6 +20,11 @@ from relaunch.data_prep.names import nearest, offered
 # What a job gets of the environment it is submitted from. A whole environment holds tokens, and surprises.
 KEPT = ("HOME", "USER", "LOGNAME", "PATH", "LANG", "RELAUNCH_DATA", "HF_HOME", "HF_ENDPOINT")
 KEPT_PREFIXES = ("NCCL_", "GLOO_", "UCX_")
+# Of SLURM's own variables: where its controller is, and what sites set for a user in place of a flag.
+# Others are those of the job in which somebody types: sbatch hands them on, whatever --export says.
+KEPT_OF_SLURM = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT", "SBATCH_CLUSTERS")
+DEFAULTS = ("account", "partition", "qos", "constraint", "reservation", "wckey")
+OF_SLURM = re.compile("_?SLURM|S(BATCH|QUEUE|CANCEL|ACCT|CONTROL)_")
 SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|(^|_)KEY", re.IGNORECASE)
 
 
@@ -69,6 +75,18 @@ def checked(name: str, text: str) -> str:
         what = f"{name} {text!r} has a line break, a control character or a byte that is no text"
         raise Failure(USAGE, what, "leave it out")
     return text
+
+
+def clean(env: Mapping[str, str], script: str | None = None) -> dict[str, str]:
+    """The environment for a command of SLURM's. A `script` for sbatch says by itself what else it wants.
+
+    A default that a site has set for its users, such as SBATCH_ACCOUNT, stays where the script says nothing:
+    sbatch takes it before the script's own line.
+    """
+    kept = [*KEPT_OF_SLURM]
+    if script is not None:
+        kept += [f"SBATCH_{name.upper()}" for name in DEFAULTS if f"#SBATCH --{name}=" not in script]
+    return {name: value for name, value in env.items() if name in kept or not OF_SLURM.match(name)}
 
 
 def offered_variable(name: str) -> str:

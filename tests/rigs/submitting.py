@@ -54,12 +54,17 @@ def numbered(log: str, job: str = "7", task: str = "") -> str:
 
 
 def rehearse(script: str, **programs: str) -> tuple[int, str]:
-    """Run the script with stand-ins for SLURM's commands; returns its code and everything that was said."""
+    """Run the script with stand-ins for SLURM's commands; returns its code and everything that was said.
+
+    STATE, RESTARTS and STEPS are what the controller knows.
+    """
     folder = Path("programs")
     folder.mkdir(exist_ok=True)
     programs = {
-        "scontrol": "case $* in show*hostnames*) echo n1;; *requeue*) echo REQUEUED $2;; "
-        "*) echo JobState=${STATE:-RUNNING};; esac",
+        "scontrol": "case $* in show*hostnames*) echo n1;; requeue*) echo REQUEUED $2 >>requeued;; "
+        "*step*) echo ${STEPS:-StepId=20007.0 State=RUNNING};; "
+        "*) echo JobId=$4 JobState=${STATE:-RUNNING} Restarts=${RESTARTS:-0};; esac",
+        "sleep": "exec /bin/sleep 0.2",  # what waits for a controller or a node
         "module": "echo module $*",
         **programs,
     }
@@ -75,12 +80,15 @@ def rehearse(script: str, **programs: str) -> tuple[int, str]:
     }
     done = subprocess.run(
         ["bash", "-c", script],
-        env=environment | {k: v for k, v in os.environ.items() if k in ("COUNT", "STATE")},
+        env=environment | {k: v for k, v in os.environ.items() if k in ("STATE", "RESTARTS", "STEPS")},
         capture_output=True,
         text=True,
         timeout=20,
     )
-    return done.returncode, done.stdout + done.stderr
+    requeued = Path("requeued")
+    asked = requeued.read_text() if requeued.exists() else ""
+    requeued.unlink(missing_ok=True)
+    return done.returncode, done.stdout + done.stderr + asked
 
 
 def digits_as(name: str) -> str:

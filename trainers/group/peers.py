@@ -7,11 +7,15 @@
 A collective that fails tells a rank which socket failed, not whose, and in a ring only a dead rank's
 neighbours are told. So every rank has a thread beside its training. Twice a second it looks into accelerate's
 store, through which the ranks met: if somebody raised the alarm there, it answers. Who does not answer is
-dead, stopped or cut off. If all answer, the others wait for the one that is not itself waiting.
+dead, stopped or cut off. If all answer, the others wait for the one that is not itself waiting. A rank that
+fails alone raises the alarm itself, and says there why.
+
+Where a rank waits for its device, no error reaches it: the thread keeps the time, and ends the process.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
@@ -20,12 +24,14 @@ from datetime import timedelta
 
 import torch.distributed as dist
 
-from relaunch.data_prep.errors import DIED, HUNG
-from relaunch.trainers.group.process import Lost
+from relaunch.data_prep.errors import DIED, HUNG, Failure
+from relaunch.trainers.group.process import Lost, crashed, leave
 
 LOOK = 0.5  # s between looks for an alarm: what a dead rank costs the others, next to nothing for the store
 ANSWER = 5.0  # s that a living rank may take to answer: ten looks, for machines with more ranks than cores
+UNWIND = 5.0  # s for a process that knows of the loss to end by itself: a file to write, no more
 TIMED_OUT, CLOSED = "timed out", "closed"
+AGAIN = "--resume auto goes on"
 
 
 def how(error: BaseException) -> str | None:
@@ -51,6 +57,7 @@ class Peers:
             first, first + int(os.environ.get("LOCAL_WORLD_SIZE", 1))
         )  # the ranks of this machine
         self._failed, self._lost = "", None
+        self._since: float | None = None  # of time.monotonic(), while this rank waits for its device
         self._wake, self._closing, self._concluded = threading.Event(), threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._listen, daemon=True)
         if (
@@ -60,14 +67,36 @@ class Peers:
                 self._store = self._connect()
                 self._thread.start()
 
+    @property
+    def watching(self) -> bool:
+        """Whether the thread is there: else only a collective's own timeout ends a wait."""
+        return self._thread.is_alive()
+
     @contextmanager
-    def watched(self):
-        """A collective that fails becomes Failure 76 (ranks were waited for) or 1 (they died)."""
+    def waiting(self):
+        """Around what waits for the device, and so for other ranks: there the thread keeps the time."""
+        self._since = time.monotonic()
         try:
             yield
-        except RuntimeError as error:
-            self._failed = how(error) or ""
-            if not self._failed or self.world == 1:
+        finally:
+            self._since = None
+
+    @contextmanager
+    def watched(self):
+        """A collective that fails becomes Failure 76 (ranks were waited for) or 1 (they died).
+
+        What else ends this rank is told to the others, which would wait for it; a Failure becomes a Lost.
+        """
+        try:
+            yield
+        except Exception as error:
+            self._failed = (isinstance(error, RuntimeError) and how(error)) or ""
+            if self.world == 1 or isinstance(error, Lost) and error is self._lost:
+                raise
+            if not self._failed:
+                speaks = self._tell(error)
+                if isinstance(error, Failure) and speaks is not None:
+                    raise Lost(error.code, error.what, error.fix, speaks) from error
                 raise
             self._wake.set()
             if self._thread.is_alive():  # without the store's machine it never concludes
@@ -79,6 +108,21 @@ class Peers:
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join(2 * LOOK)
+
+    def _tell(self, error: Exception) -> bool | None:
+        """Raise the alarm with why this rank ends; whether it is the first of its machine, None: not told."""
+        if not self.watching or self._closing.is_set():
+            return None
+        self._closing.set()  # the thread has nothing to add
+        if isinstance(error, Failure):
+            cause = (self.rank, error.code, error.what, error.fix)
+        else:
+            cause = (self.rank, DIED, crashed(error), AGAIN)
+        with suppress(RuntimeError):
+            self._store.compare_set("cause", "", json.dumps(cause))
+            self._store.set("alarm", "")
+            return self._store.add(f"told/{self.here[0]}", 1) == 1
+        return None
 
     # the thread -----------------------------------------------------------------------------------
 
@@ -95,6 +139,8 @@ class Peers:
     def _listen(self) -> None:
         try:
             while not self._closing.is_set():
+                if self._overdue():
+                    self._failed = TIMED_OUT
                 if self._failed:
                     self._store.set("alarm", "")
                 if self._store.check(["alarm"]):
@@ -104,8 +150,18 @@ class Peers:
         except (
             RuntimeError
         ):  # the store's machine is gone: it is the collectives that tell whether that matters
-            pass
+            self._concluded.set()
+            while not self._overdue():
+                if self._closing.wait(LOOK):
+                    return
+            self._failed, self._lost = TIMED_OUT, self._cut_off()
         self._concluded.set()
+        if self._lost and not self._closing.wait(UNWIND):
+            leave(self._lost)
+
+    def _overdue(self) -> bool:
+        since = self._since  # which the training may end meanwhile
+        return since is not None and time.monotonic() - since > self.patience.total_seconds()
 
     def _conclude(self, store) -> Lost:
         """Answer the alarm, hear the others' answers, and say who is missing."""
@@ -114,6 +170,8 @@ class Peers:
         while True:
             if self._failed:
                 store.set(f"failed/{self.rank}", self._failed)
+            if store.check(["cause"]):
+                return self._caused(*json.loads(store.get("cause")))
             here = {r for r in everyone if store.check([f"here/{r}"])}
             failed = {r: store.get(f"failed/{r}").decode() for r in everyone if store.check([f"failed/{r}"])}
             waited, hung = time.monotonic() - began, TIMED_OUT in failed.values()
@@ -125,6 +183,12 @@ class Peers:
             time.sleep(LOOK / 5)
 
     # the line -------------------------------------------------------------------------------------
+
+    def _caused(self, rank: int, code: int, what: str, fix: str) -> Lost:
+        """What to say of a rank that told why it ends. A Failure it has said itself, on its machine."""
+        what = f"{named({rank}, self.hosts)} gone: {what}"
+        first = self.rank == min(set(self.here) - {rank}, default=rank)
+        return Lost(code, what, fix, first and (code == DIED or rank not in self.here))
 
     def _name(self, missing: set[int], here: set[int], hung: bool) -> Lost:
         speaks = self.rank == min((here - missing) & set(self.here), default=self.rank)
@@ -148,7 +212,7 @@ class Peers:
         return Lost(
             DIED,
             f"{them} gone: killed, or crashed with the lines above or in the log there",
-            "--resume auto goes on",
+            AGAIN,
             speaks,
         )
 

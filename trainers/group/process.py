@@ -12,13 +12,16 @@ import ctypes
 import faulthandler
 import json
 import os
+import platform
 import re
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
+from typing import NoReturn
 
-from relaunch.data_prep.errors import HARDWARE, Failure
+from relaunch.data_prep.errors import DIED, HARDWARE, Failure
 from relaunch.data_prep.talk import hold, settle, tell
 from relaunch.trainers.group import faults
 
@@ -115,6 +118,7 @@ def main(run: Callable[[list[str]], tuple[int, str | None]], saves: bool = True)
     """
     global began
     began = time.time()
+    grouped = "WORLD_SIZE" in os.environ  # others may be there, and wait for this process
     hold()
     faulthandler.enable()  # a crash of native code says where it was
     if saves:
@@ -125,10 +129,7 @@ def main(run: Callable[[list[str]], tuple[int, str | None]], saves: bool = True)
         faults.fault("start")
         code, said["run"] = run(sys.argv[1:])
     except Lost as lost:
-        code = lost.code
-        said |= {"what": lost.what, "fix": lost.fix}  # `relaunch` says it, and ends those that do not leave
-        if lost.speaks and "RELAUNCH_OUTCOME" not in os.environ:
-            tell(lost.line(), sys.stderr)
+        leave(lost)
     except Failure as failure:
         code = failure.code
         said["told"] = {"what": failure.what, "fix": failure.fix}
@@ -136,6 +137,12 @@ def main(run: Callable[[list[str]], tuple[int, str | None]], saves: bool = True)
             tell(failure.line(), sys.stderr)
     except KeyboardInterrupt:
         code = interrupted()
+    except Exception as error:
+        if not grouped:
+            raise
+        traceback.print_exc()
+        what = f"rank {rank()} (on {platform.node()}) is gone: {crashed(error)}"
+        leave(Lost(DIED, what, "--resume auto goes on", speaks=False))
     finally:
         settle()
     for s in SIGNALS:  # the run is over: a late signal must not turn its end into another
@@ -143,9 +150,24 @@ def main(run: Callable[[list[str]], tuple[int, str | None]], saves: bool = True)
     if report({"rank": rank(), "code": code, **said}):
         code = 0  # `relaunch` knows it
     settle()  # the report may have said something
-    if "what" in said:
-        os._exit(code)  # taking a broken group down in order would wait for the missing
+    if grouped and "told" in said:
+        os._exit(code)  # as in `leave`
     return code
+
+
+def crashed(error: Exception) -> str:
+    said = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+    return f"crashed with the lines above or in the log there ({said})"
+
+
+def leave(lost: Lost) -> NoReturn:
+    """End this process, from any thread: taking a broken group down in order would wait for the others."""
+    said = {"rank": rank(), "code": lost.code, "run": None, "what": lost.what, "fix": lost.fix}
+    if lost.speaks and "RELAUNCH_OUTCOME" not in os.environ:
+        tell(lost.line(), sys.stderr)
+    known = report(said)  # `relaunch` says it, and ends those that do not leave
+    settle()
+    os._exit(0 if known else lost.code)
 
 
 def report(said: dict) -> bool:

@@ -9,7 +9,7 @@ import atexit
 import os
 import platform
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 
 import torch
@@ -97,9 +97,9 @@ class Runtime:
         self.timeout = timeout
         self.unused: list[str] = []  # parameters that a step may give no gradient, as a trial showed
         self.peers = Peers(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)), timeout)
-        # NCCL ends the process when its time is up: it gets all of it, and the flags' group speaks first
-        wait = self.peers.patience if cpu else timedelta(seconds=timeout)
-        with self.peers.watched():
+        # NCCL ends the process when its time is up: the flags' group and the thread of `peers` speak first
+        wait = self.peers.patience if cpu else timedelta(seconds=2 * timeout)
+        with self.peers.watched(), self.peers.waiting():
             self.accelerator = Accelerator(
                 cpu=cpu,
                 kwargs_handlers=[
@@ -121,8 +121,7 @@ class Runtime:
                 dist.new_group(backend="gloo", timeout=self.peers.patience) if self.world > 1 else None
             )
             self.peers.hosts = self.broadcast(self.gather(platform.node()))
-        # also after a Failure: with its threads alive the process may end in an abort
-        atexit.register(self.close)
+        atexit.register(self.close)  # with its threads alive the process may end in an abort
 
     @contextmanager
     def watched(self):
@@ -221,14 +220,27 @@ class Runtime:
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, constant)
         if self.accelerator.ddp_handler and self.unused:  # else DDP waits for their gradients, and gives up
             self.accelerator.ddp_handler.find_unused_parameters = True
-        model = self.accelerator.prepare(model)
+        with self.waiting():  # NCCL connects, and compares the ranks' parameters
+            model = self.accelerator.prepare(model)
         if isinstance(model, DistributedDataParallel) and self.device.type == "cpu":
             model._set_ddp_runtime_logging_sample_rate(10)  # for all_reduce_wait; one costs 40 us
         return model
 
+    def waiting(self):
+        """Around what waits for the device, and so for other ranks: a missing one is found out."""
+        return self.peers.waiting() if self.device.type == "cuda" else nullcontext()
+
     def wait_for_device(self) -> None:
         if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+            with self.waiting():
+                torch.cuda.synchronize(self.device)
+
+    @contextmanager
+    def met(self):
+        """`waiting` within a step: first the ranks meet over sockets, where a missing one is named."""
+        self.agree(0)
+        with self.waiting():
+            yield
 
     def all_reduce_wait(self, model: torch.nn.Module) -> float:
         """Seconds that a step's backward pass waits for the gradients of other ranks when its own are done.

@@ -4,6 +4,8 @@ import os
 
 import pytest
 
+from rigs import slurm
+from rigs.cluster import Cluster
 from rigs.submitting import relaunch
 
 
@@ -25,3 +27,12 @@ def written(capsys):
         return capsys.readouterr().out
 
     return write
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory):
+    if reason := slurm.missing():
+        pytest.skip(reason)
+    home = tmp_path_factory.mktemp("home")
+    with slurm.Rig(tmp_path_factory.mktemp("slurm")) as rig:
+        yield Cluster(rig, home)

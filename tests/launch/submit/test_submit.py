@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from relaunch.data_prep.errors import Failure
-from relaunch.launch import PROGRAM
+from relaunch.launch import PROGRAM, platforms
 from relaunch.launch.submit import describe, slurm
 from rigs.submitting import DIGITS, SRUN, digits_as, directives, rehearse
 
@@ -87,7 +87,8 @@ def test_each_node_gets_its_own_rank_and_the_same_rendezvous(written):
         srun=SRUN,
     )
     line = next(line for line in said.splitlines() if line.startswith("LAUNCH"))
-    assert "--main-process-ip n1 --main-process-port 20007 --machine-rank 1" in line and code == 0
+    port = platforms.FIRST_PORT + 20007 % platforms.PORTS  # as each step's own environment would tell it
+    assert f"--main-process-ip n1 --main-process-port {port} --machine-rank 1" in line and code == 0
 
 
 ENDS = [  # (launcher's code, what the run noted, the job's state, restarts so far) -> (requeued, code)
@@ -159,12 +160,14 @@ def test_requeued_on_75_alone_and_never_after_a_cancel(
         else ""
     )
     monkeypatch.setenv("STATE", state)
+    monkeypatch.setenv("RESTARTS", str(count))
     got, said = rehearse(
-        f"export SLURM_RESTART_COUNT={count}\n" + script,
+        script,
         srun=f"[[ $* != *true ]] || exit 0; {note}exit {launcher}",
     )
     assert got == code and ("REQUEUED 20007" in said) == requeued, said
     assert requeued or "not requeued" in said or f"ended with code {code}" in said
+    assert f"start {count + 1} of runs/r" in said
 
 
 def test_a_lost_node_is_requeued(written):

@@ -13,10 +13,14 @@ from rigs.submitting import DIGITS, refused, relaunch
 
 @pytest.fixture
 def scheduler(monkeypatch):
-    """scheduler(sbatch="echo 7"): SLURM's commands, in shell."""
+    """scheduler(sbatch="echo 7"): SLURM's commands, in shell; others know no job, whatever is installed."""
+    unknown = "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1"
 
     def install(**programs):
         Path("bin").mkdir(exist_ok=True)
+        for name in ("squeue", "scontrol", "sacct"):
+            if not Path("bin", name).exists():
+                programs.setdefault(name, unknown)
         for name, body in programs.items():
             Path("bin", name).write_text(f'#!/bin/bash\necho {name} "$@" >>calls\n{body}\n')
             Path("bin", name).chmod(0o755)
@@ -269,6 +273,33 @@ def test_a_refusal_is_one_line_with_the_schedulers_reason(scheduler, said, expec
     scheduler(sbatch=f"cat >&2 <<'E'\n{said}\nE\nexit 1")
     line = refused("slurm", *DIGITS, "--time", "5", "--submit")
     assert expected in line and said.splitlines()[-1].split("error: ")[1] in line and "\n" not in line
+
+
+INHERITED = {
+    "SLURM_JOB_ID": "7",
+    "SLURM_ARRAY_TASK_ID": "3",
+    "SLURM_RESTART_COUNT": "99",
+    "_SLURM_SPANK_OPTION_X": "1",
+    "SBATCH_EXPORT": "NONE",
+    "SBATCH_TIMELIMIT": "1",
+    "SBATCH_PARTITION": "other",
+    "SQUEUE_STATES": "PENDING",
+    "SCANCEL_STATE": "PENDING",
+}
+
+
+def test_what_is_inherited_from_a_job_steers_no_command(written, scheduler, monkeypatch):
+    """Typed inside a job: its variables are its own. What a site sets for its users stays."""
+    see = "env | grep -E 'SLURM|SBATCH|SQUEUE|SCANCEL' | sort | tr '\\n' ' ' >>seen; echo >>seen\n"
+    scheduler(sbatch=see + "echo 41", squeue=see + 'echo "41|RUNNING|None|n1"', scancel=see)
+    stays = {"SLURM_CONF": "/etc/slurm.conf", "SBATCH_ACCOUNT": "lab", "SBATCH_QOS": "high"}
+    for name, value in (INHERITED | stays).items():
+        monkeypatch.setenv(name, value)
+    written("slurm", *DIGITS, "--time", 5, "--partition", "gpu", "--qos", "low", "--run", "r", "--submit")
+    relaunch(["cancel", "41"])
+    at_sbatch, *others = Path("seen").read_text().splitlines()
+    assert at_sbatch.split() == ["SBATCH_ACCOUNT=lab", "SLURM_CONF=/etc/slurm.conf"]
+    assert {line.strip() for line in others} == {"SLURM_CONF=/etc/slurm.conf"} and len(others) == 2
 
 
 def test_without_a_scheduler(monkeypatch):
