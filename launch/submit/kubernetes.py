@@ -102,6 +102,21 @@ def config_map(job: Job, name: str, volumes: list[dict], mounted: list[dict]) ->
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"{name}-code"}, "data": data}
 
 
+def watched(job: Job) -> str:
+    """What to type once the job is created, to see where it stands and what it says."""
+    name = label(job.name)
+    kind, pods = ("trainjob", "jobset.sigs.k8s.io/jobset-name")
+    told = f"kubectl get trainjob {name} -o jsonpath='{{.status.trainerStatus}}'"
+    if job.given.pytorchjob:
+        kind, pods, told = (
+            "pytorchjob",
+            "training.kubeflow.org/job-name",
+            f"kubectl describe pytorchjob {name}",
+        )
+    ends = f"kubectl delete {kind} {name}"
+    return f"{told}   kubectl logs -f -l {pods}={name} --prefix   {ends}"
+
+
 class Plain(yaml.SafeDumper):
     """Without anchors: the same volumes twice are written twice."""
 

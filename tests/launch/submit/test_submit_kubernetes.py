@@ -13,7 +13,7 @@ import yaml
 from relaunch.launch.processes import listens
 from relaunch.launch.submit import kubernetes
 from rigs import kubernetes_api
-from rigs.submitting import DIGITS
+from rigs.submitting import DIGITS, relaunch
 
 # kubernetes ---------------------------------------------------------------------------------------
 
@@ -69,6 +69,17 @@ def test_manifests_are_as_the_published_api_has_them(written, more, nodes):
     ):
         assert text in whole
     assert kubernetes.GRACE > 120  # what accelerate is given to save and leave (launch/plan.py)
+
+
+def test_how_to_watch_it_is_said_beside_the_manifest(capsys):
+    words = ["submit", "kubernetes", *DIGITS, "--image", "i", "--volume", "c:/runs", "--run", "/runs/Net_1"]
+    for more, told, pods in (
+        ([], "kubectl get trainjob net-1 -o jsonpath='{.status.trainerStatus}'", "jobset-name=net-1"),
+        (["--pytorchjob"], "kubectl describe pytorchjob net-1", "job-name=net-1"),
+    ):
+        assert relaunch([*words, *more]) == 0
+        said = capsys.readouterr()
+        assert told in said.err and f"{pods} --prefix" in said.err and "kubectl" not in said.out
 
 
 def test_the_check_of_manifests_notices(written):
