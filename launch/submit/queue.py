@@ -93,9 +93,9 @@ def status(job: str) -> int:
         if not note["runs"]:
             raise
         unasked = failure
-    lines = [each.line() for each in known] + [
-        line for name in note["runs"] for line in standing.told_of_run(name)
-    ]
+    gone = not unasked and not any(each.left for each in known)
+    lines = [each.line() for each in known]
+    lines += [line for name in note["runs"] for line in standing.told_of_run(name, gone)]
     if not lines:
         raise Failure(
             DATA,
@@ -130,13 +130,14 @@ def logs(job: str, follow: bool) -> int:
         ]
     if not found:
         raise Failure(DATA, f"job {job} has no log yet", f"relaunch status {job} says whether it has begun")
+    told = [line for name in note["runs"] for line in standing.told_of_run(name)]
+    told.append(f"relaunch status {job} says where it stands, and what to do next")
     if follow:
+        tell("\n".join(told), sys.stderr)
         os.execvp("tail", ["tail", "-n", "+1", "-F", *map(str, found)])
     for path in found:
         give(f"==> {path}\n{path.read_text(errors='replace')}", end="")
-    for name in note["runs"]:
-        tell("\n".join(standing.told_of_run(name)), sys.stderr)
-    tell(f"relaunch status {job} says where it stands, and what to do next", sys.stderr)
+    tell("\n".join(told), sys.stderr)
     return 0
 
 
@@ -167,9 +168,8 @@ def main(verb: str, argv: list[str]) -> int:
     except SystemExit as end:
         return int(end.code or 0)
     if not re.fullmatch(r"\d+(_\d+)?", given.job):
-        raise Failure(
-            USAGE, f"{given.job!r} is not a job's number", "write 4711, or 4711_2 for a task of an array"
-        )
+        fix = "write 4711, or 4711_2 for a task of an array; jobs on Kubernetes are kubectl's to show"
+        raise Failure(USAGE, f"{given.job!r} is not a job's number", fix)
     return (
         logs(given.job, given.follow)
         if verb == "logs"

@@ -86,7 +86,9 @@ class Standing:
         return f"job {self.job}: {self.state}" + (f" ({told})" if told else "")
 
 
-LEFT = tuple("PENDING RUNNING SUSPENDED CONFIGURING COMPLETING REQUEUE STOPPED".split())
+LEFT = tuple(
+    "PENDING RUNNING SUSPENDED CONFIGURING COMPLETING REQUEUE STOPPED SIGNALING SPECIAL_EXIT".split()
+)
 
 
 def in_queue(said: str) -> list[Standing]:
@@ -168,14 +170,15 @@ def known(job: str, tasks: int = 1) -> list[Standing]:
 UNTOLD = (*records.COORDINATES, "lr", "skipped", "data_wait_share", "peak_memory_mb")
 
 
-def told_of_run(name: str) -> list[str]:
-    """What a run's folder tells: how it stands, and its last metrics."""
+def told_of_run(name: str, gone: bool = False) -> list[str]:
+    """What a run's folder tells: how it stands, and its last metrics. `gone`: no job of it is left."""
     run = RunDir(name)
     said, total = records.status(run), records.plan(run).get("total_steps")
     last = {record["split"]: record for record in records.metrics(run) if rates(record)}
     step = max([said.get("step", 0), *(record["step"] for record in last.values())])
+    state = said.get("state", "its status.json cannot be read" if run.status.exists() else "not begun")
     words = [
-        said.get("state", "its status.json cannot be read" if run.status.exists() else "not begun"),
+        "ended without a word" if gone and state == "running" else state,
         *([f"code {said['code']}"] if "code" in said else []),
         *([f"step {step:,}" + (f"/{total:,}" if total else "")] if "step" in said or last else []),
         *([said["reason"]] if said.get("reason") else []),

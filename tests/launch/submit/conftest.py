@@ -1,6 +1,7 @@
 """What the tests of `relaunch submit` share: an empty folder to submit from, and what the command writes."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +28,24 @@ def written(capsys):
         return capsys.readouterr().out
 
     return write
+
+
+@pytest.fixture
+def scheduler(monkeypatch):
+    """scheduler(sbatch="echo 7"): SLURM's commands, in shell; others know no job, whatever is installed."""
+    unknown = "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1"
+
+    def install(**programs):
+        Path("bin").mkdir(exist_ok=True)
+        for name in ("squeue", "scontrol", "sacct"):
+            if not Path("bin", name).exists():
+                programs.setdefault(name, unknown)
+        for name, body in programs.items():
+            Path("bin", name).write_text(f'#!/bin/bash\necho {name} "$@" >>calls\n{body}\n')
+            Path("bin", name).chmod(0o755)
+        monkeypatch.setenv("PATH", f"{Path('bin').absolute()}:/usr/bin:/bin")
+
+    return install
 
 
 @pytest.fixture(scope="session")

@@ -99,7 +99,9 @@ def test_an_array_of_three_seeds(cluster):
     } == {4, 5, 6}
     cluster.rig.wait(lambda: cluster.log(job).count("ended with code 0") == 3, 20)
     assert len(re.findall(r"devices=\d\n", cluster.log(job))) == 3  # each got one of the fake GPUs
-    assert cluster.relaunch("status", job).count("COMPLETED") == 3
+    assert re.findall(r"job (\w+): COMPLETED", cluster.relaunch("status", job)) == [
+        f"{job}_{n}" for n in range(3)
+    ]
 
 
 def test_a_chain_goes_on_where_the_job_before_ended(cluster):
