@@ -23,6 +23,12 @@ from relaunch.trainers import records, rundir
 from relaunch.trainers.flags import Parser, without
 
 FIND = "`squeue --me` lists your jobs"
+ABOUT = {
+    "status": "Say how a job and its runs stand, with their last metrics, and what to do next. Of a job that was\n"
+    "submitted from this folder, also when SLURM has forgotten it. The first job of a chain stands for all.",
+    "logs": "Show a job's log, and how its runs stand.",
+    "cancel": "Cancel a job, or a chain by its first one, for good. What its run saved stays.",
+}
 NOTE = {"ids": list, "runs": list, "logs": str}  # of a job: and the `command` that submits it again
 
 
@@ -159,7 +165,7 @@ def cancel(job: str) -> int:
 
 
 def main(verb: str, argv: list[str]) -> int:
-    p = Parser(prog=f"relaunch {verb}")
+    p = Parser(prog=f"relaunch {verb}", description=ABOUT[verb])
     p.add_argument("job", metavar="JOB", help="a SLURM job's number, or NUMBER_TASK of an array")
     if verb == "logs":
         p.add_argument("-f", "--follow", action="store_true", help="go on as it grows")

@@ -1,6 +1,6 @@
 """Where a job stands: what the scheduler knows of it, what its runs noted, and what to do next.
 
-standing.known("4711")    # [Standing("4711", "RUNNING", ["n1"], "None")]
+standing.known("4711")    # [Standing("4711", "PENDING", reason="Priority", details="")]
 
 Clusters without accounting forget a job soon after its end: then what the run itself noted is still there.
 """
@@ -27,7 +27,7 @@ FIXES = (
     ("node configuration", "`sinfo -o '%P %D %c %G'` shows what nodes have"),
     ("invalid job id", "`squeue --me` lists your jobs"),
 )
-SILENT = re.compile("contact|connect|timed out|communication|configuration source", re.IGNORECASE)
+SILENT = re.compile("unable to contact|connection|timed out|configuration source", re.IGNORECASE)
 FORGOTTEN = re.compile("invalid job id|accounting storage is disabled", re.IGNORECASE)
 PATIENCE = 120  # s: a controller that fails over is silent for one
 

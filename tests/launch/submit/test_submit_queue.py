@@ -26,7 +26,7 @@ def test_submitting_notes_the_job_and_chains_it(written, scheduler):
 @pytest.mark.parametrize(
     "said, expected",
     [
-        ("Your project is out of hours; mail hpc@example.org", "out of hours"),
+        ("Your project is out of hours, contact hpc@example.org", "out of hours"),
         (
             "sbatch: You must say --gpus\nsbatch: error: Batch job submission failed: Unspecified error",
             "say --gpus",
