@@ -127,7 +127,7 @@ def exit_words(text: str) -> str:
     code, _, by = text.partition(":")
     if by == "53":  # SLURM's own number for that
         return "its node could not write the log, or enter the working folder"
-    if by.strip("0"):
+    if by.isdigit() and 0 < int(by) <= 64:  # beyond that, numbers of SLURM's whose state says more
         return f"ended by signal {by}"
     return f"exit code {code}" if code.strip("0") else ""
 

@@ -163,12 +163,21 @@ def test_an_array_is_shown_by_the_numbers_that_people_type(scheduler, capsys):
     assert "job 12_1: FAILED" in said and "run runs/a2: failed, code 70" in said and "a1" not in said
 
 
-def test_a_job_that_left_no_log(scheduler, capsys):
-    scheduler(
-        squeue="", scontrol="echo 'JobId=7 JobState=FAILED Reason=NonZeroExitCode Restarts=0 ExitCode=0:53'"
-    )
+@pytest.mark.parametrize(
+    "state, code, expected",
+    [
+        ("FAILED", "0:53", "job 7: FAILED (its node could not write the log, or enter the working folder)"),
+        ("FAILED", "3:0", "job 7: FAILED (exit code 3)"),
+        ("FAILED", "0:9", "job 7: FAILED (ended by signal 9)"),
+        ("OUT_OF_MEMORY", "0:125", "job 7: OUT_OF_MEMORY"),
+        ("TIMEOUT", "0:0", "job 7: TIMEOUT"),
+    ],
+)
+def test_no_failure_is_shown_with_code_0(scheduler, capsys, state, code, expected):
+    record = f"JobId=7 JobState={state} Reason=None Restarts=0 ExitCode={code}"
+    scheduler(squeue="", scontrol=f"echo '{record}'")
     assert relaunch(["status", "7"]) == 0
-    assert "could not write the log, or enter the working folder" in capsys.readouterr().out
+    assert capsys.readouterr().out.splitlines()[0] == expected
 
 
 AWAY = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)"
