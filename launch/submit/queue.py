@@ -24,8 +24,9 @@ from relaunch.trainers.flags import Parser, without
 
 FIND = "`squeue --me` lists your jobs"
 ABOUT = {
-    "status": "Say how a job and its runs stand, with their last metrics, and what to do next. Of a job that\n"
-    "was submitted from this folder, also when SLURM has forgotten it. A chain's first job stands for all.",
+    "status": "Say how a job and its runs stand, with their last metrics, and what to do next. Of a job\n"
+    "that was submitted from this folder, also when SLURM has forgotten it. A chain's first job stands\n"
+    "for all of it.",
     "logs": "Show a job's log, and how its runs stand.",
     "cancel": "Cancel a job, or a chain by its first one, for good. What its run saved stays.",
 }
