@@ -21,12 +21,15 @@ from relaunch.launch import platforms
 from relaunch.trainers import PROGRAM
 from relaunch.trainers.cores import physical_cores
 
+UNNAMED = "NVIDIA GPU"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
     gpus: int = 0  # that a process started here would see
     gpus_installed: int = 0  # whatever CUDA_VISIBLE_DEVICES says
     gpu_names: tuple[str, ...] = ()
+    mig: bool = False  # whether those visible are parts of GPUs, by name
     cores: int = 1  # physical, and usable by us
     memory: int = 0  # bytes that we may use
     shared_memory: int | None = None  # bytes of /dev/shm; None: there is none
@@ -42,13 +45,14 @@ def gather(runs: Path = Path("runs")) -> Facts:
     """The facts of this machine, and of the disk that `runs` lies or will lie on."""
     import resource
 
-    names = installed_gpus()
+    names, shown = installed_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES")
     place = next(p for p in (runs.absolute(), *runs.absolute().parents) if os.path.exists(p))
     shm, physical = Path("/dev/shm"), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return Facts(
-        gpus=visible(len(names), os.environ.get("CUDA_VISIBLE_DEVICES")),
+        gpus=visible(len(names), shown),
         gpus_installed=len(names),
         gpu_names=names,
+        mig=(shown or "").startswith("MIG-"),
         cores=physical_cores(),
         memory=min(physical, limits.memory() or physical),
         shared_memory=shutil.disk_usage(shm).total if shm.is_dir() else None,
@@ -106,29 +110,39 @@ def is_free(port: int) -> bool:
 
 
 def visible(installed: int, setting: str | None) -> int:
-    """GPUs left by CUDA_VISIBLE_DEVICES. CUDA stops reading at the first entry that names no device."""
+    """GPUs left by CUDA_VISIBLE_DEVICES. CUDA stops at the first entry that names no device.
+
+    Of MIG devices, however many are listed, a process is given the first alone.
+    """
     if setting is None:
         return installed
     count = 0
     for entry in setting.replace(" ", "").split(","):
+        if installed and entry.startswith("MIG-"):
+            return count or 1
         by_number = re.fullmatch(r"\d+", entry) and int(entry) < installed
-        if not installed or not (by_number or entry.startswith(("GPU-", "MIG-"))):
+        if not installed or not (by_number or entry.startswith("GPU-")):
             break
         count += 1
     return count
 
 
 def installed_gpus(root: Path = Path("/")) -> tuple[str, ...]:
-    """Names of the NVIDIA GPUs of this machine or container: of the driver's files, else of nvidia-smi."""
+    """Names of the NVIDIA GPUs of this machine or container: of the driver's files, else of nvidia-smi.
+
+    In a sandbox (gVisor, bubblewrap) there may be neither: then the device nodes are counted. Where CUDA does
+    not start on them, the worker says why.
+    """
     files = sorted((root / "proc/driver/nvidia/gpus").glob("*/information"))
     nodes = [p for p in (root / "dev").glob("nvidia*") if re.fullmatch(r"nvidia\d+", p.name)]
     if files and nodes:  # a container may see files of GPUs whose device nodes it was not given
         found = [re.search(r"Model:\s*(.+)", f.read_text()) for f in files]
-        return tuple(m.group(1).strip() if m else "NVIDIA GPU" for m in found)[: len(nodes)]
+        return tuple(m.group(1).strip() if m else UNNAMED for m in found)[: len(nodes)]
     if shutil.which("nvidia-smi"):  # Windows' Linux has no such files
         try:
             listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20).stdout
         except (OSError, subprocess.TimeoutExpired):
-            return ()
-        return tuple(re.findall(r"^GPU \d+: (.+?) \(UUID", listed, re.MULTILINE))
-    return ()
+            listed = ""
+        if names := re.findall(r"^GPU \d+: (.+?) \(UUID", listed, re.MULTILINE):
+            return tuple(names)
+    return (UNNAMED,) * len(nodes)

@@ -97,6 +97,8 @@ def devices(plan: Plan) -> Failure | None:
     if seen < facts.gpus_installed:
         hides = "gpu_ids" if accelerate.gpu_ids != "all" else "CUDA_VISIBLE_DEVICES"
         here = f"{hides} shows {seen} of this machine's {facts.gpus_installed}"
+    if facts.mig:
+        here = "of the MIG devices in CUDA_VISIBLE_DEVICES a process sees the first alone"
     need = (
         "a GPU"
         if plan.local == 1

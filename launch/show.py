@@ -12,6 +12,7 @@ from relaunch.data_prep.names import command, printable
 from relaunch.launch import estimate
 from relaunch.launch.estimate import Size
 from relaunch.launch.plan import Plan
+from relaunch.trainers.config import TF32
 
 
 def plural(n: int, word: str, words: str | None = None) -> str:
@@ -20,6 +21,14 @@ def plural(n: int, word: str, words: str | None = None) -> str:
 
 def precision(plan: Plan) -> str:
     return "fp32" if plan.accelerate.precision == "no" else plan.accelerate.precision
+
+
+def tf32(plan: Plan) -> str:
+    """What float32 is on a GPU: it says nothing of its own generation here."""
+    if plan.accelerate.use_cpu or plan.accelerate.precision != "no" or not plan.config:
+        return ""
+    said = TF32[plan.config.tf32]
+    return f"{said} on GPUs from Ampere on (--tf32)" if said else ""
 
 
 def processes(plan: Plan) -> str:
@@ -93,7 +102,11 @@ def table(plan: Plan) -> str:
     if nodes := facts.nodes:
         which = f"machine {nodes.rank} of {nodes.nodes}, the first is {nodes.address}:{nodes.port}"
         rows.append(("platform", f"{nodes.platform}: {which}"))
-    rows += [("this machine", this), ("threads", f"{plan.threads} a process"), ("precision", precision(plan))]
+    rows += [
+        ("this machine", this),
+        ("threads", f"{plan.threads} a process"),
+        ("precision", precision(plan) + tf32(plan)),
+    ]
     if config:
         rows.append(("batch", batch(plan)))
         if config.input != "packed":

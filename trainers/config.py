@@ -23,6 +23,9 @@ from relaunch.trainers.flags import Parser, add_fields, check_all, words
 from relaunch.trainers.job import Job, Launch
 from relaunch.trainers.workloads import Workload, own, setting
 
+# what --tf32 makes of float32 on a GPU that has it, for people
+TF32 = {"conv": ", TF32 in convolutions", "all": ", TF32 in convolutions and matrix products", "none": ""}
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
@@ -76,6 +79,12 @@ class RunConfig:
         None, "… the folder (mnist, cifar10: or archive) that was packed", metavar="PATH"
     )
     deterministic: bool = setting(True, "bit-reproducible kernels on CUDA")
+    # torch's own default, and what runs did before there was a choice
+    tf32: Literal["conv", "all", "none"] = setting(
+        "conv",
+        "where float32 is TF32 on GPUs from Ampere on, several times faster with 10 bits of mantissa for 23: "
+        "conv: in convolutions; all: in matrix products, too; none: nowhere",
+    )
     save_every: int = setting(1000, "steps between checkpoints, beside those at each epoch's end", least=1)
     keep: int = setting(3, "newest checkpoints kept, beside the best", least=1)
     eval_every: int = setting(1, "epochs between evaluations, beside the one at the end", least=1)

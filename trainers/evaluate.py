@@ -145,7 +145,7 @@ def evaluate(launch: Launch, config: RunConfig | None, changes: dict) -> tuple[i
     runtime = Runtime(deterministic=False, timeout=launch.timeout)
     with runtime.watched(), own.blamed():
         source, config, weights = runtime.on_rank_0(lambda: read(launch.resume, config, changes))
-        runtime.settle(config.threads or source.meta.get("threads"), config.deterministic)
+        runtime.settle(config.threads or source.meta.get("threads"), config.deterministic, config.tf32)
         root = data_root(launch.data_root)
         runtime.on_every_rank(lambda: runtime.first_here and ensure(config.data, root))
         packed = runtime.on_every_rank(lambda: open_packed(config.data, root))

@@ -8,6 +8,7 @@ import sys
 import torch
 
 from relaunch.trainers import finetune, snapshot
+from relaunch.trainers.config import TF32
 
 UNITS = {"samples_per_s": " samples/s", "peak_memory_mb": " MB"}
 
@@ -19,11 +20,14 @@ def headline(training, packed, state, begun: str = "") -> str:
     def processes(world: int, precision: str) -> str:
         return f"{world} process{'es' * (world > 1)} in {'fp32' if precision == 'no' else precision}"
 
+    tf32 = ""
+    if r.device.type == "cuda" and r.precision == "no" and torch.cuda.get_device_capability() >= (8, 0):
+        tf32 = TF32[c.tf32]
     threads = f"{r.threads} thread{'s' * (r.threads > 1)} each"
     micro_batch = c.batch_size // r.world // c.grad_accum_steps
     lines = [
         f"{training.run.path}: {c.workload} {c.arch} on {packed.name}, "
-        f"{processes(r.world, r.precision)} on {r.device.type}, {threads}",
+        f"{processes(r.world, r.precision)} on {r.device.type}{tf32}, {threads}",
         f"batch {c.batch_size} = {r.world} x {c.grad_accum_steps} x {micro_batch}, "
         f"{training.epoch_steps} steps an epoch, {training.total} in all",
     ]

@@ -34,6 +34,7 @@ def run(argv: list[str]) -> tuple[int, str | None]:
     job = parse(words, "relaunch profile")
     configs = asked.configs(job, sizes)
     runtime = Runtime(job.config.threads, job.config.deterministic, job.launch.timeout)
+    runtime.settle(job.config.threads, job.config.deterministic, job.config.tf32)
     with runtime.watched(), own.blamed():
         profile(job, configs, runtime)
     runtime.close()

@@ -57,7 +57,8 @@ def train(job: Job, beginning: Beginning) -> tuple[int, str | None]:
     runtime = Runtime(config.threads, config.deterministic, job.launch.timeout)
     with runtime.watched():
         beginning = runtime.broadcast(beginning)
-        runtime.settle(beginning.config.threads, beginning.config.deterministic)
+        config = beginning.config
+        runtime.settle(config.threads, config.deterministic, config.tf32)
         return train_together(job, beginning, runtime)
 
 

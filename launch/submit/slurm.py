@@ -239,20 +239,15 @@ esac
 # A controller that restarts or fails over says nothing for minutes; one that answers and refuses is asked
 # three times. What TERM is for has been done: it must not end scontrol.
 trap '' TERM
+leave() { say "$why; $*"; exit $code; }
 left=60 said= again="submit it again with the same --run to go on"
 while [ $left -gt 0 ]; do
   if job=$(record); then
     state=$(field JobState) count=$(field Restarts)
-    if [ "$state" != RUNNING ]; then
-      say "$why; not requeued by itself: JobState=$state (cancelled, or taken back by the scheduler)"
-      exit $code
-    elif [ "${count:-0}" -ge @LIMIT@ ]; then
-      say "$why; not requeued: it came back @LIMIT@ times already; $again"
-      exit $code
-    elif said=$(scontrol requeue "$JOB" 2>&1); then
-      say "$why; requeued"
-      exit $code
-    fi
+    [ "$state" = RUNNING ] ||
+      leave "not requeued by itself: JobState=$state (cancelled, or taken back by the scheduler)"
+    [ "${count:-0}" -lt @LIMIT@ ] || leave "not requeued: it came back @LIMIT@ times already; $again"
+    said=$(scontrol requeue "$JOB" 2>&1) && leave requeued
     left=$((left - 20))
   else
     said=$job left=$((left - 1))
@@ -260,6 +255,5 @@ while [ $left -gt 0 ]; do
   fi
   sleep 10
 done
-say "$why; not requeued (${said##*error: }); $again"
-exit $code
+leave "not requeued (${said##*error: }); $again"
 """

@@ -101,6 +101,25 @@ def test_the_table_says_it_all():
     assert "16 processes on 2 machines x 8 GPUs" in two and "the first is n0:29500; this is number 1" in two
 
 
+@pytest.mark.parametrize(
+    "name, flags, said",
+    [
+        ("8gpu", "", "fp32, TF32 in convolutions on GPUs from Ampere on (--tf32)"),
+        (
+            "8gpu",
+            "--tf32 all",
+            "fp32, TF32 in convolutions and matrix products on GPUs from Ampere on (--tf32)",
+        ),
+        ("8gpu", "--tf32 none", "fp32"),
+        ("8gpu_fp16", "", "fp16"),
+        ("cpu", "", "fp32"),
+    ],
+)
+def test_float32_that_is_not_is_said(name, flags, said):
+    rows = show.table(planned(EIGHT, name, f"mnist {flags}")).splitlines()
+    assert f"{'precision':14}{said}" in rows
+
+
 def test_the_line_on_top_of_a_start():
     assert (
         show.line(planned(LAPTOP, "cpu2"))

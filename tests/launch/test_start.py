@@ -213,6 +213,9 @@ def test_a_resumed_run_is_planned_with_its_own_batch(tmp_path):
         (8, "0,-1,3", 1),
         (2, "0,5", 1),
         (8, "GPU-5ebe9f43", 1),
+        (1, "MIG-5ebe9f43,MIG-7c1e1d2a", 1),
+        (8, "MIG-5ebe9f43", 1),
+        (0, "MIG-5ebe9f43", 0),
         (0, "0,1", 0),
         (0, None, 0),
     ],
@@ -230,6 +233,36 @@ def test_gpus_of_a_container(tmp_path):
     for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm"):
         (tmp_path / "dev" / name).touch()
     assert facts.installed_gpus(tmp_path) == ("NVIDIA H100", "NVIDIA H100")
+
+
+@pytest.mark.parametrize(
+    "smi, names",
+    [
+        (None, ("NVIDIA GPU",) * 2),
+        ("echo 'GPU 0: NVIDIA L4 (UUID: GPU-1)'", ("NVIDIA L4",)),
+        ("echo NVIDIA-SMI has failed; exit 9", ("NVIDIA GPU",) * 2),
+    ],
+)
+def test_gpus_of_a_sandbox_are_its_device_nodes(tmp_path, monkeypatch, smi, names):
+    """There the driver's files are missing, and nvidia-smi may be, or fails."""
+    for folder in ("dev", "bin"):
+        (tmp_path / folder).mkdir()
+    for name in ("nvidia0", "nvidia3", "nvidiactl", "nvidia-uvm", "nvidia-caps"):
+        (tmp_path / "dev" / name).touch()
+    if smi:
+        (tmp_path / "bin/nvidia-smi").write_text(f"#!/bin/sh\n{smi}\n")
+        (tmp_path / "bin/nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    assert facts.installed_gpus(tmp_path) == names
+
+
+def test_several_mig_devices_are_one_for_a_process():
+    sliced = facts.Facts(gpus=1, gpus_installed=1, mig=True)
+    line = preflight.devices(planned(sliced, "8gpu", "mnist", "--num-processes", "2")).line()
+    assert (
+        "of the MIG devices in CUDA_VISIBLE_DEVICES a process sees the first alone; use --config 1gpu" in line
+    )
+    assert preflight.devices(planned(sliced, "1gpu", "mnist")) is None
 
 
 @pytest.mark.parametrize(

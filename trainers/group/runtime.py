@@ -1,4 +1,4 @@
-"""accelerate's side of a process: what was asked and what is there, its device, and agreement among ranks.
+"""accelerate's side of a process: its device, and agreement among ranks.
 
 One of the few files that know accelerate.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import os
 import platform
+import warnings
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
@@ -15,59 +16,18 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    InitProcessGroupKwargs,
+    check_cuda_p2p_ib_support,
+)
 from torch.nn.parallel import DistributedDataParallel
 
 from relaunch.data_prep.errors import HARDWARE, USAGE, Failure
 from relaunch.trainers.cores import physical_cores
+from relaunch.trainers.group import devices
 from relaunch.trainers.group.peers import Peers
 from relaunch.trainers.group.process import fits
-
-
-def check_hardware(env: dict, gpus: int, bf16: bool) -> bool:
-    """Compare what accelerate was asked for (its environment variables) with this machine; True: on the CPU.
-
-    `gpus` counts the devices that this process sees, `bf16` says whether they compute in it. Failure 69 where
-    accelerate would go on with less than was asked, and say nothing.
-    """
-    use_cpu = env.get("ACCELERATE_USE_CPU", "").lower()
-    shown = set(env.get("CUDA_VISIBLE_DEVICES", "").replace(" ", "").split(","))
-    local, world = int(env.get("LOCAL_WORLD_SIZE", 1)), int(env.get("WORLD_SIZE", 1))
-    precision = env.get("ACCELERATE_MIXED_PRECISION", "no")
-    cpu = use_cpu in ("true", "1") or shown == {"-1"}  # a worker that sees only -1 was asked for the CPU
-    if "LOCAL_RANK" not in env and use_cpu and "MASTER_ADDR" in env:
-        raise Failure(
-            HARDWARE,
-            "several processes were asked for and accelerate started one (it does so for MULTI_CPU)",
-            "use accelerate_configs/cpu2.yaml; if one was asked for, unset MASTER_ADDR",
-        )
-    if not cpu and "LOCAL_RANK" in env and gpus < local:
-        raise Failure(
-            HARDWARE,
-            f"{local} GPU processes were started on a machine with {gpus} GPU{'s' * (gpus != 1)}"
-            + (f" ({world} in all)" if world != local else ""),
-            "use " + suited(gpus),
-        )
-    if not cpu and use_cpu == "false" and gpus == 0:
-        raise Failure(HARDWARE, "the config asks for a GPU and this machine has none", "use " + suited(0))
-    cpu = cpu or gpus == 0
-    if precision == "fp16" and cpu:
-        raise Failure(
-            HARDWARE,
-            "fp16 needs a GPU (on a CPU accelerate would train in fp32 and call it fp16)",
-            "use " + suited(0),
-        )
-    if precision == "bf16" and not cpu and not bf16:
-        raise Failure(HARDWARE, "this GPU does not compute in bf16", "use accelerate_configs/fp16.yaml")
-    if precision not in ("no", "fp16", "bf16"):
-        raise Failure(HARDWARE, f"mixed precision {precision!r} is not supported", "use no, fp16 or bf16")
-    return cpu
-
-
-def suited(gpus: int) -> str:
-    if gpus == 0:
-        return "accelerate_configs/cpu.yaml, or cpu2.yaml for two processes"
-    return "accelerate_configs/1gpu.yaml" if gpus == 1 else f"8gpu.yaml with --num_processes {gpus}"
 
 
 @contextmanager
@@ -88,18 +48,19 @@ class Runtime:
 
     def __init__(self, threads: int | None = None, deterministic: bool = True, timeout: int = 600):
         """`timeout`: seconds after which a rank that is missing ends the others. The rest: see `settle`."""
-        gpus = torch.cuda.device_count()
-        cpu = check_hardware(
-            dict(os.environ), gpus, bf16=gpus > 0 and torch.cuda.is_bf16_supported(including_emulation=False)
-        )
-        if cpu:
-            os.environ["ACCELERATE_USE_CPU"] = "true"
         self.timeout = timeout
         self.unused: list[str] = []  # parameters that a step may give no gradient, as a trial showed
         self.peers = Peers(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)), timeout)
-        # NCCL ends the process when its time is up: the flags' group and the thread of `peers` speak first
-        wait = self.peers.patience if cpu else timedelta(seconds=2 * timeout)
-        with self.peers.watched(), self.peers.waiting():
+        with self.peers.watched(), self.peers.waiting(), devices.connecting():
+            found = devices.find(dict(os.environ))
+            cpu = devices.check(dict(os.environ), found)
+            if cpu:
+                os.environ["ACCELERATE_USE_CPU"] = "true"
+            elif any("RTX 40" in name for name in found.names) and not check_cuda_p2p_ib_support():
+                for what in ("P2P", "IB"):  # as `accelerate launch` does: without it accelerate gives up
+                    os.environ.setdefault(f"NCCL_{what}_DISABLE", "1")
+            # NCCL ends the process when its time is up: the flags' group and the thread of `peers` come first
+            wait = self.peers.limit if cpu or self.peers.watching else timedelta(seconds=2 * timeout)
             self.accelerator = Accelerator(
                 cpu=cpu,
                 kwargs_handlers=[
@@ -107,6 +68,9 @@ class Runtime:
                     InitProcessGroupKwargs(timeout=wait),
                 ],
             )
+            if self.accelerator.device.type != (planned := "cpu" if cpu else "cuda"):
+                what = f"{planned} was planned, and accelerate chose {self.accelerator.device.type}"
+                raise Failure(HARDWARE, what, "see whether nvidia-smi lists the GPUs")
         self.device = self.accelerator.device
         self.settle(threads, deterministic)
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
@@ -117,24 +81,26 @@ class Runtime:
             raise Failure(HARDWARE, f"{os.environ['WORLD_SIZE']} processes were started and {self.world} met")
         # flags and small objects travel beside the gradients, over sockets: no device waits for them
         with self.peers.watched():
-            self._group = (
-                dist.new_group(backend="gloo", timeout=self.peers.patience) if self.world > 1 else None
-            )
+            with self.peers.waiting():
+                self._group = (
+                    dist.new_group(backend="gloo", timeout=self.peers.limit) if self.world > 1 else None
+                )
             self.peers.hosts = self.broadcast(self.gather(platform.node()))
         atexit.register(self.close)  # with its threads alive the process may end in an abort
 
     @contextmanager
     def watched(self):
-        """What fails for want of a rank, of memory or of a deterministic kernel becomes a Failure."""
+        """What fails for want of a rank, a connection, memory or a deterministic kernel becomes a Failure."""
         with (
             self.peers.watched(),
+            devices.connecting(),
             repeatable(),
             fits("raise --grad-accum-steps, which takes the same batch in more parts, or lower --batch-size"),
         ):
             yield
 
-    def settle(self, threads: int | None, deterministic: bool) -> None:
-        """Set what decides the bits: CPU threads, and on CUDA whether kernels are deterministic.
+    def settle(self, threads: int | None, deterministic: bool, tf32: str = "conv") -> None:
+        """Set what decides the bits: CPU threads; on CUDA whether kernels are deterministic, and --tf32.
 
         `threads` None: this rank's share of the physical cores. Not after the first matrix product, at which
         cuBLAS reads its variable.
@@ -142,8 +108,15 @@ class Runtime:
         self.set_threads(threads or max(1, physical_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
         if self.device.type == "cuda":
             torch.use_deterministic_algorithms(deterministic)
+            # each fresh tensor would be filled, so that what reads it unwritten repeats: nothing here does
+            torch.utils.deterministic.fill_uninitialized_memory = False
+            torch.backends.cudnn.benchmark = not deterministic  # the fastest kernel, as measured each time
             if deterministic:
                 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            with warnings.catch_warnings():  # from 2.9 on torch would like other names, and not for all of it
+                warnings.simplefilter("ignore")
+                torch.backends.cudnn.allow_tf32 = tf32 != "none"
+                torch.set_float32_matmul_precision("high" if tf32 == "all" else "highest")
 
     def set_threads(self, threads: int) -> None:
         self.threads = threads
@@ -154,7 +127,8 @@ class Runtime:
         if self.world == 1:
             return flag
         value = torch.tensor([flag])
-        dist.all_reduce(value, dist.ReduceOp.MAX, group=self._group)
+        with self.peers.waiting():
+            dist.all_reduce(value, dist.ReduceOp.MAX, group=self._group)
         return int(value)
 
     def sum(self, values: list[float]) -> list[float]:
@@ -167,7 +141,8 @@ class Runtime:
         if self.world == 1:
             return [value]
         parts = [None] * self.world if self.main else None
-        dist.gather_object(value, parts, dst=0, group=self._group)
+        with self.peers.waiting():
+            dist.gather_object(value, parts, dst=0, group=self._group)
         return parts
 
     def broadcast(self, value):
@@ -175,7 +150,8 @@ class Runtime:
         if self.world == 1:
             return value
         box = [value]
-        dist.broadcast_object_list(box, src=0, group=self._group)
+        with self.peers.waiting():
+            dist.broadcast_object_list(box, src=0, group=self._group)
         return box[0]
 
     def on_rank_0(self, what: Callable):
@@ -220,7 +196,7 @@ class Runtime:
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, constant)
         if self.accelerator.ddp_handler and self.unused:  # else DDP waits for their gradients, and gives up
             self.accelerator.ddp_handler.find_unused_parameters = True
-        with self.waiting():  # NCCL connects, and compares the ranks' parameters
+        with self.peers.waiting():  # it compares the ranks' parameters
             model = self.accelerator.prepare(model)
         if isinstance(model, DistributedDataParallel) and self.device.type == "cpu":
             model._set_ddp_runtime_logging_sample_rate(10)  # for all_reduce_wait; one costs 40 us
@@ -259,8 +235,9 @@ class Runtime:
     def share_buffers(self, module: torch.nn.Module) -> None:
         """Make rank 0's buffers (BatchNorm's running statistics) everyone's."""
         if self.world > 1:
-            for buffer in module.buffers():
-                dist.broadcast(buffer, src=0)
+            with self.peers.waiting():
+                for buffer in module.buffers():
+                    dist.broadcast(buffer, src=0)
 
     def close(self) -> None:
         self.peers.close()

@@ -12,7 +12,7 @@ from relaunch.data_prep.originals import originals
 from relaunch.data_prep.packed import Packed
 from relaunch.trainers.tasks import order
 from relaunch.trainers.tasks.images import normalisation, of_originals
-from relaunch.trainers.tasks.sample_batches import SampleBatches, Samples, SampleScorer
+from relaunch.trainers.tasks.sample_batches import SampleBatches, Samples, SampleScorer, moved
 
 
 class Images(Samples):
@@ -36,7 +36,7 @@ class Images(Samples):
         return self.scaled(x)
 
     def scaled(self, x: Tensor) -> Tensor:
-        x = x.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+        x = moved(x, self.device).permute(0, 3, 1, 2)
         return x.to(torch.float32, memory_format=torch.contiguous_format).mul_(self.scale).add_(self.shift)
 
     def pixels(self, x: Tensor) -> Tensor:
@@ -135,7 +135,7 @@ class ImageBatches(SampleBatches):
             return x, labels
         positions = np.arange(part.start, part.stop)
         partners, mask = (
-            torch.from_numpy(a).to(x.device) for a in self.patches(step, positions, x.shape[1:3])
+            moved(torch.from_numpy(a), x.device) for a in self.patches(step, positions, x.shape[1:3])
         )
         partners += rows.start - part.start  # the batch's first row
         x = torch.where(mask[..., None], self.augmented(partners), x)

@@ -31,7 +31,7 @@ from relaunch.data_prep.packed import Packed
 from relaunch.trainers.group.process import PR_SET_PDEATHSIG, SIGNALS
 from relaunch.trainers.tasks import order
 from relaunch.trainers.tasks.image_batches import ImageBatches, Images
-from relaunch.trainers.tasks.sample_batches import SampleBatches
+from relaunch.trainers.tasks.sample_batches import SampleBatches, moved
 
 
 class Transformed(Dataset):
@@ -103,13 +103,13 @@ class RawBatches(ImageBatches):
     def picked(self, step: int, rows: slice, part: slice) -> tuple[Tensor, ...]:
         """float32 [B,C,H,W] and labels [B] on the device; with CutMix as ImageBatches.picked."""
         micro = part.start // (part.stop - part.start) - self.rank * self.config.grad_accum_steps
-        x, labels = (t.to(self.device, non_blocking=True) for t in self.loaded(step, micro))
+        x, labels = (moved(t, self.device) for t in self.loaded(step, micro))
         if not self.cutmix:
             return x, labels
         own = part.stop - part.start
         mask = torch.from_numpy(self.patches(step, np.arange(part.start, part.stop), x.shape[2:])[1])
         _, place = self.wanted(step, micro)
-        place, mask = place.to(self.device), mask.to(self.device)
+        place, mask = moved(place, self.device), moved(mask, self.device)
         mixed = torch.where(mask[:, None], x[place], x[:own])
         return mixed, labels[:own], labels[place], 1 - mask.flatten(1).float().mean(1)
 

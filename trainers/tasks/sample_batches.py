@@ -25,6 +25,13 @@ from relaunch.trainers.tasks.samples import SampleTask
 RESIDENT = 0.25  # share of a GPU's free memory that the whole set may take
 
 
+def moved(x: Tensor, device: torch.device) -> Tensor:
+    """`x` on the device. A GPU takes it from pinned memory while it computes; from other memory it waits."""
+    if device.type == "cuda" and x.device.type == "cpu":
+        x = x.pin_memory()  # torch keeps it, and gives it to nobody else before it has arrived
+    return x.to(device, non_blocking=True)
+
+
 class Samples:
     """One split: inputs [N,…] and targets [N] as they are packed, on the device if they fit, else mapped."""
 
@@ -40,7 +47,7 @@ class Samples:
 
     def normalise(self, x: Tensor) -> Tensor:
         """Packed inputs as the model gets them, on the device."""
-        return x.to(self.device, non_blocking=True)
+        return moved(x, self.device)
 
 
 class Arrays(Samples):
@@ -54,7 +61,7 @@ class Arrays(Samples):
 
     def normalise(self, x: Tensor) -> Tensor:
         """With the training set's mean 0 and deviation 1: of each feature of [B,F], else of all together."""
-        return (x.to(self.device, non_blocking=True) - self.mean) / self.std
+        return (moved(x, self.device) - self.mean) / self.std
 
 
 class SampleBatches:
@@ -91,7 +98,7 @@ class SampleBatches:
         part = order.share(batch, self.world, self.config.grad_accum_steps, self.rank, micro)
         rows = slice(i * batch + part.start, i * batch + part.stop)
         inputs, *targets = self.picked(step, rows, part)
-        x, (labels, *mix) = self.data.normalise(inputs), [t.to(self.device) for t in targets]
+        x, (labels, *mix) = self.data.normalise(inputs), [moved(t, self.device) for t in targets]
         random = draw(order.key("prepare", self.config.seed, epoch), self.ids[rows], self.device)
         x, target = prepared(self.task, self.config, x, labels, random, True)
         if self.scale:
@@ -162,7 +169,8 @@ def draw(key: int, ids: Tensor, device: torch.device) -> Callable[[int], Tensor]
     """`random(n)`: numbers in [0,1), of each id under a key, float32 [B,n]."""
 
     def random(count: int) -> Tensor:
-        return torch.from_numpy(order.uniforms(key, ids.cpu().numpy(), count).astype(np.float32)).to(device)
+        drawn = order.uniforms(key, ids.cpu().numpy(), count).astype(np.float32)
+        return moved(torch.from_numpy(drawn), device)
 
     return random
 

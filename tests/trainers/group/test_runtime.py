@@ -1,4 +1,4 @@
-"""What was asked of accelerate, against the machine: facts are given, so that every machine can be tried."""
+"""What one process settles for itself, and what ranks do together."""
 
 import json
 
@@ -6,92 +6,7 @@ import pytest
 import torch
 
 from relaunch.data_prep.errors import Failure
-from relaunch.trainers.group.runtime import Runtime, check_hardware
-
-SIMPLE = {"ACCELERATE_USE_CPU": "True"}  # what accelerate exports for cpu.yaml
-ONE_GPU = {"ACCELERATE_USE_CPU": "False"}  # for 1gpu.yaml
-
-
-def ranks(local: int, world: int | None = None, **more: str) -> dict:
-    return {
-        "LOCAL_RANK": "0",
-        "LOCAL_WORLD_SIZE": str(local),
-        "WORLD_SIZE": str(world or local),
-        "MASTER_ADDR": "127.0.0.1",
-        **more,
-    }
-
-
-def refusal(env: dict, gpus: int, bf16: bool = True) -> str:
-    with pytest.raises(Failure) as failure:
-        check_hardware(env, gpus, bf16)
-    assert failure.value.code == 69 and failure.value.fix
-    return failure.value.line()
-
-
-@pytest.mark.parametrize(
-    "env, gpus, cpu",
-    [
-        ({}, 0, True),
-        ({}, 1, False),  # python -m trainers.train
-        (SIMPLE, 0, True),
-        (SIMPLE, 8, True),
-        (ONE_GPU, 1, False),
-        (ranks(2, CUDA_VISIBLE_DEVICES="-1,-1"), 0, True),  # cpu2.yaml
-        (ranks(2, ACCELERATE_USE_CPU="true"), 0, True),  # torchrun
-        (ranks(8), 8, False),
-        (ranks(8, 16), 8, False),
-        (ranks(2), 8, False),
-        ({"ACCELERATE_MIXED_PRECISION": "fp16"}, 1, False),
-        ({"ACCELERATE_MIXED_PRECISION": "bf16"}, 1, False),
-        ({"ACCELERATE_MIXED_PRECISION": "bf16"}, 0, True),
-    ],
-)
-def test_what_is_there_goes_on(env, gpus, cpu):
-    assert check_hardware(env, gpus, bf16=True) is cpu
-
-
-def test_eight_processes_without_a_gpu():
-    assert (
-        "8 GPU processes were started on a machine with 0 GPUs; use accelerate_configs/cpu.yaml"
-        in refusal(ranks(8), 0)
-    )
-
-
-def test_more_processes_than_gpus():
-    assert (
-        "8 GPU processes were started on a machine with 1 GPU; use accelerate_configs/1gpu.yaml"
-        in refusal(ranks(8), 1)
-    )
-    assert "4 GPUs (16 in all); use 8gpu.yaml with --num_processes 4" in refusal(ranks(8, 16), 4)
-
-
-def test_one_gpu_and_none_is_there():
-    assert "asks for a GPU and this machine has none" in refusal(ONE_GPU, 0)
-
-
-@pytest.mark.parametrize("env", [{}, SIMPLE, ranks(2, CUDA_VISIBLE_DEVICES="-1,-1")])
-def test_fp16_on_a_cpu(env):
-    assert "fp16 needs a GPU" in refusal(env | {"ACCELERATE_MIXED_PRECISION": "fp16"}, 0)
-    if env:
-        assert "fp16 needs a GPU" in refusal(env | {"ACCELERATE_MIXED_PRECISION": "fp16"}, 8)
-
-
-def test_bf16_on_an_old_gpu():
-    assert "does not compute in bf16; use accelerate_configs/fp16.yaml" in refusal(
-        {"ACCELERATE_MIXED_PRECISION": "bf16"}, 1, bf16=False
-    )
-
-
-@pytest.mark.parametrize("precision", ["fp8", "int8"])
-def test_other_precisions(precision):
-    assert precision in refusal({"ACCELERATE_MIXED_PRECISION": precision}, 1)
-
-
-def test_several_cpu_processes_that_turned_out_to_be_one():
-    """accelerate's MULTI_CPU: it exports an address to meet at, and starts one process."""
-    line = refusal({"ACCELERATE_USE_CPU": "True", "MASTER_ADDR": "127.0.0.1"}, 0)
-    assert "several processes were asked for and accelerate started one" in line and "cpu2.yaml" in line
+from relaunch.trainers.group.runtime import Runtime
 
 
 def test_an_operation_without_a_deterministic_kernel(alone):
@@ -276,3 +191,42 @@ def test_a_parameter_without_gradient_stays_without_one(relaunch_env, launch):
     (relaunch_env / "spare.py").write_text(SPARE)
     done = launch("told", module="spare", processes=2, accelerate="accelerate")
     assert (done.code, done.out) == (0, "None [[0.5, 0.5]]\n"), done.err
+
+
+# what decides the bits on a GPU -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def flags():
+    """(deterministic, fills, benchmark, TF32 in convolutions, precision of products), put back after."""
+    cudnn, deterministic = torch.backends.cudnn, torch.utils.deterministic
+
+    def seen() -> tuple:
+        on, fills = torch.are_deterministic_algorithms_enabled(), deterministic.fill_uninitialized_memory
+        return on, fills, cudnn.benchmark, cudnn.allow_tf32, torch.get_float32_matmul_precision()
+
+    on, fills, benchmark, tf32, precision = seen()
+    yield seen
+    torch.use_deterministic_algorithms(on)
+    deterministic.fill_uninitialized_memory, cudnn.benchmark, cudnn.allow_tf32 = fills, benchmark, tf32
+    torch.set_float32_matmul_precision(precision)
+
+
+@pytest.mark.parametrize(
+    "deterministic, tf32, expected",
+    [
+        (True, "conv", (True, False, False, True, "highest")),  # what torch does by itself, but for the fills
+        (True, "all", (True, False, False, True, "high")),
+        (True, "none", (True, False, False, False, "highest")),
+        (False, "conv", (False, False, True, True, "highest")),
+    ],
+)
+def test_what_decides_the_bits_on_a_gpu(alone, monkeypatch, flags, deterministic, tf32, expected):
+    untouched = flags()
+    alone.settle(1, deterministic, tf32)
+    assert flags() == untouched, "a CPU has none of it"
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    alone.device = torch.device("cuda")
+    for _ in range(2):  # as in an evaluation, which settles when it knows the run
+        alone.settle(1, deterministic, tf32)
+    assert flags() == expected
