@@ -51,14 +51,12 @@ def ask(*words: str, script: str | None = None) -> str:
     if done.returncode == 0:
         return done.stdout
     # a site's own words stand around the reason, or in its place
-    lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
-    said = [
-        re.sub(rf"^({words[0]}: )?((error|fatal): )?", "", line.strip()) for line in lines if line.strip()
-    ]
-    said = said or [f"{words[0]} ended with {done.returncode}, and said nothing"]
-    reason = next((line for line in said if "failed" in line), said[0])
-    others = "; ".join(line for line in said if line != reason)
-    what = f"{reason} ({others})" if others else reason
+    lines = [line for line in (done.stderr.strip() or done.stdout.strip()).splitlines() if line.strip()]
+    lines = lines or [f"{words[0]} ended with {done.returncode}, and said nothing"]
+    last = next((i for i, line in enumerate(lines) if re.search("failed: |fatal: ", line)), 0)
+    speaker = rf"^({words[0]}: )?((\w+ )?error: |fatal: )?"  # slurm_load_jobs error:
+    reason, *others = (re.sub(speaker, "", line.strip()) for line in [lines.pop(last), *lines])
+    what = f"{reason} ({'; '.join(others)})" if others else reason
     if SILENT.search(reason):
         raise Failure(HARDWARE, what, "the scheduler does not answer: try again in a minute")
     raise Failure(USAGE, what, next((fix for word, fix in FIXES if word in reason.lower()), ""))

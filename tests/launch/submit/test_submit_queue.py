@@ -31,7 +31,10 @@ def test_submitting_notes_the_job_and_chains_it(written, scheduler):
             "sbatch: You must say --gpus\nsbatch: error: Batch job submission failed: Unspecified error",
             "say --gpus",
         ),
-        ("sbatch: fatal: Could not establish a configuration source", "Could not establish"),
+        (
+            "sbatch: error: look-up failed\nsbatch: fatal: Could not establish it",
+            "Could not establish it (look-up",
+        ),
         ("", "ended with 1, and said nothing"),
     ],
 )
