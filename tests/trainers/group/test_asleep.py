@@ -18,7 +18,7 @@ from relaunch.trainers.group import process
 def run(argv):
     import torch
     from relaunch.trainers.group.runtime import Runtime
-    runtime = Runtime(1, timeout=8)
+    runtime = Runtime(1, timeout=12)
     model = runtime.accelerator.prepare(torch.nn.Linear(4, 4))
     with runtime.peers.watched():
         for step in range(12):
@@ -44,7 +44,7 @@ def test_who_was_suspended_waits_anew(relaunch_env):
     job = Process(command).until("\n3\n")
     everyone = [job.popen.pid, *job.children()]
     assert len(everyone) == 3, "accelerate and two ranks"
-    for word, seconds in ((signal.SIGSTOP, 7), (signal.SIGCONT, 0)):
+    for word, seconds in ((signal.SIGSTOP, 8), (signal.SIGCONT, 0)):
         for pid in everyone:
             os.kill(pid, word)
         time.sleep(seconds)
