@@ -39,7 +39,7 @@ VERBS = {
     "tensorboard": "show runs' curves, graph, images and texts in TensorBoard",
     "stop": "ask a run to save and leave",
     "submit": "write a job for SLURM, Kubernetes or a web form, and hand it to SLURM",
-    "status": "say where a SLURM job stands",
+    "status": "say where a SLURM job and its runs stand, and what to do next",
     "logs": "show the log of a SLURM job",
     "cancel": "cancel a SLURM job for good",
 }

@@ -6,6 +6,8 @@ relaunch doctor cifar10 --config 8gpu --emulate
 from __future__ import annotations
 
 import dataclasses
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,8 +18,10 @@ from relaunch.launch import (
     command,
     draft,
     estimate,
+    facts,
     machine,
     plan,
+    platforms,
     preflight,
     rehearse,
     show,
@@ -126,6 +130,8 @@ def main(argv: list[str]) -> int:
         give(HELP)
         return 0
     typed, rest = command.split(argv)
+    if unused := platforms.left_out(os.environ, ["doctor", *argv], typed, facts.has_terminal()):
+        tell(unused, sys.stderr)
     todo, job = draft.draft("train" if rest else "evaluate", typed, rest)
     place = Path(todo.place.run if todo.place else "runs/any").absolute()
     runs = next(p for p in place.parents if p.exists())

@@ -60,7 +60,7 @@ def gather(runs: Path = Path("runs")) -> Facts:
         writable=os.access(place, os.W_OK | os.X_OK),
         open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         host=socket.gethostname(),
-        nodes=platforms.find(os.environ),
+        nodes=platforms.find(os.environ, typed=has_terminal()),
         package=package(),
     )
 
@@ -86,6 +86,15 @@ def has_address(name: str) -> bool:
         return bool(socket.getaddrinfo(name, None))
     except OSError:
         return False
+
+
+def has_terminal() -> bool:
+    """Whether somebody types here: also where our input and output are files."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def is_free(port: int) -> bool:

@@ -9,10 +9,11 @@ it what was not typed.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from relaunch.data_prep.errors import USAGE, Failure
+from relaunch.data_prep.names import command
 from relaunch.launch.accelerate_config import AccelerateConfig
 
 
@@ -28,8 +29,14 @@ class Nodes:
     gpus: int | None = None
 
 
-def find(env: Mapping[str, str]) -> Nodes | None:
-    """The platform's facts; None on a machine of its own. Failure 64 for what no platform writes."""
+def find(env: Mapping[str, str], typed: bool = False) -> Nodes | None:
+    """The platform's facts; None on a machine of its own. Failure 64 for what no platform writes.
+
+    `typed`: this process has a terminal. In a shell on it (`srun --pty`, salloc) nobody else got the command.
+    The mark of such a shell alone says nothing: the steps and jobs that are started from it inherit it.
+    """
+    if typed and "SLURM_PTY_PORT" in env:
+        return None
     for platform, marks, count, rank, address, port, gpus in TABLE:
         a_process_s = "LOCAL_RANK" in env and platform == "Kubernetes"  # there the names are not a machine's
         if all(mark in env for mark in marks.split()) and not a_process_s:
@@ -51,6 +58,29 @@ def find(env: Mapping[str, str]) -> Nodes | None:
     return None
 
 
+def left_out(env: Mapping[str, str], words: Sequence[str], flags: Mapping, typed: bool = False) -> str:
+    """What of SLURM's machines a command leaves unused that is in no step of theirs; empty: nothing.
+
+    `salloc` opens its shell on the login node, or on the first of the machines that it was given.
+    """
+    machines, on_one = number(env, "SLURM_JOB_NUM_NODES", 0), "SLURMD_NODENAME" in env
+    alone = {"-h", "--help"} & {*words} or {"emulate", "machine_rank"} & {*flags}
+    if alone or find(env, typed) or not machines or machines == 1 and on_one:
+        return ""
+    cpus = re.match(r"\d+", env.get("SLURM_JOB_CPUS_PER_NODE", ""))  # a step gets one, if none is said
+    shared = ["--overlap"] if "SLURM_STEP_ID" in env else []  # the shell's own step has the processors
+    step = [
+        "srun",
+        *shared,
+        "--ntasks-per-node=1",
+        *([f"--cpus-per-task={cpus[0]}"] if cpus else []),
+        "relaunch",
+    ]
+    given, them = ("the one", "it") if machines == 1 else (f"the {machines}", "them")
+    uses = f"one of {given} machines" if on_one else f"this machine, and not {given}"
+    return f"relaunch {words[0]} uses {uses} that SLURM gave; to use {them}: {command([*step, *words])}"
+
+
 def number(env: Mapping[str, str], name: str, otherwise: int) -> int:
     value = env.get(name, "")
     if value and not value.isdigit():
@@ -66,9 +96,9 @@ def first_host(hosts: str) -> str | None:
     return re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", first.group()) if first else None
 
 
-def slurm_port(job: int) -> int:
-    """The same on every node, and another than the neighbour's job's."""
-    return 20000 + job % 20000
+# Of a SLURM job: the same on every node, and another than the neighbour's job's. Below 32768, where those
+# begin that Linux hands out by itself.
+FIRST_PORT, PORTS = 20000, 12000
 
 
 def _first_line(name: str):
@@ -105,7 +135,7 @@ TABLE = (
         "SLURM_STEP_NUM_NODES",
         "SLURM_NODEID",
         lambda env: first_host(env.get("SLURM_STEP_NODELIST", "")),
-        lambda env: slurm_port(number(env, "SLURM_JOB_ID", 0)),
+        lambda env: FIRST_PORT + number(env, "SLURM_JOB_ID", 0) % PORTS,
         "SLURM_GPUS_ON_NODE",
     ),
     (

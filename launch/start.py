@@ -12,7 +12,7 @@ import sys
 
 from relaunch.data_prep.errors import USAGE, Failure
 from relaunch.data_prep.talk import give, tell
-from relaunch.launch import command, draft, plan, restart, show
+from relaunch.launch import command, draft, facts, plan, platforms, restart, show
 from relaunch.trainers import PROGRAM, rundir
 from relaunch.trainers.profiling import asked
 from relaunch.trainers.rundir import RunDir
@@ -27,6 +27,8 @@ def main(verb: str, argv: list[str]) -> int:
     if verb == "profile" and (not rest or {"-h", "--help"} & set(rest)):
         give(f"{asked.HELP}\n\n{command.help()}")
         return 0 if rest else USAGE
+    if unused := platforms.left_out(os.environ, [verb, *argv], typed, facts.has_terminal()):
+        tell(unused, sys.stderr)
     todo, job = (draft.profiled(typed, rest), None) if verb == "profile" else draft.prepare(verb, typed, rest)
     if typed.get("dry_run"):
         give(show.table(todo))

@@ -120,7 +120,8 @@ class Training:
             for generator in self.generators:
                 generator.manual_seed(order.key("dropout", c.seed, step, micro, self.runtime.rank))
             last = micro == c.grad_accum_steps - 1
-            with contextlib.nullcontext() if last else accelerator.no_sync(self.model):
+            together = contextlib.nullcontext() if last else accelerator.no_sync(self.model)
+            with self.runtime.peers.waiting(), together:  # DDP sends buffers, and sums gradients
                 loss, metrics = self.batches.loss(self.model, batch)
                 accelerator.backward(loss / c.grad_accum_steps if c.grad_accum_steps > 1 else loss)
             self.pending_metrics.append(metrics)
@@ -128,7 +129,7 @@ class Training:
         self.spent.switch("optimizer")
         if c.clip:
             accelerator.clip_grad_norm_(self.model.parameters(), c.clip)
-        with self.runtime.met() if accelerator.scaler else contextlib.nullcontext():
+        with self.runtime.met() if accelerator.scaler else self.runtime.peers.waiting():
             self.optimizer.step()  # a scaler's reads whether all gradients are finite
         self.optimizer.zero_grad()
         self.skipped += self.runtime.precision == "fp16" and self.optimizer.step_was_skipped

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from relaunch.data_prep import files
 from relaunch.data_prep.packed import Packed
 from relaunch.data_prep.talk import tell
-from relaunch.trainers import records
+from relaunch.trainers import records, trainjob
 from relaunch.trainers.config import RunConfig
 from relaunch.trainers.rundir import RunDir
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
     from relaunch.trainers.tasks.task import Batches, Task
-
-COORDINATES = ("step", "samples", "epoch", "split")  # of a record; everything else is a curve
 
 
 class Metrics:
@@ -45,17 +43,20 @@ class Metrics:
         self.files |= {f"tensorboard/{split}": file for split, (_, file) in drawn.items()}
         self.begun = False  # whether there was a record or a checkpoint
         self.failing: set[str] = set()  # names of files that take nothing at present
+        self.trainjob = trainjob.offered(run, resumed_step)
 
     def log(self, record: dict) -> None:
-        """Append a record as one line, and draw its numbers, all but COORDINATES; `split` is train or val."""
+        """Append a record as one line, and draw all of it that is no coordinate; `split` is train or val."""
         finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
         self.files["metrics.jsonl"].keep(json.dumps(finite, allow_nan=False).encode() + b"\n")
         for tag, value in record.items():
-            if tag not in COORDINATES and value is not None:
+            if tag not in records.COORDINATES and value is not None:
                 # an evaluation stands beside the windows of training, and beside the mean of the epoch
                 for name in (tag, f"epoch_{tag}") if record["split"] == "val" else (tag,):
                     self.writers[record["split"]].add_scalar(name, value, record["step"])
         self.flush()
+        if self.trainjob:
+            self.trainjob.log(finite)
 
     def sync(self) -> dict:
         """Make what was logged outlive a power cut, as the next checkpoint does. OSError on a full disk.
@@ -157,7 +158,16 @@ class Metrics:
             else:
                 self.writers["train"].add_images(tag, what, step)
 
+    def done(self, code: int) -> None:
+        """The training has left its loop, with this exit code."""
+        if code == 0:
+            self.session()
+        if self.trainjob:
+            self.trainjob.finish(done=code == 0)
+
     def close(self) -> None:
         """Write what waits, as far as there is room; of a start that came to nothing, nothing is drawn."""
         if self.begun:
             self.flush()
+        if self.trainjob:
+            self.trainjob.close()

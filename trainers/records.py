@@ -89,6 +89,9 @@ def damaged(run: RunDir) -> list[str]:
     return found
 
 
+COORDINATES = ("step", "samples", "epoch", "split")  # of a record; everything else was measured
+
+
 def record(line: bytes) -> dict:
     """A line of metrics.jsonl; empty if it is none: cut short, or being written."""
     try:

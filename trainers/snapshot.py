@@ -75,6 +75,7 @@ def warm_up(training) -> None:
     """
     if training.runtime.world > 2:
         for _ in range(2):
-            loss, _ = training.batches.loss(training.model, training.batches.batch(0, 0))
-            training.runtime.accelerator.backward(loss)
+            with training.runtime.peers.waiting():
+                loss, _ = training.batches.loss(training.model, training.batches.batch(0, 0))
+                training.runtime.accelerator.backward(loss)
         training.optimizer.zero_grad()

@@ -204,10 +204,10 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
                     training.say(line)
             with profiled(training, job.launch.profile_steps):
                 code = training.train()
-            for metrics in opened if code == 0 else ():
-                metrics.session()
             if code in (PREEMPTED, STOPPED):
                 training.say(f"to go on: {command_to_go_on(job.argv, run)}")
+            for metrics in opened:
+                metrics.done(code)
     except Exception as error:  # the launcher compares where crashes happened
         if training and training.step > step:
             error = blamed_later(error, runtime.world)

@@ -6,9 +6,11 @@ relaunch status | logs | cancel JOB
 
 from __future__ import annotations
 
+import sys
+
 from relaunch.data_prep.errors import USAGE, Failure
 from relaunch.data_prep.names import offered
-from relaunch.data_prep.talk import give
+from relaunch.data_prep.talk import give, tell
 
 KINDS = {
     "slurm": "an sbatch script",
@@ -44,4 +46,6 @@ def main(argv: list[str]) -> int:
     if job.given.submit:
         return queue.submit(job)
     give({"slurm": slurm.script, "kubernetes": kubernetes.manifest, "sheet": sheet.block}[kind](job), end="")
+    if kind == "kubernetes":
+        tell(kubernetes.watched(job), sys.stderr)
     return 0

@@ -44,6 +44,7 @@ class Job:
     site: Site
     tasks: tuple[tuple[str, tuple[str, ...]], ...]  # (label, flags) of each point of a sweep
     given: argparse.Namespace
+    typed: tuple[str, ...]  # all words after `relaunch submit`
     workload: str  # as it was typed, among the words
     code: Code | None = None  # its files, where they are somebody's own and travel with the job
 
@@ -193,8 +194,8 @@ def parse(kind: str, argv: list[str]) -> Job:
     if kind == "slurm":
         draft.data_of(settings, job.launch.data_root)
     name = checked("--name", given.name or run.name)
-    if re.search(r"^\.|[/%]", name):  # it names a folder, in a pattern of sbatch's
-        raise Failure(USAGE, f"--name {name} holds / or %, or begins with a dot", "choose another")
+    if re.search(r"^\.|/", name):  # it names a folder
+        raise Failure(USAGE, f"--name {name} holds / or begins with a dot", "choose another")
     code = workloads.load(job.config.workload).code
     local = shape.processes // shape.machines
     gpus = given.gpus if given.gpus is not None else 0 if shape.use_cpu or "emulate" in typed else local
@@ -210,6 +211,7 @@ def parse(kind: str, argv: list[str]) -> Job:
         tasks=tasks,
         data=settings.data,
         given=given,
+        typed=(kind, *argv),
         workload=rest[0],
         code=None if code is None or ":" in code.entry else code,
     )

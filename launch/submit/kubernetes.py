@@ -49,7 +49,7 @@ def mounts(job: Job) -> tuple[list[dict], list[dict]]:
 def variables(job: Job) -> list[dict]:
     """Values of what may be read by others; secrets by reference to a Secret named `relaunch`."""
     kept, hidden = environment(job.given.env, capture=False)
-    return [{"name": k, "value": v} for k, v in kept.items()] + [
+    return [{"name": k, "value": literal(v)} for k, v in kept.items()] + [
         {"name": k, "valueFrom": {"secretKeyRef": {"name": "relaunch", "key": k}}} for k in hidden
     ]
 
@@ -102,6 +102,21 @@ def config_map(job: Job, name: str, volumes: list[dict], mounted: list[dict]) ->
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"{name}-code"}, "data": data}
 
 
+def watched(job: Job) -> str:
+    """What to type once the job is created, to see where it stands and what it says."""
+    name = label(job.name)
+    kind, pods = ("trainjob", "jobset.sigs.k8s.io/jobset-name")
+    told = f"kubectl get trainjob {name} -o jsonpath='{{.status.trainerStatus}}'"
+    if job.given.pytorchjob:
+        kind, pods, told = (
+            "pytorchjob",
+            "training.kubeflow.org/job-name",
+            f"kubectl describe pytorchjob {name}",
+        )
+    ends = f"kubectl delete {kind} {name}"
+    return f"{told}   kubectl logs -f -l {pods}={name} --prefix   {ends}"
+
+
 class Plain(yaml.SafeDumper):
     """Without anchors: the same volumes twice are written twice."""
 
@@ -109,8 +124,13 @@ class Plain(yaml.SafeDumper):
         return True
 
 
+def literal(text: str) -> str:
+    """Text in which Kubernetes is to replace nothing: `$(NAME)` would be a variable's value."""
+    return text.replace("$", "$$")
+
+
 def command(job: Job) -> list[str]:
-    words = job.command("--run", job.run, "--resume", "auto", program=("-m", "launch"))
+    words = [literal(w) for w in job.command("--run", job.run, "--resume", "auto", program=("-m", "launch"))]
     if not job.given.pytorchjob:
         return words  # the launcher itself is process 1 and gets the signals
     # a shell in between passes signals on, and says 75 in the number that this API restarts on

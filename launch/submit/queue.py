@@ -9,48 +9,28 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
+import sys
 from pathlib import Path
 
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, HARDWARE, USAGE, Failure
 from relaunch.data_prep.names import offered
 from relaunch.data_prep.talk import give, tell
-from relaunch.launch.submit import slurm
+from relaunch.launch.submit import slurm, standing
 from relaunch.launch.submit.describe import Job
+from relaunch.launch.submit.standing import Standing, ask
 from relaunch.trainers import records, rundir
-from relaunch.trainers.flags import Parser
-from relaunch.trainers.rundir import RunDir
+from relaunch.trainers.flags import Parser, without
 
-# what the scheduler says -> what to do about it
-FIXES = (
-    ("account", "add --account NAME: `sacctmgr show assoc user=$USER` lists yours"),
-    ("partition", "`sinfo -s` lists the partitions"),
-    ("qos", "`sacctmgr show qos` lists them"),
-    ("time limit", "ask for less --time, or another --partition"),
-    ("node configuration", "`sinfo -o '%P %D %c %G'` shows what nodes have"),
-    ("invalid job id", "`squeue --me` lists your jobs"),
-    ("contact", "the scheduler does not answer: try again in a minute"),
-)
-
-
-def ask(*command: str) -> str:
-    """What a scheduler's command prints. Its refusal is Failure 64 with the scheduler's own reason."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True)
-    except FileNotFoundError:
-        raise Failure(
-            HARDWARE, f"there is no {command[0]} here", "type this on the cluster's login node"
-        ) from None
-    if done.returncode == 0:
-        return done.stdout
-    said = [line.split("error: ", 1)[-1] for line in done.stderr.splitlines() if "error: " in line] or [
-        f"{command[0]} ended with {done.returncode}"
-    ]
-    reason = next((line for line in said if "failed" in line), said[0])
-    detail = next((line for line in said if line != reason), "")
-    fix = next((fix for word, fix in FIXES if word in reason.lower()), "")
-    raise Failure(USAGE, f"{reason} ({detail})" if detail else reason, fix)
+FIND = "`squeue --me` lists your jobs"
+ABOUT = {
+    "status": "Say how a job and its runs stand, with their last metrics, and what to do next. Of a job\n"
+    "that was submitted from this folder, also when SLURM has forgotten it. A chain's first job stands\n"
+    "for all of it.",
+    "logs": "Show a job's log, and how its runs stand.",
+    "cancel": "Cancel a job, or a chain by its first one, for good. What its run saved stays.",
+}
+NOTE = {"ids": list, "runs": list, "logs": str}  # of a job: and the `command` that submits it again
 
 
 def submit(job: Job) -> int:
@@ -62,24 +42,27 @@ def submit(job: Job) -> int:
             copy = folder / f"code-{job.code.digest[:12]}"
             job.code.write(copy)
             job = job.with_code_in(copy)
-        (folder / "job.sh").write_text(slurm.script(job))
-    ids, runs = [], [run for run, _ in job.runs()]
+        script = slurm.script(job)
+        (folder / "job.sh").write_text(script)
+    ids: list[str] = []
+    runs = [run for run, _ in job.runs()]
+    again = ["relaunch", "submit", *without(job.typed, "--run"), "--run", job.run]
     for _ in range(job.given.chain):
         after = [f"--dependency=afterany:{ids[-1]}"] if ids else []
-        ids.append(ask("sbatch", "--parsable", *after, str(folder / "job.sh")).strip().split(";")[0])
+        said = ask("sbatch", "--parsable", *after, str(folder / "job.sh"), script=script)
+        number = re.search(r"^(\d+)(;.*)?$", said, re.MULTILINE)  # sites may greet before it
+        if not number:
+            raise Failure(HARDWARE, f"sbatch said no job's number, but {said.strip()!r}", FIND)
+        ids.append(number[1])
+        note = {"ids": ids, "runs": runs, "logs": str(folder), "command": again}
         with files.storage(folder, "--name"):
-            files.write_atomic(
-                folder / f"{ids[0]}.json", files.dump_json({"ids": ids, "runs": runs, "logs": str(folder)})
-            )
+            files.write_atomic(folder / f"{ids[0]}.json", files.dump_json(note))
     tasks, word = (f", {len(runs)} tasks", "runs") if job.tasks else ("", "run")
     tell(f"job {' -> '.join(ids)}{tasks}; {word} {', '.join(runs)}; logs in {folder}")
     if job.code:
         tell(f"{', '.join(job.code.contents)}: copied to {copy}, and started from there")
     tell(f"relaunch status {ids[0]}   relaunch logs {ids[0]}   relaunch cancel {ids[0]}")
     return 0
-
-
-NOTE = {"ids": list, "runs": list, "logs": str}
 
 
 def notes() -> list[dict]:
@@ -95,9 +78,10 @@ def submitted_here(job: str) -> str:
 
 def noted(job: str) -> dict:
     """What was written down when it was submitted from this folder."""
+    number, _, task = job.partition("_")
     for note in notes():
-        if job.split("_")[0] in note["ids"]:
-            return note
+        if number in note["ids"]:
+            return note | ({"runs": note["runs"][int(task) : int(task) + 1]} if task else {})
     return {"ids": [job], "runs": [], "logs": None}
 
 
@@ -106,60 +90,35 @@ def meant(job: str, note: dict) -> list[str]:
     return note["ids"] if job == note["ids"][0] else [job]
 
 
-KNOW = (  # who may still know a job, and what in their lines is its number, state and detail
-    (("squeue", "-h", "-r", "-o", "%i|%T|%r, %N", "-j"), r"(.+?)\|(.+?)\|(?:None, )?(.*)", "{}"),
-    (
-        ("scontrol", "-o", "show", "job"),
-        r"JobId=(\d+).*?JobState=(\S+).*?Restarts=(\d+) .*?ExitCode=(\d+)",
-        "came back {} times, exit code {}",
-    ),
-    (("sacct", "-n", "-P", "-X", "-o", "JobID,State,ExitCode", "-j"), r"(.+?)\|(.+?)\|(.*)", "exit code {}"),
-)
-
-
-# states in which there is something to cancel
-LEFT = tuple("PENDING RUNNING SUSPENDED CONFIGURING COMPLETING REQUEUE STOPPED".split())
-
-
-def standing(job: str) -> list[tuple[str, str]]:
-    """(state, line) of each job or task, from who still knows it: queue, controller, accounting."""
-    for command, pattern, words in KNOW:
-        try:
-            said = ask(*command, job)
-        except Failure as failure:
-            if failure.code == HARDWARE and command[0] == "squeue":
-                raise
-            continue
-        found = [m.groups() for line in said.splitlines() if (m := re.match(pattern, line))]
-        if found:
-            return [
-                (state, f"job {i}: {state} ({words.format(*detail).strip(', ')})")
-                for i, state, *detail in found
-            ]
-    return []
-
-
 def status(job: str) -> int:
     note = noted(job)
-    lines = [line for j in meant(job, note) for _, line in standing(j)]
-    for name in note["runs"]:
-        run = RunDir(name)
-        said = records.status(run)
-        words = [
-            said.get("state", "its status.json cannot be read" if run.status.exists() else "not begun"),
-            *([f"code {said['code']}"] if "code" in said else []),
-            *([f"step {said['step']}"] if "step" in said else []),
-            *([said["reason"]] if said.get("reason") else []),
-        ]
-        lines.append(f"run {name}: {', '.join(words)}" + (f" ({said['time']})" if "time" in said else ""))
+    known: list[Standing] = []
+    unasked = None
+    try:
+        known = jobs_of(job, note)
+    except Failure as failure:
+        if not note["runs"]:
+            raise
+        unasked = failure
+    gone = not unasked and not any(each.left for each in known)
+    lines = [each.line() for each in known]
+    lines += [line for name in note["runs"] for line in standing.told_of_run(name, gone)]
     if not lines:
         raise Failure(
             DATA,
             f"nobody knows job {job}: SLURM has forgotten it, and it was not submitted from this folder",
             submitted_here(job) or "type this where it was submitted",
         )
+    if unasked:  # what the runs noted is told all the same
+        lines.insert(0, f"job {job}: {unasked.what}; {unasked.fix}")
+    lines += [f"next: {step}" for step in standing.next_steps(job, known, note, asked=not unasked)]
     give("\n".join(lines))
     return 0
+
+
+def jobs_of(job: str, note: dict) -> list[Standing]:
+    """Where the job stands, or each job of the chain or task of the array that it stands for."""
+    return [each for j in meant(job, note) for each in standing.known(j, len(note["runs"]))]
 
 
 def logs(job: str, follow: bool) -> int:
@@ -173,26 +132,30 @@ def logs(job: str, follow: bool) -> int:
     if not found:  # of another folder's: the controller knows where, for a while
         found = [
             Path(p)
-            for p in re.findall(r"StdOut=(\S+)", ask("scontrol", "-o", "show", "job", job))
+            for p in re.findall(r"StdOut=(.*?)(?: \w+=|$)", ask("scontrol", "-o", "show", "job", job), re.M)
             if Path(p).exists()
         ]
     if not found:
         raise Failure(DATA, f"job {job} has no log yet", f"relaunch status {job} says whether it has begun")
+    told = [line for name in note["runs"] for line in standing.told_of_run(name)]
+    told.append(f"relaunch status {job} says where it stands, and what to do next")
     if follow:
+        tell("\n".join(told), sys.stderr)
         os.execvp("tail", ["tail", "-n", "+1", "-F", *map(str, found)])
     for path in found:
         give(f"==> {path}\n{path.read_text(errors='replace')}", end="")
+    tell("\n".join(told), sys.stderr)
     return 0
 
 
 def cancel(job: str) -> int:
     note = noted(job)
     ids = meant(job, note)
-    known = [found for j in ids for found in standing(j)]
+    known = jobs_of(job, note)
     if not known:  # of which scancel would say nothing
-        raise Failure(DATA, f"nobody knows job {job}", submitted_here(job) or "`squeue --me` lists your jobs")
-    if not any(state.startswith(LEFT) for state, _ in known):
-        tell("\n".join([*(line for _, line in known), "nothing was left to cancel"]))
+        raise Failure(DATA, f"nobody knows job {job}", submitted_here(job) or FIND)
+    if not any(each.left for each in known):
+        tell("\n".join([*(each.line() for each in known), "nothing was left to cancel"]))
         return 0
     ask("scancel", *ids)
     tell(
@@ -203,7 +166,7 @@ def cancel(job: str) -> int:
 
 
 def main(verb: str, argv: list[str]) -> int:
-    p = Parser(prog=f"relaunch {verb}")
+    p = Parser(prog=f"relaunch {verb}", description=ABOUT[verb])
     p.add_argument("job", metavar="JOB", help="a SLURM job's number, or NUMBER_TASK of an array")
     if verb == "logs":
         p.add_argument("-f", "--follow", action="store_true", help="go on as it grows")
@@ -212,9 +175,8 @@ def main(verb: str, argv: list[str]) -> int:
     except SystemExit as end:
         return int(end.code or 0)
     if not re.fullmatch(r"\d+(_\d+)?", given.job):
-        raise Failure(
-            USAGE, f"{given.job!r} is not a job's number", "write 4711, or 4711_2 for a task of an array"
-        )
+        fix = "write 4711, or 4711_2 for a task of an array; jobs on Kubernetes are kubectl's to show"
+        raise Failure(USAGE, f"{given.job!r} is not a job's number", fix)
     return (
         logs(given.job, given.follow)
         if verb == "logs"

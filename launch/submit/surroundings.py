@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -19,12 +20,17 @@ from relaunch.data_prep.names import nearest, offered
 # What a job gets of the environment it is submitted from. A whole environment holds tokens, and surprises.
 KEPT = ("HOME", "USER", "LOGNAME", "PATH", "LANG", "RELAUNCH_DATA", "HF_HOME", "HF_ENDPOINT")
 KEPT_PREFIXES = ("NCCL_", "GLOO_", "UCX_")
+# Of SLURM's own variables: where its controller is, and what sites set for a user in place of a flag.
+# Others are those of the job in which somebody types: sbatch hands them on, whatever --export says.
+KEPT_OF_SLURM = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT", "SBATCH_CLUSTERS")
+DEFAULTS = ("account", "partition", "qos", "constraint", "reservation", "wckey")
+OF_SLURM = re.compile("_?SLURM|S(BATCH|QUEUE|CANCEL|ACCT|CONTROL)_")
 SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|(^|_)KEY", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """What is written once per cluster (--site FILE, YAML). `lines` and `container` are its own shell."""
+    """What is written once per cluster (--site FILE, YAML). `lines` and `container` are shell."""
 
     partition: str = ""
     account: str = ""
@@ -65,11 +71,22 @@ def site(given: argparse.Namespace) -> Site:
 
 def checked(name: str, text: str) -> str:
     """Text for a line of its own, of which nothing may begin another. Failure 64."""
-    if not text.isprintable() or '"' in text:
-        raise Failure(
-            USAGE, f"{name} {text!r} has a line break, a quote or a control character", "leave it out"
-        )
+    if not text.isprintable():
+        what = f"{name} {text!r} has a line break, a control character or a byte that is no text"
+        raise Failure(USAGE, what, "leave it out")
     return text
+
+
+def clean(env: Mapping[str, str], script: str | None = None) -> dict[str, str]:
+    """The environment for a command of SLURM's. A `script` for sbatch says by itself what else it wants.
+
+    A default that a site has set for its users, such as SBATCH_ACCOUNT, stays where the script says nothing:
+    sbatch takes it before the script's own line.
+    """
+    kept = [*KEPT_OF_SLURM]
+    if script is not None:
+        kept += [f"SBATCH_{name.upper()}" for name in DEFAULTS if f"#SBATCH --{name}=" not in script]
+    return {name: value for name, value in env.items() if name in kept or not OF_SLURM.match(name)}
 
 
 def offered_variable(name: str) -> str:
@@ -97,6 +114,9 @@ def environment(named: list[str], capture: bool = True) -> tuple[dict[str, str],
                 f"export {name} and say --env {name}",
             )
         if SECRET.search(name):
+            if capture and not os.environ.get(name):  # elsewhere it is the cluster, or a form, that knows it
+                fix = f"export {name}=… before you submit, or leave --env {name} out"
+                raise Failure(USAGE, f"--env {name} is not set here: the job would lack it", fix)
             hidden.append(name)
         elif given or name in os.environ:
             shown[name] = value if given else os.environ[name]

@@ -1,11 +1,13 @@
 """The node facts of each platform, from environments as they were seen or documented."""
 
+import fcntl
 import json
 import os
 import re
 import socket
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -22,7 +24,7 @@ SEEN = [
             "SLURM_STEP_NUM_TASKS": "2",
             "SLURM_NODEID": "1",
             "SLURM_STEP_NODELIST": "gpu[003-004]",
-            "SLURM_JOB_ID": "4711",
+            "SLURM_JOB_ID": "16711",
             "SLURM_GPUS_ON_NODE": "8",
         },
         Nodes(platform="SLURM", nodes=2, rank=1, address="gpu003", port=24711, gpus=8),
@@ -87,6 +89,76 @@ def test_facts_of(env, expected):
 )
 def test_a_machine_of_its_own(env):
     assert find(env) is None
+
+
+ALLOCATED = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_CPUS_PER_NODE": "16(x2)"}
+STEP = "srun --ntasks-per-node=1 --cpus-per-task=16 relaunch train mnist --run 'a b'"
+ON_ONE = {"SLURMD_NODENAME": "n1"}
+
+
+@pytest.mark.parametrize(
+    "env, typed, expected",
+    [
+        (ALLOCATED, {}, f"this machine, and not the 2 that SLURM gave; to use them: {STEP}"),
+        (ALLOCATED | ON_ONE, {}, f"one of the 2 machines that SLURM gave; to use them: {STEP}"),
+        (ALLOCATED | {"SLURM_JOB_NUM_NODES": "1"}, {}, "not the one that SLURM gave; to use it: srun"),
+        (ALLOCATED | ON_ONE | {"SLURM_JOB_NUM_NODES": "1"}, {}, ""),
+        (ALLOCATED | ON_ONE | SEEN[0][1], {}, ""),
+        (ALLOCATED, {"emulate": True}, ""),
+        (ALLOCATED, {"machine_rank": 0}, ""),
+        ({}, {}, ""),
+    ],
+    ids=["salloc", "on-the-first", "login-node", "one", "step", "emulated", "by-hand", "laptop"],
+)
+def test_machines_of_slurm_s_that_a_command_leaves_out(env, typed, expected):
+    said = platforms.left_out(env, ["train", "mnist", "--run", "a b"], typed)
+    assert expected in said and bool(said) == bool(expected)
+
+
+def test_a_start_says_which_machines_it_leaves_out(monkeypatch, capsys, tmp_path):
+    from relaunch.launch import start
+
+    for name, value in ALLOCATED.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Failure):  # and why it cannot start here
+        start.main("train", ["mnist", "--data", "digits", "--config", "8gpu"])
+    assert "relaunch train uses this machine, and not the 2 that SLURM gave" in capsys.readouterr().err
+
+
+def test_a_shell_inside_a_step_is_a_machine_of_its_own():
+    """`srun -N2 -n8 --pty bash`. What it starts inherits its mark, and has no terminal."""
+    shell = SEEN[0][1] | {"SLURM_STEP_NUM_TASKS": "8", "SLURM_PTY_PORT": "40123"}
+    assert find(shell, typed=True) is None
+    assert find(SEEN[0][1] | {"SLURM_PTY_PORT": "40123"}, typed=False) == find(SEEN[0][1], typed=True) == TWO
+
+
+def test_a_command_on_a_terminal_is_typed():
+    """Also when its input and output are files, as behind nohup."""
+    code = "import sys; from relaunch.launch import PROGRAM, facts; sys.exit(facts.has_terminal())"
+    command = [sys.executable, "-c", code]
+    alone = subprocess.run(command, start_new_session=True)
+    main, other = os.openpty()
+
+    def own_terminal():
+        os.setsid()
+        fcntl.ioctl(other, termios.TIOCSCTTY, 0)
+
+    on_one = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        preexec_fn=own_terminal,
+        pass_fds=[other],
+    )
+    os.close(main), os.close(other)
+    assert (alone.returncode, on_one.returncode) == (0, 1)
+
+
+def test_ports_stay_below_those_that_linux_hands_out():
+    step = SEEN[0][1]
+    ports = {find(step | {"SLURM_JOB_ID": str(job)}).port for job in range(0, 50000, 7)}
+    assert min(ports) >= 20000 and max(ports) < 32768 and len(ports) > 6000
 
 
 def test_a_variable_that_is_no_number():

@@ -2,6 +2,7 @@
 
 Written down from the types of
   Kubeflow Trainer v2.2 to v2.4, trainer.kubeflow.org/v1alpha1 (TrainJob, TrainingRuntime, JobSet v1alpha2)
+    and what a pod posts to the controller's end point for its status, UpdateTrainJobStatusRequest
   Kubeflow Training Operator v1.9, kubeflow.org/v1 (PyTorchJob)
   Kubernetes v1.31, batch/v1 (JobSpec, PodFailurePolicy) and core/v1 (PodSpec)
 Fields of theirs that we do not use are left out: a manifest with one of them fails here until it is added.
@@ -13,6 +14,13 @@ QUANTITY = re.compile(r"\d+(\.\d+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?")
 DNS_LABEL = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")  # RFC 1035, at most 63
 LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 PATH = re.compile(r"/[^:]*")
+
+
+def as_kubelet_reads(text: str) -> str:
+    """A word of a command or a variable's value: $(NAME) is replaced, $$ is a dollar, else it stays."""
+    return re.sub(
+        r"\$(\$|\((\w+)\))?", lambda found: f"<{found[2]}>" if found[2] else "$" + (found[1] or "")[1:], text
+    )
 
 
 class Required:
@@ -124,6 +132,17 @@ TRAINJOB = {
         "suspend": bool,
         "activeDeadlineSeconds": int,
     },
+}
+SHORT = re.compile(r".{1,64}")
+STATUS_REQUEST = {
+    "trainerStatus": Required(
+        {
+            "progressPercentage": int,
+            "estimatedRemainingSeconds": int,
+            "metrics": [{"name": Required(SHORT), "value": Required(SHORT)}],
+            "lastUpdatedTime": re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d)"),
+        }
+    )
 }
 REPLICA = {
     "replicas": int,

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 PACKAGES = ("slurm-wlm", "slurm-wlm-basic-plugins", "munge", "iproute2")
@@ -196,6 +197,28 @@ class Rig:
                 os.kill(int(pid), signal.SIGKILL)
             except ProcessLookupError:
                 pass
+
+    def cut(self, a: int, b: int):
+        """Nothing passes between two nodes any more, and nobody is told; the controller reaches both."""
+        for one, other in ((a, b), (b, a)):
+            nowhere = f"{self.net}.{10 + other} lladdr 02:00:00:00:00:01 dev eth0 nud permanent"
+            self.run("ip", "-n", f"{self.tag}n{one}", "neigh", "replace", *nowhere.split())
+
+    def mend(self, a: int, b: int):
+        for one, other in ((a, b), (b, a)):
+            self.run(
+                "ip", "-n", f"{self.tag}n{one}", "neigh", "del", f"{self.net}.{10 + other}", "dev", "eth0"
+            )
+
+    @contextmanager
+    def silent(self):
+        """The controller answers nobody in here."""
+        pid = int((self.root / "run/slurmctld.pid").read_text())
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
 
     def down(self):
         if (self.root / "run/slurmctld.pid").exists():

@@ -10,13 +10,17 @@ store, through which the ranks met: if somebody raised the alarm there, it answe
 dead, stopped or cut off. If all answer, the others wait for the one that is not itself waiting. A rank that
 fails alone raises the alarm itself, and says there why.
 
-Where a rank waits for its device, no error reaches it: the thread keeps the time, and ends the process.
+A second thread keeps the time, which the store may not let the first one do, by a clock that stands still
+while this process is suspended: a collective takes an hour of sleep for an hour of waiting, and so has no
+limit of its own. When the time is up, or somebody is known to be missing, this thread cuts the connections,
+which a collective notices. Where a rank waits for its device no error reaches it: it ends the process.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import socket
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -27,6 +31,8 @@ import torch.distributed as dist
 from relaunch.data_prep.errors import DIED, HUNG, Failure
 from relaunch.trainers.group.process import Lost, crashed, leave
 
+SLEPT = 2.0  # s between two looks, from which on nobody was waiting: the process was suspended
+NEVER = timedelta(days=365)  # a limit that no suspended job reaches
 LOOK = 0.5  # s between looks for an alarm: what a dead rank costs the others, next to nothing for the store
 ANSWER = 5.0  # s that a living rank may take to answer: ten looks, for machines with more ranks than cores
 UNWIND = 5.0  # s for a process that knows of the loss to end by itself: a file to write, no more
@@ -57,25 +63,37 @@ class Peers:
             first, first + int(os.environ.get("LOCAL_WORLD_SIZE", 1))
         )  # the ranks of this machine
         self._failed, self._lost = "", None
-        self._since: float | None = None  # of time.monotonic(), while this rank waits for its device
+        self._since: float | None = None  # on the clock `_awake`, while this rank waits for others
+        self._looked, self._slept = time.monotonic(), 0.0
         self._wake, self._closing, self._concluded = threading.Event(), threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._timer = threading.Thread(target=self._keep_time, daemon=True)
         if (
             world > 1 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
         ):  # else a rank keeps it, and may be the one
             with suppress(RuntimeError):  # no way to the store: the group will not meet either, and says so
                 self._store = self._connect()
                 self._thread.start()
+                self._timer.start()
 
     @property
     def watching(self) -> bool:
-        """Whether the thread is there: else only a collective's own timeout ends a wait."""
-        return self._thread.is_alive()
+        """Whether a thread keeps the time: else only a collective's own timeout ends a wait."""
+        return self._timer.is_alive()
+
+    @property
+    def limit(self) -> timedelta:
+        """Of a collective."""
+        return NEVER if self.watching else self.patience
+
+    def _awake(self) -> float:
+        """Seconds on a clock that stands still while this process is suspended."""
+        return time.monotonic() - self._slept
 
     @contextmanager
     def waiting(self):
-        """Around what waits for the device, and so for other ranks: there the thread keeps the time."""
-        self._since = time.monotonic()
+        """Around what waits for other ranks, as a device may: there the thread keeps the time."""
+        self._since = self._awake()
         try:
             yield
         finally:
@@ -98,20 +116,18 @@ class Peers:
                 if isinstance(error, Failure) and speaks is not None:
                     raise Lost(error.code, error.what, error.fix, speaks) from error
                 raise
-            self._wake.set()
-            if self._thread.is_alive():  # without the store's machine it never concludes
-                self._concluded.wait(self.grace / 2 + 1)
-            raise self._lost or self._cut_off() from error
+            raise self._conclusion() from error
 
     def close(self) -> None:
         self._closing.set()
         self._wake.set()
-        if self._thread.is_alive():
-            self._thread.join(2 * LOOK)
+        for thread in (self._thread, self._timer):
+            if thread.is_alive():
+                thread.join(2 * LOOK)
 
     def _tell(self, error: Exception) -> bool | None:
         """Raise the alarm with why this rank ends; whether it is the first of its machine, None: not told."""
-        if not self.watching or self._closing.is_set():
+        if not self._thread.is_alive() or self._closing.is_set():
             return None
         self._closing.set()  # the thread has nothing to add
         if isinstance(error, Failure):
@@ -139,8 +155,6 @@ class Peers:
     def _listen(self) -> None:
         try:
             while not self._closing.is_set():
-                if self._overdue():
-                    self._failed = TIMED_OUT
                 if self._failed:
                     self._store.set("alarm", "")
                 if self._store.check(["alarm"]):
@@ -150,18 +164,34 @@ class Peers:
         except (
             RuntimeError
         ):  # the store's machine is gone: it is the collectives that tell whether that matters
-            self._concluded.set()
-            while not self._overdue():
-                if self._closing.wait(LOOK):
-                    return
-            self._failed, self._lost = TIMED_OUT, self._cut_off()
+            pass
         self._concluded.set()
-        if self._lost and not self._closing.wait(UNWIND):
-            leave(self._lost)
+
+    def _keep_time(self) -> None:
+        while not self._closing.wait(LOOK):
+            if self._overdue():
+                self._failed = TIMED_OUT
+                self._conclusion()
+            if self._lost:
+                cut_connections()
+                if not self._closing.wait(UNWIND):
+                    leave(self._lost)
+
+    def _conclusion(self) -> Lost:
+        """Who is missing, once this rank's wait has failed."""
+        self._wake.set()
+        if self._thread.is_alive():  # without the store's machine it never concludes
+            self._concluded.wait(self.grace / 2 + 1)
+        self._lost = self._lost or self._cut_off()
+        return self._lost
 
     def _overdue(self) -> bool:
+        """Whether this rank has waited for too long, awake. Each look is one tick of that clock."""
+        now = time.monotonic()
+        self._slept += max(0, now - self._looked - SLEPT)
+        self._looked = now
         since = self._since  # which the training may end meanwhile
-        return since is not None and time.monotonic() - since > self.patience.total_seconds()
+        return since is not None and self._awake() - since > self.patience.total_seconds()
 
     def _conclude(self, store) -> Lost:
         """Answer the alarm, hear the others' answers, and say who is missing."""
@@ -234,6 +264,15 @@ class Peers:
             "look at that machine and at the network; --resume auto goes on",
             self.rank == self.here[0],
         )
+
+
+def cut_connections() -> None:
+    """End this process's connections, so that a collective which waits for one of them fails."""
+    with suppress(OSError):  # /proc is Linux's
+        for descriptor in os.listdir("/proc/self/fd"):
+            with suppress(OSError), socket.socket(fileno=os.dup(int(descriptor))) as connection:
+                if connection.family in (socket.AF_INET, socket.AF_INET6) and connection.getpeername():
+                    connection.shutdown(socket.SHUT_RDWR)  # not of one that listens: gloo would abort
 
 
 def named(ranks: set[int], hosts: list[str]) -> str:

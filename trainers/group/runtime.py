@@ -60,7 +60,7 @@ class Runtime:
                 for what in ("P2P", "IB"):  # as `accelerate launch` does: without it accelerate gives up
                     os.environ.setdefault(f"NCCL_{what}_DISABLE", "1")
             # NCCL ends the process when its time is up: the flags' group and the thread of `peers` come first
-            wait = self.peers.patience if cpu else timedelta(seconds=2 * timeout)
+            wait = self.peers.limit if cpu or self.peers.watching else timedelta(seconds=2 * timeout)
             self.accelerator = Accelerator(
                 cpu=cpu,
                 kwargs_handlers=[
@@ -81,9 +81,10 @@ class Runtime:
             raise Failure(HARDWARE, f"{os.environ['WORLD_SIZE']} processes were started and {self.world} met")
         # flags and small objects travel beside the gradients, over sockets: no device waits for them
         with self.peers.watched():
-            self._group = (
-                dist.new_group(backend="gloo", timeout=self.peers.patience) if self.world > 1 else None
-            )
+            with self.peers.waiting():
+                self._group = (
+                    dist.new_group(backend="gloo", timeout=self.peers.limit) if self.world > 1 else None
+                )
             self.peers.hosts = self.broadcast(self.gather(platform.node()))
         atexit.register(self.close)  # with its threads alive the process may end in an abort
 
@@ -126,7 +127,8 @@ class Runtime:
         if self.world == 1:
             return flag
         value = torch.tensor([flag])
-        dist.all_reduce(value, dist.ReduceOp.MAX, group=self._group)
+        with self.peers.waiting():
+            dist.all_reduce(value, dist.ReduceOp.MAX, group=self._group)
         return int(value)
 
     def sum(self, values: list[float]) -> list[float]:
@@ -139,7 +141,8 @@ class Runtime:
         if self.world == 1:
             return [value]
         parts = [None] * self.world if self.main else None
-        dist.gather_object(value, parts, dst=0, group=self._group)
+        with self.peers.waiting():
+            dist.gather_object(value, parts, dst=0, group=self._group)
         return parts
 
     def broadcast(self, value):
@@ -147,7 +150,8 @@ class Runtime:
         if self.world == 1:
             return value
         box = [value]
-        dist.broadcast_object_list(box, src=0, group=self._group)
+        with self.peers.waiting():
+            dist.broadcast_object_list(box, src=0, group=self._group)
         return box[0]
 
     def on_rank_0(self, what: Callable):
@@ -192,7 +196,7 @@ class Runtime:
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, constant)
         if self.accelerator.ddp_handler and self.unused:  # else DDP waits for their gradients, and gives up
             self.accelerator.ddp_handler.find_unused_parameters = True
-        with self.waiting():  # NCCL connects, and compares the ranks' parameters
+        with self.peers.waiting():  # it compares the ranks' parameters
             model = self.accelerator.prepare(model)
         if isinstance(model, DistributedDataParallel) and self.device.type == "cpu":
             model._set_ddp_runtime_logging_sample_rate(10)  # for all_reduce_wait; one costs 40 us
@@ -231,8 +235,9 @@ class Runtime:
     def share_buffers(self, module: torch.nn.Module) -> None:
         """Make rank 0's buffers (BatchNorm's running statistics) everyone's."""
         if self.world > 1:
-            for buffer in module.buffers():
-                dist.broadcast(buffer, src=0)
+            with self.peers.waiting():
+                for buffer in module.buffers():
+                    dist.broadcast(buffer, src=0)
 
     def close(self) -> None:
         self.peers.close()

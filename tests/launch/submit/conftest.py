@@ -1,9 +1,12 @@
 """What the tests of `relaunch submit` share: an empty folder to submit from, and what the command writes."""
 
 import os
+from pathlib import Path
 
 import pytest
 
+from rigs import slurm
+from rigs.cluster import Cluster
 from rigs.submitting import relaunch
 
 
@@ -25,3 +28,30 @@ def written(capsys):
         return capsys.readouterr().out
 
     return write
+
+
+@pytest.fixture
+def scheduler(monkeypatch):
+    """scheduler(sbatch="echo 7"): SLURM's commands, in shell; others know no job, whatever is installed."""
+    unknown = "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1"
+
+    def install(**programs):
+        Path("bin").mkdir(exist_ok=True)
+        for name in ("squeue", "scontrol", "sacct"):
+            if not Path("bin", name).exists():
+                programs.setdefault(name, unknown)
+        for name, body in programs.items():
+            Path("bin", name).write_text(f'#!/bin/bash\necho {name} "$@" >>calls\n{body}\n')
+            Path("bin", name).chmod(0o755)
+        monkeypatch.setenv("PATH", f"{Path('bin').absolute()}:/usr/bin:/bin")
+
+    return install
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory):
+    if reason := slurm.missing():
+        pytest.skip(reason)
+    home = tmp_path_factory.mktemp("home")
+    with slurm.Rig(tmp_path_factory.mktemp("slurm")) as rig:
+        yield Cluster(rig, home)

@@ -12,15 +12,66 @@ from relaunch.launch.submit import describe, queue, slurm
 from relaunch.trainers import flags
 from relaunch.trainers.config import parse
 from relaunch.trainers.rundir import RunDir
-from rigs.submitting import DIGITS, directives, refused, relaunch
+from rigs.submitting import DIGITS, directives, numbered, refused, relaunch
 
 
 @pytest.mark.parametrize(
     "words",
-    [["--name", "a\nb"], ["--partition", "a\n#SBATCH --x"], ["--account", 'a" --x'], ["--run", "a\nb"]],
+    [["--name", "a\nb"], ["--partition", "a\n#SBATCH --x"], ["--account", "a\udcff"], ["--run", "a\nb"]],
 )
 def test_a_line_break_in_a_directive(words):
     assert "line break" in refused("slurm", *DIGITS, "--time", "5", *words)
+
+
+ODD = ["# 1", "it's", 'a "b" c', "100%j %% %", "#", "-x", "$HOME `id`", "ü 猫"]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_path_run_or_job_name_of_any_characters(written, tmp_path, monkeypatch, name):
+    """As sbatch reads it, it is the same again, and the log lies where it is looked for."""
+    here = tmp_path / name
+    here.mkdir()
+    monkeypatch.chdir(here)
+    script = written(
+        "slurm", *DIGITS, "--time", 5, f"--run={name}", f"--account={name}", "--partition", "a\\b"
+    )
+    found = directives(script)
+    assert (found["job-name"], found["account"], found["partition"]) == (name, name, "a\\b")
+    assert found["chdir"] == str(here) and numbered(found["output"]) == f"{here}/runs/jobs/{name}/7.out"
+    tasks = directives(written("slurm", *DIGITS, "--time", 5, f"--run={name}", "--sweep", "seed=1,2"))
+    assert numbered(tasks["output"], "7", "1") == f"{here}/runs/jobs/{name}/7_1.out"
+    assert f"RUN={shlex.quote(f'runs/{name}')} " in script
+
+
+def test_a_folder_that_slurm_cannot_keep_numbered_logs_in(tmp_path, monkeypatch):
+    assert "backslash" in refused("slurm", *DIGITS, "--time", "5", "--run", "a\\b")
+    (tmp_path / "a\\b").mkdir()
+    monkeypatch.chdir(tmp_path / "a\\b")
+    assert "backslash" in refused("slurm", *DIGITS, "--time", "5")
+
+
+def test_a_secret_that_is_not_there(written, monkeypatch):
+    monkeypatch.setenv("EMPTY_TOKEN", "")
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    for name in ("HF_TOKEN", "EMPTY_TOKEN"):
+        assert "the job would lack it" in refused("slurm", *DIGITS, "--time", "5", "--env", name)
+    assert "HF_TOKEN=***" in written("sheet", *DIGITS, "--user", "a", "--env", "HF_TOKEN")  # asked for there
+
+
+@pytest.mark.parametrize(
+    "site, image, expected",
+    [
+        ("", "i.sif", "--image i.sif would not be used"),
+        ("container: apptainer exec fixed.sif", "i.sif", "--image i.sif would not be used"),
+        ("container: apptainer exec {image}", "", "needs an image"),
+        ("container: apptainer exec 'half", "", "are not shell"),
+        ("lines: ['if true; then']", "", "are not shell"),
+    ],
+)
+def test_a_site_that_could_not_be_started(site, image, expected):
+    Path("site.yaml").write_text(site)
+    words = ["slurm", *DIGITS, "--time", "5", "--site", "site.yaml", *(["--image", image] if image else [])]
+    assert expected in refused(*words)
 
 
 def test_the_environment_is_an_allow_list_without_secrets(written, monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from relaunch.data_prep.errors import Failure
-from relaunch.launch import PROGRAM
+from relaunch.launch import PROGRAM, platforms
 from relaunch.launch.submit import describe, slurm
 from rigs.submitting import DIGITS, SRUN, digits_as, directives, rehearse
 
@@ -87,7 +87,8 @@ def test_each_node_gets_its_own_rank_and_the_same_rendezvous(written):
         srun=SRUN,
     )
     line = next(line for line in said.splitlines() if line.startswith("LAUNCH"))
-    assert "--main-process-ip n1 --main-process-port 20007 --machine-rank 1" in line and code == 0
+    port = platforms.FIRST_PORT + 20007 % platforms.PORTS  # as each step's own environment would tell it
+    assert f"--main-process-ip n1 --main-process-port {port} --machine-rank 1" in line and code == 0
 
 
 ENDS = [  # (launcher's code, what the run noted, the job's state, restarts so far) -> (requeued, code)
@@ -107,6 +108,43 @@ ENDS = [  # (launcher's code, what the run noted, the job's state, restarts so f
 ]
 
 
+@pytest.mark.parametrize("ended", [1, 27, 137, 143, 155, 156, 200, 255])
+def test_no_code_of_a_launcher_becomes_0(written, ended):
+    script = written("slurm", *DIGITS, "--time", 5)
+    script = re.sub(r"^COMMAND=.*", f"COMMAND=(bash -c 'exit {ended}' x)", script, flags=re.MULTILINE)
+    code, said = rehearse(script, srun=SRUN)
+    assert code == min(ended, 155) and f"ended with code {code}" in said
+
+
+def test_the_site_s_lines_are_heard_and_change_nothing_that_follows(written):
+    def ends(*lines: str) -> tuple[int, str]:
+        Path("site.yaml").write_text(yaml.safe_dump({"lines": list(lines)}))
+        script = written("slurm", *DIGITS, "--time", 5, "--run", "r", "--site", "site.yaml")
+        return rehearse(script, srun="[[ $* != *true ]] || exit 0; exit 75")
+
+    code, said = ends("exit 3")
+    assert code == 3 and "relaunch job 20007: ended with code 3 before the training was started" in said
+    code, said = ends("[ -d nowhere ]", "set -euo pipefail")
+    assert (
+        "relaunch job 20007: code 1 of: [ -d nowhere ]" in said and "saved; requeued" in said and code == 75
+    )
+
+
+def test_a_working_folder_that_a_node_has_not(written):
+    script = written("slurm", *DIGITS, "--time", 5).replace(f"cd {Path.cwd()}", "cd nowhere")
+    code, said = rehearse(script, srun="echo STARTED")
+    assert code == 73 and "nowhere: No such file" in said and "STARTED" not in said
+
+
+def test_a_container_is_shell_as_it_stands(written, monkeypatch):
+    Path("site.yaml").write_text('container: env A="$HOME" run-in -B $HOME:/home {image}\n')
+    script = written("slurm", *DIGITS, "--time", 5, "--site", "site.yaml", "--image", "a b.sif")
+    code, said = rehearse(
+        "HOME='/h o'\n" + script, srun='[[ $* != *true ]] || exit 0; printf "<%s>" "$@"; exit 0'
+    )
+    assert code == 0 and "<env><A=/h o><run-in><-B></h><o:/home><a b.sif><python3>" in said
+
+
 @pytest.mark.parametrize("launcher, noted, state, count, requeued, code", ENDS)
 def test_requeued_on_75_alone_and_never_after_a_cancel(
     written, monkeypatch, launcher, noted, state, count, requeued, code
@@ -122,12 +160,14 @@ def test_requeued_on_75_alone_and_never_after_a_cancel(
         else ""
     )
     monkeypatch.setenv("STATE", state)
+    monkeypatch.setenv("RESTARTS", str(count))
     got, said = rehearse(
-        f"export SLURM_RESTART_COUNT={count}\n" + script,
+        script,
         srun=f"[[ $* != *true ]] || exit 0; {note}exit {launcher}",
     )
     assert got == code and ("REQUEUED 20007" in said) == requeued, said
     assert requeued or "not requeued" in said or f"ended with code {code}" in said
+    assert f"start {count + 1} of runs/r" in said
 
 
 def test_a_lost_node_is_requeued(written):

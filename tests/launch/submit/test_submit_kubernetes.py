@@ -1,6 +1,7 @@
 """What `relaunch submit kubernetes | sheet` writes: manifests of the published API, and forms to paste."""
 
 import json
+import shlex
 import signal
 import subprocess
 import time
@@ -12,6 +13,7 @@ import yaml
 from relaunch.launch.processes import listens
 from relaunch.launch.submit import kubernetes
 from rigs import kubernetes_api
+from rigs.submitting import DIGITS, relaunch
 
 # kubernetes ---------------------------------------------------------------------------------------
 
@@ -69,6 +71,17 @@ def test_manifests_are_as_the_published_api_has_them(written, more, nodes):
     assert kubernetes.GRACE > 120  # what accelerate is given to save and leave (launch/plan.py)
 
 
+def test_how_to_watch_it_is_said_beside_the_manifest(capsys):
+    words = ["submit", "kubernetes", *DIGITS, "--image", "i", "--volume", "c:/runs", "--run", "/runs/Net_1"]
+    for more, told, pods in (
+        ([], "kubectl get trainjob net-1 -o jsonpath='{.status.trainerStatus}'", "jobset-name=net-1"),
+        (["--pytorchjob"], "kubectl describe pytorchjob net-1", "job-name=net-1"),
+    ):
+        assert relaunch([*words, *more]) == 0
+        said = capsys.readouterr()
+        assert told in said.err and f"{pods} --prefix" in said.err and "kubectl" not in said.out
+
+
 def test_the_check_of_manifests_notices(written):
     runtime, job = yaml.safe_load_all(written("kubernetes", "mnist", "--config", "1gpu", *PODS))
     job["spec"]["trainer"]["numNodes"] = "1"
@@ -109,6 +122,19 @@ def test_a_trainjob_comes_back_on_75_alone(written):
         "train",
     ]  # process 1: no shell that swallows signals
     assert job["spec"]["trainer"]["env"][0] == {"name": "A", "value": "no"}  # not False
+
+
+@pytest.mark.parametrize("more", [[], ["--pytorchjob"]], ids=["trainjob", "pytorchjob"])
+def test_kubernetes_replaces_nothing_in_what_was_typed(written, more):
+    odd = "$(HOME) $$(HOME) $HOME 5% #'\"\\"
+    words = ["--image", "i", "--volume", "c:/runs", "--run", f"/runs/{odd}", "--env", f"NOTE={odd}", *more]
+    job = list(yaml.safe_load_all(written("kubernetes", *DIGITS, *words)))[-1]["spec"]
+    pod = job["pytorchReplicaSpecs"]["Master"]["template"]["spec"] if more else {}
+    part = pod["containers"][0] if more else job["trainer"]
+    read = [kubernetes_api.as_kubelet_reads(word) for word in part["command"]]
+    typed = shlex.split(read[2].split(" & ")[0]) if more else read
+    assert typed[typed.index("--run") + 1] == f"/runs/{odd}"
+    assert [kubernetes_api.as_kubelet_reads(v["value"]) for v in part["env"]] == [odd]
 
 
 @pytest.mark.parametrize("code, seen", [(0, 0), (75, 203), (64, 64), (1, 1), (137, 1), (143, 1)])

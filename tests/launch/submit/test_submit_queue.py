@@ -1,34 +1,18 @@
 """`relaunch submit --submit | status | logs | cancel` against stand-ins for SLURM's commands."""
 
-import json
 from pathlib import Path
 
 import pytest
 
 from relaunch.data_prep.errors import Failure
-from relaunch.trainers.rundir import RunDir
 from rigs.submitting import DIGITS, refused, relaunch
-
-
-@pytest.fixture
-def scheduler(monkeypatch):
-    """scheduler(sbatch="echo 7"): SLURM's commands, in shell."""
-
-    def install(**programs):
-        Path("bin").mkdir(exist_ok=True)
-        for name, body in programs.items():
-            Path("bin", name).write_text(f'#!/bin/bash\necho {name} "$@" >>calls\n{body}\n')
-            Path("bin", name).chmod(0o755)
-        monkeypatch.setenv("PATH", f"{Path('bin').absolute()}:/usr/bin:/bin")
-
-    return install
 
 
 def test_submitting_notes_the_job_and_chains_it(written, scheduler):
     scheduler(
         sbatch='n=$(cat n 2>/dev/null || echo 40); echo $((n + 1)) >n; echo "$((n + 1));cluster"',
         scancel="",
-        squeue='echo "41|RUNNING|None, n1"',
+        squeue='echo "41|RUNNING|None|n1"',
     )
     said = written("slurm", *DIGITS, "--time", 5, "--run", "r", "--chain", 3, "--submit")
     assert said.startswith("job 41 -> 42 -> 43; run runs/r; logs in runs/jobs/r\n")
@@ -39,49 +23,32 @@ def test_submitting_notes_the_job_and_chains_it(written, scheduler):
     assert "scancel 41 42 43" in Path("calls").read_text()
 
 
-def test_status_from_whoever_still_knows(scheduler, capsys):
-    Path("runs/jobs/r").mkdir(parents=True)
-    Path("runs/jobs/r/7.json").write_text(
-        json.dumps({"ids": ["7"], "runs": ["runs/r"], "logs": "runs/jobs/r"})
-    )
-    Path("runs/r").mkdir()
-    RunDir("runs/r").write_status("preempted", 75, 120, "stopped by SIGUSR1, and saved")
-    gone = "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1"
-    record = (
-        "echo 'JobId=7 JobName=r JobState=COMPLETED Reason=None Dependency=(null) Requeue=1 Restarts=2 "
-        "BatchFlag=1 Reboot=0 ExitCode=0:0'"
-    )
-    for programs, expected in (
-        ({"squeue": "echo '7|PENDING|Resources, '"}, "job 7: PENDING (Resources)"),
-        ({"squeue": gone, "scontrol": record}, "job 7: COMPLETED (came back 2 times, exit code 0)"),
+@pytest.mark.parametrize(
+    "said, expected",
+    [
+        ("Your project is out of hours, contact hpc@example.org", "out of hours"),
         (
-            {"squeue": gone, "scontrol": gone, "sacct": "echo '7|TIMEOUT|0:0'"},
-            "job 7: TIMEOUT (exit code 0:0)",
+            "sbatch: You must say --gpus\nsbatch: error: Batch job submission failed: Unspecified error",
+            "say --gpus",
         ),
         (
-            {
-                "squeue": gone,
-                "scontrol": gone,
-                "sacct": "echo 'Slurm accounting storage is disabled' >&2; exit 1",
-            },
-            "",
+            "sbatch: error: look-up failed\nsbatch: fatal: Could not establish it",
+            "Could not establish it (look-up",
         ),
-    ):
-        scheduler(**programs)
-        assert relaunch(["status", "7"]) == 0
-        said = capsys.readouterr().out
-        assert (
-            said.startswith(expected)
-            and "run runs/r: preempted, code 75, step 120, stopped by SIGUSR1, and saved" in said
-        )
-    for name in ("7", "71", "7_0"):
-        Path(f"runs/jobs/r/{name}.out").write_text(f"of {name}\n")
-    assert (
-        relaunch(["logs", "7"]) == 0
-        and capsys.readouterr().out == "==> runs/jobs/r/7.out\nof 7\n==> runs/jobs/r/7_0.out\nof 7_0\n"
-    )
-    scheduler(squeue=gone, scontrol=record)
-    assert relaunch(["cancel", "7"]) == 0 and "nothing was left to cancel" in capsys.readouterr().out
+        ("", "ended with 1, and said nothing"),
+    ],
+)
+def test_whatever_sbatch_says_is_the_reason(scheduler, said, expected):
+    scheduler(sbatch=f"cat >&2 <<'E'\n{said}\nE\nexit 1")
+    with pytest.raises(Failure) as caught:
+        relaunch(["submit", "slurm", *DIGITS, "--time", "5", "--submit"])
+    assert expected in caught.value.what and caught.value.code in (64, 69)
+
+
+def test_an_sbatch_that_says_no_number(scheduler):
+    scheduler(sbatch="echo queued")
+    with pytest.raises(Failure, match="said no job's number, but 'queued'"):
+        relaunch(["submit", "slurm", *DIGITS, "--time", "5", "--submit"])
 
 
 @pytest.mark.parametrize(
@@ -108,6 +75,33 @@ def test_a_refusal_is_one_line_with_the_schedulers_reason(scheduler, said, expec
     scheduler(sbatch=f"cat >&2 <<'E'\n{said}\nE\nexit 1")
     line = refused("slurm", *DIGITS, "--time", "5", "--submit")
     assert expected in line and said.splitlines()[-1].split("error: ")[1] in line and "\n" not in line
+
+
+INHERITED = {
+    "SLURM_JOB_ID": "7",
+    "SLURM_ARRAY_TASK_ID": "3",
+    "SLURM_RESTART_COUNT": "99",
+    "_SLURM_SPANK_OPTION_X": "1",
+    "SBATCH_EXPORT": "NONE",
+    "SBATCH_TIMELIMIT": "1",
+    "SBATCH_PARTITION": "other",
+    "SQUEUE_STATES": "PENDING",
+    "SCANCEL_STATE": "PENDING",
+}
+
+
+def test_what_is_inherited_from_a_job_steers_no_command(written, scheduler, monkeypatch):
+    """Typed inside a job: its variables are its own. What a site sets for its users stays."""
+    see = "env | grep -E 'SLURM|SBATCH|SQUEUE|SCANCEL' | sort | tr '\\n' ' ' >>seen; echo >>seen\n"
+    scheduler(sbatch=see + "echo 41", squeue=see + 'echo "41|RUNNING|None|n1"', scancel=see)
+    stays = {"SLURM_CONF": "/etc/slurm.conf", "SBATCH_ACCOUNT": "lab", "SBATCH_QOS": "high"}
+    for name, value in (INHERITED | stays).items():
+        monkeypatch.setenv(name, value)
+    written("slurm", *DIGITS, "--time", 5, "--partition", "gpu", "--qos", "low", "--run", "r", "--submit")
+    relaunch(["cancel", "41"])
+    at_sbatch, *others = Path("seen").read_text().splitlines()
+    assert at_sbatch.split() == ["SBATCH_ACCOUNT=lab", "SLURM_CONF=/etc/slurm.conf"]
+    assert {line.strip() for line in others} == {"SLURM_CONF=/etc/slurm.conf"} and len(others) == 2
 
 
 def test_without_a_scheduler(monkeypatch):
