@@ -3,8 +3,10 @@
 pytest -m cluster tests/launch/submit/test_slurm_trouble.py      # as root; about five minutes
 """
 
+import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -17,12 +19,6 @@ from rigs.cluster import SMALL
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
 LONG = "--config cpu --epochs 9 --max-steps 150 --save-every 1000 --eval-every 99 --keep 9".split()
-
-
-def save_now(cluster, job: str, run: str) -> None:
-    """As its time limit would."""
-    cluster.reach(run, 20)
-    cluster.rig.run("scancel", "--signal=USR1", job)
 
 
 def test_a_cut_link_costs_minutes_and_not_the_time_limit(cluster):
@@ -50,8 +46,9 @@ def test_a_cut_link_costs_minutes_and_not_the_time_limit(cluster):
 
 def test_a_silent_controller_loses_no_requeue(cluster):
     job = cluster.submit(*LONG, "--run", "silent", pace=0.1)
-    save_now(cluster, job, "silent")
+    cluster.reach("silent", 20)
     with cluster.rig.silent():
+        os.kill(cluster.status("silent")["pid"], signal.SIGUSR1)  # which else the controller would pass on
         cluster.rig.wait(lambda: cluster.status("silent")["state"] == "preempted", 60)
         time.sleep(40)
     cluster.rig.wait(lambda: "saved; requeued" in cluster.log(job), 120)
@@ -71,7 +68,8 @@ def test_a_job_that_is_submitted_by_a_task_of_an_array_is_its_own(cluster):
     said = cluster.home / "parent.out"
     cluster.rig.wait(lambda: said.exists() and re.match(r"job \d+; run", said.read_text()), 60)
     child = re.match(r"job (\d+)", said.read_text()).group(1)
-    save_now(cluster, child, "child")
+    cluster.reach("child", 20)
+    cluster.rig.run("scancel", "--signal=USR1", child)  # as its time limit would
     cluster.rig.wait(lambda: "saved; requeued" in cluster.log(child), 60)
     assert cluster.restarts(f"{parent}_3") == 0 and cluster.state(f"{parent}_3") == "RUNNING"
     assert cluster.end(child) == "COMPLETED" and cluster.restarts(child) == 1, cluster.log(child)
@@ -102,12 +100,11 @@ def test_an_interactive_shell_is_a_machine_of_its_own(cluster):
 
 
 def test_suspended_for_longer_than_the_timeout(cluster):
-    """Nobody was missing: whoever slept waits anew."""
-    job = cluster.submit(*LONG, "--nodes", "2", "--timeout", "10", "--run", "slept", pace=0.05)
+    """Nobody was missing: whoever slept waits anew. Rank 1 is found waiting for rank 0, which is slow."""
+    slow = ["--env", "RELAUNCH_FAULT=step=*,rank=0,do=sleep:0.1"]
+    job = cluster.submit(*LONG, "--nodes", "2", "--timeout", "20", "--run", "slept", *slow)
     cluster.reach("slept", 20)
-    for _ in range(3):  # a rank is caught waiting for the other, sooner or later
-        cluster.rig.run("scontrol", "suspend", job)
-        time.sleep(15)
-        cluster.rig.run("scontrol", "resume", job)
-        time.sleep(2)
+    cluster.rig.run("scontrol", "suspend", job)
+    time.sleep(15)  # each would wait for 10
+    cluster.rig.run("scontrol", "resume", job)
     assert cluster.end(job) == "COMPLETED" and cluster.restarts(job) == 0, cluster.log(job)
