@@ -78,7 +78,7 @@ def build(path: str, answer: dict) -> Workload:
     options = []
     for o in about["options"]:
         kind = Literal[tuple(o["choices"])] if o["choices"] else TYPES[o["type"]]
-        facts = {key: o[key] for key in ("short", "alias", "least", "before") if key in o}
+        facts = {key: o[key] for key in ("short", "alias", "least", "before", "metavar") if key in o}
         hint: Any = kind | None if o["optional"] else kind
         options.append((o["name"], hint, setting(o["default"], o["help"], **facts)))
     return Workload(

@@ -13,6 +13,7 @@ def folder(relaunch_env, signals):
     torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 def test_a_damaged_run_is_noticed_by_whoever_reads_it(folder):
     with storm.Storm(folder) as calm:
         assert not [line for number in range(16) for line in calm.case(number)]

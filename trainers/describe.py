@@ -23,7 +23,7 @@ from relaunch.trainers.group import process
 from relaunch.trainers.job import Job
 from relaunch.trainers.workloads import Workload, own
 
-FACTS = ("help", "short", "alias", "least", "before")  # of a field, as `setting` keeps them
+FACTS = ("help", "short", "alias", "least", "before", "metavar")  # of a field, as `setting` keeps them
 
 
 def run(argv: list[str]) -> tuple[int, str | None]:

@@ -50,12 +50,14 @@ class Parser(argparse.ArgumentParser):
     def _get_value(self, action, text):
         try:
             return super()._get_value(action, text)
-        except argparse.ArgumentError:
-            name, kind = (
-                "/".join(action.option_strings) or action.metavar,
-                KINDS.get(action.type, "understood"),
-            )
-            raise Failure(USAGE, f"{name} {text!r} is not {kind}", f"see {self.prog} --help") from None
+        except argparse.ArgumentError as error:
+            name = "/".join(action.option_strings) or action.metavar
+            what = f"{name} {text!r} is not {KINDS.get(action.type, 'understood')}"
+            if isinstance(
+                error.__context__, argparse.ArgumentTypeError
+            ):  # which says it itself
+                what = f"{name}: {error.message}"
+            raise Failure(USAGE, what, f"see {self.prog} --help") from None
 
     def _check_value(self, action, value):
         if action.choices is not None and value not in action.choices:

@@ -67,7 +67,7 @@ def test_what_is_missing_is_refused_before_anything_starts(first, relaunch_env):
     assert tree(relaunch_env) == before
 
 
-@pytest.mark.parametrize("engine", ["relaunch", "accelerate"])
+@pytest.mark.parametrize("engine", ["relaunch", pytest.param("accelerate", marks=pytest.mark.slow)])
 def test_a_fork_that_is_started_and_requeued(first, start, relaunch_env, engine):
     """The same command twice: the second one goes on, and needs no parent."""
     command = ["cifar10", "--fork", "first@15", "--run", "fork", "--resume", "auto", "--max-steps", "19"]

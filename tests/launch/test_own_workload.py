@@ -73,7 +73,7 @@ def test_help_lists_its_flags_and_the_launchers(flowers, capfd):
     with pytest.raises(SystemExit):
         relaunch(["train", str(flowers), "--help"])
     out = capfd.readouterr().out
-    assert "a tiny CNN of somebody's own" in out and "--width INT" in out and "[4]" in out
+    assert "a tiny CNN of somebody's own" in out and "--width N" in out and "[4]" in out
     assert "wide: --width=16 --lr=0.1" in out and "--emulate" in out and "flowers is imported" not in out
 
 

@@ -13,6 +13,7 @@ import atexit
 import ctypes
 import signal
 import sys
+import threading
 import weakref
 from collections.abc import Iterator
 from multiprocessing.context import ForkContext, ForkProcess
@@ -178,7 +179,11 @@ class RawBatches(ImageBatches):
             multiprocessing_context=Context() if self.config.workers else None,
             generator=torch.Generator(),  # or it would draw from the one that dropout has
         )
+        before = signal.getsignal(signal.SIGCHLD)
         self.loading = iter(loader)
+        if threading.current_thread() is threading.main_thread():
+            # torch's handler raises a worker's death wherever this process is just then; `next` finds it, too
+            signal.signal(signal.SIGCHLD, before)
 
     def close(self) -> None:
         """End the workers."""
