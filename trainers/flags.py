@@ -53,9 +53,7 @@ class Parser(argparse.ArgumentParser):
         except argparse.ArgumentError as error:
             name = "/".join(action.option_strings) or action.metavar
             what = f"{name} {text!r} is not {KINDS.get(action.type, 'understood')}"
-            if isinstance(
-                error.__context__, argparse.ArgumentTypeError
-            ):  # which says it itself
+            if isinstance(error.__context__, argparse.ArgumentTypeError):  # which says it itself
                 what = f"{name}: {error.message}"
             raise Failure(USAGE, what, f"see {self.prog} --help") from None
 
