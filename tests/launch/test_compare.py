@@ -218,7 +218,7 @@ def test_stopped_it_saves_and_goes_on_to_the_target(begin):
     words = ["mnist", "--grid", "lr=0.5,1", "--until", "top1=30", "--epochs", "900", "-b", "8"]
     words += ["--eval-every", "5", "--repeats", "1"]
     first, folder = begin(*words), Path("bench")
-    wait_for(lambda: list(folder.glob("runs/*/config.json")), first)
+    wait_for(lambda: any(p.stat().st_size for p in folder.glob("runs/*/metrics.jsonl")), first)
     first.signal(signal.SIGINT).end()
     assert "relaunch: SIGINT: stopping; the run that is trained now saves after its step; Ctrl" in first.err
     assert [status["reason"] for status in states(folder).values()] == ["stopped by SIGINT, and saved"]

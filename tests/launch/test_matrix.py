@@ -108,14 +108,21 @@ def command(pid: str) -> str:
         return ""
 
 
-@pytest.mark.parametrize("phase", ["start", "step", "checkpoint", "evaluation"])
+PHASES = ("start", "step", "checkpoint", "evaluation")
+# what asks by a signal is one handler, tried with one of them at every moment
+MOMENTS = [
+    *((how, phase) for how in ("SIGTERM", "SIGKILL") for phase in PHASES),
+    *(("STOP", phase) for phase in PHASES[1:]),  # the folder is there once the workers are
+    ("SIGINT", "start"),
+    *((how, "step") for how in ("SIGINT", "SIGUSR1", "SIGUSR2")),
+]
+
+
 @pytest.mark.parametrize("world", [1, 2])
-@pytest.mark.parametrize("how", ["SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2", "STOP", "SIGKILL"])
+@pytest.mark.parametrize("how, phase", MOMENTS)
 def test_stop(here, undisturbed, how, world, phase):
     name = f"run-{how}-{world}-{phase}"
     run, expected = RunDir(here / "runs" / name), undisturbed(world)
-    if how == "STOP" and phase == "start":
-        pytest.skip("the folder is there once the workers are")
     launcher = begin(here, name, world)
     deadline = time.monotonic() + 120
     while not reached(run, launcher, phase):
