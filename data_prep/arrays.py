@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from relaunch.data_prep import npy
 from relaunch.data_prep.archive import Source
 from relaunch.data_prep.errors import DATA, Failure
 from relaunch.data_prep.names import printable, some
@@ -108,8 +109,8 @@ def pack(source: Source, roles: dict, writer: Writer) -> None:
 def read(name: str, content: bytes) -> np.ndarray:
     """One .npy. Failure 65 if it is damaged, or holds Python objects, which could be any program."""
     try:
-        array = np.load(io.BytesIO(content), allow_pickle=False)
-    except (ValueError, OSError, EOFError, MemoryError) as error:
+        array = npy.load(io.BytesIO(content))
+    except (ValueError, OSError) as error:
         raise Failure(
             DATA, f"{printable(name)} is not an array that can be read ({error})", "save plain numbers"
         ) from None

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from relaunch.data_prep import npy
 from relaunch.data_prep.errors import DATA, USAGE, Failure
 from relaunch.data_prep.files import parse_json, read_small, sha256
 from relaunch.data_prep.names import listed, nearest, offered, quoted
@@ -115,7 +116,12 @@ class Packed:
                 "choose a data set of the workload's kind",
             )
         # "c" (copy on write): torch.from_numpy warns about read-only maps
-        return np.load(self.path / split / filename, mmap_mode="c", allow_pickle=False)
+        try:
+            return npy.load(self.path / split / filename, "c")
+        except ValueError as error:
+            what = f"{self.path / split / filename} is damaged ({error})"
+            fix = f"relaunch prep {quoted(self.name)} --verify hashes the set; pack it again beside it"
+            raise Failure(DATA, what, fix) from error
 
 
 def locate(name_or_path: str | Path, root: str | Path) -> Path:

@@ -25,7 +25,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from relaunch.data_prep import VERSION, files
+from relaunch.data_prep import VERSION, files, npy
 from relaunch.data_prep.errors import DATA, Failure
 from relaunch.trainers import rundir
 from relaunch.trainers.tasks.images import ImageTask
@@ -96,7 +96,7 @@ class Predictions:
         if not path.is_file():  # a pipe would be waited for
             return None
         try:
-            found = np.load(path, mmap_mode="r", allow_pickle=False)
+            found = npy.load(path, "r")
         except (OSError, ValueError):
             return None
         return found if found.ndim and len(found) == len(self) else None
