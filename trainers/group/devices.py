@@ -60,7 +60,7 @@ def find(env: dict) -> Devices:
                 torch.ones(1, device=f"cuda:{mine}").add_(1).item()
             return found
         except (RuntimeError, AssertionError, torch.cuda.DeferredCudaCallError) as error:
-            return Devices(count=count, why=reason(str(error)))
+            return Devices(count=count, why=reason(str(error) or type(error).__name__))
 
 
 def reason(text: str) -> str:

@@ -157,7 +157,7 @@ class RawBatches(ImageBatches):
                 ours = isinstance(error, RuntimeError) and "DataLoader worker" not in str(error)
                 if ours or not self.config.workers:
                     raise
-                reason = str(error).strip().splitlines()[-1]
+                reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
                 what = f"a worker of --input raw died ({reason})"
                 raise Failure(DIED, what, "see whether memory ran out: fewer --workers need less") from error
             self.next = (step, micro + 1) if micro + 1 < self.config.grad_accum_steps else (step + 1, 0)
