@@ -226,6 +226,7 @@ def read(path: str | Path) -> Predictions:
     """Predictions that `write` wrote, checked to the bit. Failure 65 for anything else."""
     path = Path(path)
     try:
+        files.open_plain(path).close()  # a pipe would be waited for
         # not pq.read_table: it takes a folder for one table, and `key=value` in a path for a column
         with pq.ParquetFile(path) as file:
             facts = files.parse_json(file.schema_arrow.metadata[FACTS.encode()])

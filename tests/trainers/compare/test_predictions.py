@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 from dataclasses import asdict
 
 import numpy as np
@@ -164,3 +165,9 @@ def test_a_file_of_the_first_version_is_read(tmp_path):
     read = predictions.read(tmp_path / "test-000000040.parquet")
     assert read.pred.tolist() == rows["pred"] and read.nll.tolist() == rows["nll"]
     assert read.top5.shape == (6, 3) and read.facts == {k: v for k, v in facts.items() if k != "sha256"}
+
+
+def test_a_pipe_of_that_name_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "test-1.parquet")
+    with pytest.raises(Failure, match="is not a whole predictions file"):
+        predictions.read(tmp_path / "test-1.parquet")
