@@ -28,6 +28,7 @@ from relaunch.data_prep.sizes import Sizes, sizes
 
 SCHEMA = 1
 FLAG = "--data-root ROOT"  # names another place to whatever packs; prep calls it --out as well
+AGAIN = "prepare it again, under another name or after moving it away"  # what is damaged
 OFFICIAL = ("mnist", "cifar10", "tiny_imagenet", "wikitext2")  # can be downloaded
 EMBEDDED = ("digits", "pydoc")  # come with installed packages: what trains or scores packs them when needed
 
@@ -120,8 +121,7 @@ class Packed:
             return npy.load(self.path / split / filename, "c")
         except ValueError as error:
             what = f"{self.path / split / filename} is damaged ({error})"
-            fix = f"relaunch prep {quoted(self.name)} --verify hashes the set; pack it again beside it"
-            raise Failure(DATA, what, fix) from error
+            raise Failure(DATA, what, AGAIN) from error
 
 
 def locate(name_or_path: str | Path, root: str | Path) -> Path:
@@ -179,14 +179,13 @@ def _instead(path: Path, again: str) -> str:
 
 def verify(packed: Packed) -> None:
     """Hash every array again. Failure 65 names the first file that differs from meta.json."""
-    again = "prepare it again, under another name or after moving it away"
     for file, facts in packed.meta["arrays"].items():
         if sha256(packed.path / file) != facts["sha256"]:
             raise Failure(
-                DATA, f"{packed.path / file} is damaged: its SHA-256 is not the one in meta.json", again
+                DATA, f"{packed.path / file} is damaged: its SHA-256 is not the one in meta.json", AGAIN
             )
     if packed.hash != data_hash(packed.meta):
-        raise Failure(DATA, f"{packed.path}/meta.json is damaged: its hash does not fit its contents", again)
+        raise Failure(DATA, f"{packed.path}/meta.json is damaged: its hash does not fit its contents", AGAIN)
 
 
 def data_hash(meta: dict[str, Any]) -> str:

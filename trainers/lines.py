@@ -7,11 +7,9 @@ import sys
 
 import torch
 
-from relaunch.trainers import finetune, goodput, snapshot
+from relaunch.trainers import finetune, goodput, records, snapshot
 from relaunch.trainers.config import TF32
 from relaunch.trainers.spent import STAY
-
-UNITS = {"samples_per_s": " samples/s", "peak_memory_mb": " MB"}
 
 
 def headline(training, packed, state, begun: str = "") -> str:
@@ -68,25 +66,22 @@ def workers(count: int) -> str:
 def record_line(training, split: str, values: dict) -> str:
     """`step 5/40  epoch 0.12  train  loss 1.2345  top1 56.1 %`."""
     position = f"step {training.step}/{training.total}  epoch {training.epoch:.2f}  {split:5}"
-    told = [shown(name, value) for name, value in values.items()]
-    if "samples_per_s" in values and training.step < training.total:  # not beside an epoch's mean, or a score
-        told.append(f"{goodput.amount(time_left(training))} left")
+    told = [records.shown(name, value) for name, value in values.items()]
+    left = time_left(training)
+    if "samples_per_s" in values and left:  # not beside an epoch's mean, or a score
+        told.append(f"{goodput.amount(left)} left")
     return "  ".join([position, *told])
 
 
-def time_left(training) -> float:
-    """Seconds: steps to come take what those of this start took, with their evaluations and checkpoints."""
+def time_left(training) -> float | None:
+    """Seconds: steps to come take what those of this start took, with their evaluations and checkpoints.
+
+    None before its first step.
+    """
+    if training.step == training.spent.first_step:
+        return None
     took = sum(seconds for cause, seconds in training.spent.seconds.items() if cause not in STAY)
     return took / (training.step - training.spent.first_step) * (training.total - training.step)
-
-
-def shown(name: str, value: float) -> str:
-    if name == "data_wait_share":
-        return f"data wait {100 * value:.0f} %"
-    if name in UNITS:
-        return f"{value:,.0f}{UNITS[name]}"
-    digits = f"{value:.4f}" if name.endswith(("loss", "nll")) else f"{value:.4g}"
-    return f"{name} {digits}" + (" %" if "top" in name else "")
 
 
 def why_done(config, step: int, total: int, best: dict | None, since_best: int) -> str:

@@ -221,7 +221,7 @@ class Training:
     def record(self, split: str, values: dict):
         if self.metrics:
             position = {"step": self.step, "samples": self.samples, "epoch": self.epoch, "split": split}
-            self.metrics.log(position | values)
+            self.metrics.log(position | values, lines.time_left(self))
             scored = self.packed.eval_split if split == "val" else split  # which may be test
             self.say(lines.record_line(self, scored, values))
 

@@ -43,10 +43,13 @@ class Metrics:
         self.files |= {f"tensorboard/{split}": file for split, (_, file) in drawn.items()}
         self.begun = False  # whether there was a record or a checkpoint
         self.failing: set[str] = set()  # names of files that take nothing at present
-        self.trainjob = trainjob.offered(run, resumed_step)
+        self.trainjob = trainjob.offered(run)
 
-    def log(self, record: dict) -> None:
-        """Append a record as one line, and draw all of it that is no coordinate; `split` is train or val."""
+    def log(self, record: dict, left: float | None = None) -> None:
+        """Append a record as one line, and draw all of it that is no coordinate; `split` is train or val.
+
+        `left`: seconds until the training's end, for whom that is told.
+        """
         finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
         self.files["metrics.jsonl"].keep(json.dumps(finite, allow_nan=False).encode() + b"\n")
         for tag, value in record.items():
@@ -56,7 +59,7 @@ class Metrics:
                     self.writers[record["split"]].add_scalar(name, value, record["step"])
         self.flush()
         if self.trainjob:
-            self.trainjob.log(finite)
+            self.trainjob.log(finite, left)
 
     def sync(self) -> dict:
         """Make what was logged outlive a power cut, as the next checkpoint does. OSError on a full disk.

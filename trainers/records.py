@@ -90,6 +90,17 @@ def damaged(run: RunDir) -> list[str]:
 
 
 COORDINATES = ("step", "samples", "epoch", "split")  # of a record; everything else was measured
+UNITS = {"samples_per_s": " samples/s", "peak_memory_mb": " MB"}
+
+
+def shown(name: str, value: float) -> str:
+    """A number of a record, for people: `loss 0.1234`, `top1 56.1 %`, `955 samples/s`."""
+    if name == "data_wait_share":
+        return f"data wait {100 * value:.0f} %"
+    if name in UNITS:
+        return f"{value:,.0f}{UNITS[name]}"
+    digits = f"{value:.4f}" if name.endswith(("loss", "nll")) else f"{value:.4g}"
+    return f"{name} {digits}" + (" %" if "top" in name else "")
 
 
 def record(line: bytes) -> dict:

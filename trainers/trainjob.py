@@ -25,11 +25,11 @@ LONGEST = 64  # characters of a metric's name or value, in their API
 LARGEST = 2**31 - 1  # of a number there
 
 
-def offered(run: RunDir, step: int) -> TrainJob | None:
-    """Whom to tell of this run, which goes on from `step`; None where nobody asks."""
+def offered(run: RunDir) -> TrainJob | None:
+    """Whom to tell of this run; None where nobody asks."""
     given = [os.environ.get(name, "") for name in GIVEN]
     plan = records.plan(run)
-    return TrainJob(*given, plan, step) if all(given) and plan.get("total_steps") else None
+    return TrainJob(*given, plan) if all(given) and plan.get("total_steps") else None
 
 
 class TrainJob:
@@ -38,10 +38,9 @@ class TrainJob:
     The training neither waits for it, nor does anything that goes wrong there end it: one line, once.
     """
 
-    def __init__(self, url: str, certificate: str, token: str, plan: dict, step: int):
+    def __init__(self, url: str, certificate: str, token: str, plan: dict):
         self.url, self.certificate, self.token = url, certificate, token
         self.total, self.scored = plan["total_steps"], plan.get("eval_split", "val")
-        self.first_step, self.began = step, time.monotonic()
         self.metrics: dict[str, str] = {}
         self.news: dict | None = None  # not yet told
         self.failed = self.complained = False
@@ -50,8 +49,8 @@ class TrainJob:
         self.thread = threading.Thread(target=self.send_all, name="trainjob", daemon=True)
         self.thread.start()
 
-    def log(self, record: dict) -> None:
-        """A record of metrics.jsonl, as Metrics has it."""
+    def log(self, record: dict, left: float | None) -> None:
+        """A record of metrics.jsonl, and the seconds that are left, as Metrics has them."""
         split = "" if record["split"] == "train" else f"{self.scored}_"
         for name, value in record.items():
             if name not in records.COORDINATES and isinstance(value, (int, float)):
@@ -59,9 +58,8 @@ class TrainJob:
         step = record["step"]
         self.metrics |= {"step": f"{step}", "total_steps": f"{self.total}", "epoch": f"{record['epoch']:.4g}"}
         told: dict = {"progressPercentage": min(100, 100 * step // self.total)}
-        if step > self.first_step:
-            each = (time.monotonic() - self.began) / (step - self.first_step)
-            told["estimatedRemainingSeconds"] = min(round(each * (self.total - step)), LARGEST)
+        if left is not None:
+            told["estimatedRemainingSeconds"] = min(round(left), LARGEST)
         self.announce(told)
 
     def announce(self, told: dict) -> None:

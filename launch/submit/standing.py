@@ -192,13 +192,7 @@ def told_of_run(name: str, gone: bool = False) -> list[str]:
 def rates(record: dict) -> list[str]:
     """The numbers of a record by which a training is judged: `loss 0.1234`, `955 samples/s`."""
     numbers = {k: v for k, v in record.items() if k not in UNTOLD and isinstance(v, (int, float))}
-    return [
-        f"{value:,.0f} samples/s"
-        if name == "samples_per_s"
-        else f"{name} {value:.4g}" + " %" * ("top" in name)
-        for name, value in numbers.items()
-        if not name.startswith("epoch_")
-    ]
+    return [records.shown(*each) for each in numbers.items() if not each[0].startswith("epoch_")]
 
 
 # what to do next -------------------------------------------------------------------------------------------

@@ -45,18 +45,18 @@ def values(status: dict) -> dict:
 
 def test_progress_and_metrics_are_told_never_more_often_than_may_be(controller, tmp_path):
     there = controller()
-    told = trainjob.offered(begun(tmp_path), 100)
+    told = trainjob.offered(begun(tmp_path))
     for step in range(101, 151):
-        told.log(record(step, loss=step / 1000, lr=0.1))
+        told.log(record(step, loss=step / 1000, lr=0.1), left=200 - step)
         time.sleep(0.01)
     there.token.write_text("second\n")  # tokens are exchanged within the hour
-    told.log(record(150, "val", loss=0.25, top1=97.5, nothing=None))
+    told.log(record(150, "val", loss=0.25, top1=97.5, nothing=None), left=49.6)
     told.finish(done=False)
     times = [at for at, _, _ in there.told]
     assert 2 <= len(times) <= 6 and all(b - a > 0.18 for a, b in zip(times, times[1:]))
     assert not there.wrong and there.told[0][1] == "Bearer first" and there.told[-1][1] == "Bearer second"
     status = there.told[-1][2]
-    assert status["progressPercentage"] == 75 and 0 < status["estimatedRemainingSeconds"] < 30
+    assert status["progressPercentage"] == 75 and status["estimatedRemainingSeconds"] == 50
     assert values(status) == {
         **{"loss": "0.15", "lr": "0.1", "test_loss": "0.25", "test_top1": "97.5"},
         **{"step": "150", "total_steps": "200", "epoch": "3"},
@@ -83,12 +83,12 @@ def test_what_goes_wrong_is_one_line_and_holds_nobody_up(
     controller(**how)
     for name, value in change.items():
         monkeypatch.setenv(f"KUBEFLOW_TRAINER_SERVER_{name}", value)
-    told, began = trainjob.offered(begun(tmp_path), 0), time.monotonic()
+    told, began = trainjob.offered(begun(tmp_path)), time.monotonic()
     for step in range(1, 100):
-        told.log(record(step, loss=1.0))
+        told.log(record(step, loss=1.0), left=None)
     assert time.monotonic() - began < 2
     time.sleep(0.3)
-    told.log(record(100, loss=1.0))
+    told.log(record(100, loss=1.0), left=None)
     told.finish(done=True)
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and reason in said and "training goes on" in said
@@ -113,4 +113,4 @@ def test_nobody_is_told_elsewhere(tmp_path, monkeypatch):
     run = begun(tmp_path)
     for name in trainjob.GIVEN[:-1]:
         monkeypatch.setenv(name, "x")
-    assert trainjob.offered(run, 0) is None
+    assert trainjob.offered(run) is None

@@ -91,8 +91,8 @@ def test_status_names_the_run_its_step_its_last_metrics_and_what_to_do(written, 
     assert capsys.readouterr().out.splitlines() == [
         "job 7: RUNNING (n[1-2])",
         f"run runs/{name}: running, step 1,210/5,000 ({records.status(RunDir(f'runs/{name}'))['time']})",
-        "    test at step 1,200: loss 0.3, top1 97.25 %",
-        "    train at step 1,210: loss 0.21, 955 samples/s",
+        "    test at step 1,200: loss 0.3000, top1 97.25 %",
+        "    train at step 1,210: loss 0.2100, 955 samples/s",
         "next: relaunch logs 7 -f",
         f"next: relaunch stop runs/{name} ends it, saved",
     ]

@@ -2,14 +2,13 @@
 
 import os
 import signal
-import sys
 import time
 
 import pytest
 
-from relaunch.launch import accelerate_config
 from relaunch.trainers.group import peers
 from rigs.processes import Process
+from rigs.ranks import ranks
 
 # In each step rank 1 waits for rank 0, for their gradients: there it is found when all are suspended.
 WORKER = """
@@ -38,10 +37,7 @@ sys.exit(process.main(run))
 def test_who_was_suspended_waits_anew(relaunch_env):
     script = relaunch_env / "worker.py"
     script.write_text(WORKER)
-    config = accelerate_config.FOLDER / "cpu2.yaml"
-    flags = f"--config_file {config} --main_process_port 0".split()
-    command = [sys.executable, "-m", "accelerate.commands.launch", *flags, str(script)]
-    job = Process(command).until("\n3\n")
+    job = Process(ranks(script)).until("\n3\n")
     everyone = [job.popen.pid, *job.children()]
     assert len(everyone) == 3, "accelerate and two ranks"
     for word, seconds in ((signal.SIGSTOP, 8), (signal.SIGCONT, 0)):

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
 import time
@@ -10,11 +9,12 @@ import time
 import pytest
 
 from relaunch.data_prep.errors import DIED, HUNG, USAGE, Failure
-from relaunch.launch import accelerate_config, restart, supervise
+from relaunch.launch import restart, supervise
 from relaunch.trainers import rundir
 from relaunch.trainers.config import parse
 from relaunch.trainers.group import peers
 from relaunch.trainers.group.peers import CLOSED, TIMED_OUT, Peers, named
+from rigs.ranks import living, ours, ranks
 from rigs.runs import outcome, status, steps
 
 # Ranks that do in each step what a training does.
@@ -36,30 +36,17 @@ def run(argv):
 sys.exit(process.main(run))
 """
 
-LAUNCHER = """
-import os, sys
-from relaunch.launch import supervise
-from relaunch.data_prep.errors import Failure
-with supervise.Asked() as asked:
-    end = supervise.run(sys.argv[1:], dict(os.environ), False, asked)
-if end.what: print(Failure(end.code, end.what, end.fix).line(), file=sys.stderr)
-sys.exit(end.code)
-"""
-
 
 @pytest.fixture
 def group(relaunch_env):
     """group("stop", victim=1): three ranks, one in trouble at step 5; (code, words, seconds from then on)."""
     script, trouble = relaunch_env / "worker.py", relaunch_env / "trouble"
     script.write_text(WORKER)
-    config = accelerate_config.FOLDER / "cpu2.yaml"
-    flags = f"--config_file {config} --num_processes 3 --main_process_port 0".split()
-    command = [sys.executable, "-m", "accelerate.commands.launch", *flags, str(script)]
 
     def run(do: str, victim: int, supervised: bool = True, beside: str = ""):
         fault = f"{beside}step=5,rank={victim},do={do},once={trouble}"
         done = subprocess.run(
-            [sys.executable, "-c", LAUNCHER, *command] if supervised else command,
+            ranks(script, count=3, supervised=supervised),
             capture_output=True,
             text=True,
             env=os.environ | {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "3", "RELAUNCH_FAULT": fault},
@@ -69,15 +56,6 @@ def group(relaunch_env):
         return done.returncode, done.stderr, time.time() - trouble.stat().st_mtime
 
     return run
-
-
-def living(word: str) -> list[str]:
-    listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True).stdout
-    return [line for line in listed.splitlines() if word in line]
-
-
-def ours(errors: str) -> list[str]:
-    return [line for line in errors.splitlines() if re.match("relaunch: (?!FAULT)", line)]
 
 
 @pytest.mark.parametrize(
