@@ -258,6 +258,7 @@ def plan(job: Job, runtime, packed, epoch_steps: int, total: int) -> dict:
         "device_name": gpu,
         "precision": runtime.precision,
         "threads": runtime.threads,
+        "keeps_memory": runtime.keeps_memory,  # which changes no bit, and so needs no setting
         "host": platform.node(),
         **hardware.here(),
         "data": str(packed.path),

@@ -25,7 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from relaunch.data_prep.errors import HARDWARE, USAGE, Failure
 from relaunch.trainers.cores import physical_cores
-from relaunch.trainers.group import devices
+from relaunch.trainers.group import devices, memory
 from relaunch.trainers.group.peers import Peers
 from relaunch.trainers.group.process import fits
 
@@ -49,6 +49,7 @@ class Runtime:
     def __init__(self, threads: int | None = None, deterministic: bool = True, timeout: int = 600):
         """`timeout`: seconds after which a rank that is missing ends the others. The rest: see `settle`."""
         self.timeout = timeout
+        self.keeps_memory = memory.keep()
         self.unused: list[str] = []  # parameters that a step may give no gradient, as a trial showed
         self.peers = Peers(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)), timeout)
         with self.peers.watched(), self.peers.waiting(), devices.connecting():

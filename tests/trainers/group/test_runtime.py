@@ -1,6 +1,9 @@
 """What one process settles for itself, and what ranks do together."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -53,6 +56,32 @@ def test_one_process_decides_for_itself(alone):
     for ask in (alone.on_rank_0, alone.on_every_rank):
         with pytest.raises(Failure, match="bad"):
             ask(fails)
+
+
+FAULTS = """
+import resource, sys
+import torch
+from relaunch.trainers.group.runtime import Runtime
+
+runtime = Runtime(1)
+
+def faults(steps):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(steps):
+        torch.zeros(16_000_000) + 1  # 64 MB each, beyond every threshold that malloc sets by itself
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults(10)
+print(runtime.keeps_memory, faults(10) < 10_000)
+"""
+
+
+@pytest.mark.parametrize("theirs, kept", [({}, "True True"), ({"MALLOC_ARENA_MAX": "2"}, "False False")])
+def test_a_step_takes_the_memory_of_the_one_before(relaunch_env, theirs, kept):
+    """Without it each 64 MB are 16,000 faults; who sets malloc's variables keeps glibc's ways."""
+    command = [sys.executable, "-c", FAULTS]
+    made = subprocess.run(command, env=os.environ | theirs, capture_output=True, text=True, check=True)
+    assert made.stdout.strip() == kept
 
 
 RANKS = """

@@ -9,7 +9,7 @@ import torch
 from relaunch.data_prep.packed import open_packed
 from relaunch.trainers.build import make_batches
 from relaunch.trainers.config import parse
-from relaunch.trainers.tasks import order
+from relaunch.trainers.tasks import image_batches, order
 from rigs.sets import TRAIN
 
 CPU = torch.device("cpu")
@@ -137,6 +137,18 @@ def test_augmentation_shifts_and_mirrors(sets):
         )
     assert TRAIN / 4 < mirrored < 3 * TRAIN / 4
     assert {*task.offsets.flatten().tolist()} == set(range(-3, 4))
+
+
+def test_a_device_augments_as_the_cpu_does():
+    """By index on a device, by slices on a CPU, to shifts that leave nothing of the image."""
+    random = torch.Generator().manual_seed(0)
+    for height, width, channels in ((5, 5, 1), (4, 7, 3)):
+        images = torch.randint(0, 256, (9, height, width, channels), generator=random, dtype=torch.uint8)
+        ids = torch.randint(0, 9, (200,), generator=random)
+        offsets = torch.randint(-4, 5, (200, 2), generator=random)
+        flips = torch.rand(200, generator=random) < 0.5
+        made = image_batches.sliced(images, ids, offsets, flips)
+        assert torch.equal(made, image_batches.gathered(images, ids, offsets, flips))
 
 
 def test_cutmix_partners_are_by_seed_step_and_position(sets):
