@@ -11,6 +11,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from relaunch.models.product import Decoder
+
 
 class PositionalEncoding(nn.Module):
     """Adds sines and cosines of the position (Vaswani et al., 2017) to embeddings [T,B,E]."""
@@ -58,7 +60,7 @@ class TransformerLM(nn.Module):
         inner = dropout if encoder_dropout is None else encoder_dropout
         layer = nn.TransformerEncoderLayer(emsize, nhead, nhid, inner)
         self.encoder = nn.TransformerEncoder(layer, nlayers, nn.LayerNorm(emsize), enable_nested_tensor=False)
-        self.decoder = nn.Linear(emsize, words)
+        self.decoder = Decoder(emsize, words)
         for p in self.encoder.parameters():  # nn.Transformer's initialisation, which draws each layer afresh
             if p.dim() > 1:
                 nn.init.xavier_uniform_(p)

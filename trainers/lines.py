@@ -51,9 +51,9 @@ def headline(training, packed, state, begun: str = "") -> str:
                 f"it was saved by {processes(*was)}: the same samples follow; "
                 "dropout, BatchNorm and rounding may differ"
             )
-        if (then := snapshot.numerics_of(state)) != snapshot.NUMERICS:
+        if (then := snapshot.numerics_of(state)) != (now := snapshot.numerics(training)):
             lines.append(
-                f"it was saved by a version with numerics {then}, and this one has {snapshot.NUMERICS}: "
+                f"it was saved by a version with numerics {then}, and this one has {now}: "
                 "it goes on with other bits than that version's"
             )
     return "\n".join(lines)

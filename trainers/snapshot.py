@@ -8,6 +8,13 @@ from relaunch.trainers.weights.state import load_optimizer, load_weights, optimi
 # Raised whenever an unchanged command would train other bits; a resume across it says so and goes on.
 # 1: from the first version on, whose checkpoints do not say it.
 NUMERICS = 1
+# 2: the loss in one tensor of the logits' size; the decoder's product by oneDNN on AMD
+OF_TEXT = 2
+
+
+def numerics(training) -> int:
+    """Of what this version trains."""
+    return OF_TEXT if training.task.kind == "text" else NUMERICS
 
 
 def numerics_of(state: State) -> int:
@@ -33,7 +40,7 @@ def take(training, open_sums: list) -> State:
         "precision": runtime.precision,
         "global_batch": config.batch_size,
         "config": config.to_json(),
-        "numerics": NUMERICS,
+        "numerics": numerics(training),
         "sizes": training.packed.sizes.to_json(),
         "inputs": training.task.inputs(config, training.packed.sizes),
         **training.identity,

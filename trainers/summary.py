@@ -35,6 +35,15 @@ NOTE = (
 )
 
 
+def flop_counter():
+    """A context that counts the FLOPs of what runs in it (see NOTE)."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from relaunch.models.product import flop_formulas
+
+    return FlopCounterMode(display=False, custom_mapping=flop_formulas())
+
+
 def layers(model: nn.Module, example: Tensor) -> dict:
     """What a model computes of `example`: {"layers": [one entry per call], "parameters": N, "flops": N,
     "nodes", "edges"}, the last two as dataflow.Flow finds them.
@@ -45,12 +54,11 @@ def layers(model: nn.Module, example: Tensor) -> dict:
     """
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.utils.flop_counter import FlopCounterMode
 
     from relaunch.trainers.dataflow import Flow
 
     flow = Flow(example)
-    model, counter = copy.deepcopy(model).cpu().eval(), FlopCounterMode(display=False)
+    model, counter = copy.deepcopy(model).cpu().eval(), flop_counter()
     rows, open_calls, counted = [], [], set()
 
     def enter(module, args):

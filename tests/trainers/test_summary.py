@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from relaunch.data_prep.errors import Failure
+from relaunch.models import product
 from relaunch.models.resnet import resnet18
 from relaunch.models.transformer import TransformerLM
 from relaunch.trainers import summary, workloads
@@ -32,7 +33,9 @@ def test_resnet_at_64_pixels(stem, gmac):
     assert total == ["total", f"{found['parameters']:,}", f"{found['flops']:,}"]
 
 
-def test_attention_is_counted_from_its_definition():
+@pytest.mark.parametrize("slow", [False, True], ids=["torch's products", "oneDNN's"])
+def test_attention_is_counted_from_its_definition(slow, monkeypatch):
+    monkeypatch.setattr(product, "slow", lambda: slow)
     t, e, nhid, words = 35, 20, 30, 50
     model = TransformerLM(words, e, 4, nhid, 2, tied=True).train()
     rows = cells(summary.layers(model, torch.zeros(t, 1, dtype=torch.long)))

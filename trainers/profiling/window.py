@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.profiler import ProfilerActivity, profile, record_function
-from torch.utils.flop_counter import FlopCounterMode
 
+from relaunch.trainers import summary
 from relaunch.trainers.profiling import figures
 
 
@@ -206,7 +206,7 @@ def flops(training, batch: tuple[Tensor, ...]) -> int | None:
         return torch.func.functional_call(module, tensors, args, kwargs)
 
     devices = [torch.cuda.current_device()] if device.type == "cuda" else []
-    counter = FlopCounterMode(display=False)
+    counter = summary.flop_counter()
     try:
         with torch.random.fork_rng(devices), counter, sdpa_kernel(SDPBackend.MATH):
             loss, _ = training.batches.loss(model, batch)

@@ -89,11 +89,11 @@ def gathered(images: Tensor, ids: Tensor, offsets: Tensor, flips: Tensor) -> Ten
 def sliced(images: Tensor, ids: Tensor, offsets: Tensor, flips: Tensor) -> Tensor:
     """What `gathered` gives, by slices: 12 times as fast on a CPU as reading each pixel by its index."""
     height, width, channels = images.shape[1:]
-    shifted, images = np.zeros((len(ids), height, width, channels), np.uint8), images.numpy()
+    shifted, pixels = np.zeros((len(ids), height, width, channels), np.uint8), images.numpy()
     for to, i, (dy, dx), flip in zip(shifted, ids.tolist(), offsets.tolist(), flips.tolist()):
         top, bottom = max(0, -dy), min(height, height - dy)
         left, right = max(0, -dx), min(width, width - dx)
-        to, image = to[top:bottom, left:right], images[i, top + dy : bottom + dy]
+        to, image = to[top:bottom, left:right], pixels[i, top + dy : bottom + dy]
         if flip:
             image = image[:, width - right - dx : width - left - dx]
             for c in range(channels):  # numpy copies a mirrored pixel of several bytes byte by byte

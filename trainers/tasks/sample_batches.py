@@ -175,9 +175,8 @@ def draw(key: int, ids: Tensor, device: torch.device) -> Callable[[int], Tensor]
     return random
 
 
-def class_columns(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Of logits [N,classes] and labels [N]: label, pred (int32), pred's confidence, label's nll (float32)."""
-    log_p = logits.log_softmax(1)
+def class_columns(log_p: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Of log-probabilities [N,classes] and labels [N]: label, pred (int32), its confidence, label's nll."""
     best, pred = log_p.max(1)
     nll = -log_p.gather(1, labels[:, None])[:, 0]
     return {"label": labels.int(), "pred": pred.int(), "confidence": best.exp(), "nll": nll}

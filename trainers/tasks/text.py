@@ -99,9 +99,9 @@ class TextTask:
 
     def loss(self, config, outputs: Tensor, targets: Tensor) -> Tensor:
         """The mean loss of outputs [bptt,B,words] and next words [bptt,B]."""
-        from torch.nn.functional import cross_entropy
+        from relaunch.trainers.tasks.next_word import next_word_loss
 
-        return cross_entropy(outputs.flatten(0, 1), targets.flatten())
+        return next_word_loss(outputs.flatten(0, 1), targets.flatten())
 
     def summarise(self, rows) -> dict[str, float]:
         """Exact mean over a split's rows in the order of their ids."""
