@@ -62,7 +62,7 @@ class Progress:
     def add(self, count: int) -> None:
         _stop_if_pressed()
         self.done += count
-        if self.bar:
+        if self.bar is not None:  # without a total tqdm's has no truth value
             self.bar.update(count)
         elif self.show and time.monotonic() - self.last > 10:
             self.last = time.monotonic()
@@ -70,5 +70,5 @@ class Progress:
             tell(f"{self.what}: {self.done:,}{of} {self.unit}", sys.stderr)
 
     def __exit__(self, *error):
-        if self.bar:
+        if self.bar is not None:
             self.bar.close()

@@ -7,12 +7,21 @@ give(table)                                   # an answer, to stdout: if that is
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import TextIO
 
 from relaunch.data_prep.errors import STORAGE, Failure
 from relaunch.data_prep.names import shown
+
+INSISTS = 2.0  # s after the first from which on a second SIGINT insists: launchers repeat theirs at once
+
+
+def acknowledged(stop: signal.Signals, then: str) -> str:
+    """The line that a stop gets at once: what it is, and what becomes of it."""
+    again = f"; Ctrl-C again after {INSISTS:.0f} s to leave now" if stop == signal.SIGINT else ""
+    return f"relaunch: {stop.name}: {then}{again}"
 
 
 def tell(

@@ -60,6 +60,7 @@ until grep -qs '"step": 44,' demo/runs/digits/metrics.jsonl; do
     kill -0 "$launcher" 2>/dev/null || break
     sleep 0.05
 done
+[[ ! -t 2 ]] || echo >&2 # the training's bar is there
 announce "kill -TERM $launcher    # the launcher dies, the training saves and leaves"
 kill -TERM "$launcher" 2>/dev/null || true
 wait "$launcher" 2>/dev/null || true

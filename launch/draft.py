@@ -144,6 +144,8 @@ def check_scored(rest: list[str], job: Job | None) -> None:
     if not source or source == AUTO:
         return
     path, _ = rundir.find(source)
+    if path.is_dir() and rundir.folder(path) == "run" and not records.checkpoints(RunDir(path)):
+        raise rundir.without_checkpoint(RunDir(path))
     data = data or records.config(RunDir(path)).get("data")
     if split and data:
         folder = packed.data_root(root)

@@ -26,14 +26,13 @@ from typing import IO
 
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import DIED, PREEMPTED, STOPPED, USAGE, Failure
-from relaunch.data_prep.talk import tell
+from relaunch.data_prep.talk import INSISTS, acknowledged, tell
 from relaunch.launch import processes
 from relaunch.trainers import records
 from relaunch.trainers.rundir import RunDir
 from relaunch.trainers.shapes import shaped
 
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
-INSISTS = 2.0  # s after which a second Ctrl-C is a person who insists, and not a terminal that repeats
 DEAF = 60.0  # s for a process to learn to listen before it is told to stop all the same: imports take seconds
 LEAVING = 3.0  # s for a group that lost a process to be gone: of the rest, some may wait for it for ever
 LAST_WORDS = 0.5  # s for what a lost group said to reach its logs
@@ -80,9 +79,8 @@ class Asked:
         """Say at once, and once, what becomes of the stop that came: `then`."""
         if self.first and self.patience and not self._acknowledged:
             self._acknowledged = True
-            again = "; Ctrl-C again to leave now" if self.first == signal.SIGINT else ""
             fresh = "\n" if sys.stderr.isatty() else ""  # the cursor is behind ^C, or behind a bar
-            tell(f"{fresh}relaunch: {self.first.name}: {then}{again}", sys.stderr)
+            tell(fresh + acknowledged(self.first, then), sys.stderr)
 
     def __enter__(self):
         ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN  # nohup

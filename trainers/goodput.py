@@ -112,6 +112,8 @@ def changes(found: dict, config: dict, plan: dict, metrics: list[dict]) -> list[
 def advice(found: dict, bound: str, config: dict, plan: dict, metrics: list[dict]) -> str:
     """The change that would have saved most, and how much; or that none is worth it, and why."""
     wall = found["wall"]
+    if found["step"] - found["from_step"] < 2:
+        return "too few steps to say"
     saved, what = max(changes(found, config, plan, metrics))
     if bound == "start" and saved < found["causes"]["start"]:
         then = found["causes"]["start"] / (2 * wall - found["causes"]["start"])

@@ -211,6 +211,21 @@ def find(source: str) -> tuple[Path, str | None]:
     raise Failure(DATA, f"no run or checkpoint {name!r}", instead(name))
 
 
+def folder(path: Path) -> str:
+    """What a folder is: "checkpoint", or "run". Failure 65 if neither."""
+    if (path / "MANIFEST.json").exists() or path.name.startswith("step-"):
+        return "checkpoint"
+    if (path / "config.json").exists() or (path / "checkpoints").is_dir():
+        return "run"
+    what = f"{path} is neither a run nor a checkpoint"
+    raise Failure(DATA, what, "name a run's folder, a step-… folder or a weights file")
+
+
+def without_checkpoint(run: RunDir) -> Failure:
+    fix = "it saves at an epoch's end and by --save-every; a run that stopped goes on by --resume auto"
+    return Failure(DATA, f"{run.path} has no checkpoint yet", fix)
+
+
 def instead(name: str) -> str:
     """What may be typed for a run, checkpoint or file that is not there."""
     run, _, selector = name.rpartition("@")

@@ -48,4 +48,7 @@ def main(argv: list[str]) -> int:
     give({"slurm": slurm.script, "kubernetes": kubernetes.manifest, "sheet": sheet.block}[kind](job), end="")
     if kind == "kubernetes":
         tell(kubernetes.watched(job), sys.stderr)
+    if sys.stdout.isatty():
+        hand = "; to hand it in: --submit" if kind == "slurm" else ""
+        tell(f"relaunch: only shown; to keep it: > FILE{hand}", sys.stderr)
     return 0

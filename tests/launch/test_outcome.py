@@ -171,7 +171,7 @@ def test_ctrl_c_is_acknowledged_and_the_last_line_goes_on(launch, tmp_path):
     done = launch("waits")
     pressing.join()
     first, last = done.stderr.splitlines()
-    assert first == "relaunch: SIGINT: stopping after this step; Ctrl-C again to leave now"
+    assert first == "relaunch: SIGINT: stopping after this step; Ctrl-C again after 2 s to leave now"
     assert last.endswith("; to go on: relaunch train mnist --config cpu --run ./run --resume auto")
     told = status(tmp_path / "run")
     assert (done.returncode, told["state"], told["code"]) == (130, "preempted", 130)

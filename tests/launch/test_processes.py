@@ -157,7 +157,7 @@ def test_every_stop_signal_saves(group, number):
     g = group(1)
     g.reach("steps")
     g.launcher.send_signal(number)
-    again = "; Ctrl-C again to leave now" if number == signal.SIGINT else ""
+    again = "; Ctrl-C again after 2 s to leave now" if number == signal.SIGINT else ""
     assert g.end() == (75, f"relaunch: {number.name}: stopping{again}\n")
     assert g.saved(number), "the worker was told of another signal"
 
@@ -197,7 +197,7 @@ def test_a_stop_before_accelerate_has_started_anybody(group):
     g.launcher.send_signal(signal.SIGINT)
     code, errors = g.end()
     at_once, last = errors.splitlines()
-    assert code == 75 and at_once == "relaunch: SIGINT: stopping; Ctrl-C again to leave now"
+    assert code == 75 and at_once == "relaunch: SIGINT: stopping; Ctrl-C again after 2 s to leave now"
     assert last.startswith("relaunch: 75 stopped by SIGINT before the first step")
 
 

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from relaunch.data_prep.errors import DIED, HARDWARE, Failure
-from relaunch.data_prep.talk import hold, settle, tell
+from relaunch.data_prep.talk import INSISTS, acknowledged, hold, settle, tell
 from relaunch.trainers.group import faults, log
 
 SIGNALS = (
@@ -73,12 +73,15 @@ def _on_signal(number, frame):
     global _asked, _interrupted_at
     now = time.monotonic()
     if number == signal.SIGINT:
-        if (
-            _interrupted_at and now - _interrupted_at >= 2
-        ):  # a person who insists; launchers repeat theirs at once
+        if _interrupted_at and now - _interrupted_at >= INSISTS:
             os._exit(130)
         _interrupted_at = _interrupted_at or now
-    _asked = _asked or signal.Signals(number)
+    if not _asked:
+        _asked = signal.Signals(number)
+        if "RELAUNCH_OUTCOME" not in os.environ and os.environ.get("LOCAL_RANK", "0") == "0":
+            line = acknowledged(_asked, "stopping after this step")  # `relaunch` says it by itself
+            with contextlib.suppress(OSError):  # past Python's streams, which this may have interrupted
+                os.write(2, ("\n" * os.isatty(2) + line + "\n").encode())
 
 
 def asked_to_stop() -> signal.Signals | None:

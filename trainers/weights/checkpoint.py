@@ -26,7 +26,7 @@ from relaunch.trainers.flags import flag
 from relaunch.trainers.group.faults import fault
 from relaunch.trainers.records import NAME, checkpoints, step_of
 from relaunch.trainers.resumed import differences
-from relaunch.trainers.rundir import RunDir
+from relaunch.trainers.rundir import RunDir, without_checkpoint
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -226,7 +226,7 @@ def select(run: RunDir, selector: str | None) -> Path:
     """A run's best checkpoint, that of a step, or (None) the newest valid one; else Failure 65."""
     newest = newest_valid(run)
     if newest is None:
-        raise Failure(DATA, f"{run.path} has no checkpoint yet")
+        raise without_checkpoint(run)
     refuse_anothers(run, newest)
     if selector is None:
         return newest

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from relaunch.data_prep import files
-from relaunch.data_prep.errors import DATA, USAGE, Failure
+from relaunch.data_prep.errors import USAGE, Failure
 from relaunch.data_prep.sizes import Sizes
 from relaunch.trainers import rundir, workloads
 from relaunch.trainers.config import RunConfig, parse
@@ -96,16 +96,7 @@ def open_source(name: str, execute: bool = False) -> Source:
     if path.is_file():
         sha256 = files.sha256(path)
         return Source(name, path, sha256, None, None, {}, None, *read_beside(path, sha256))
-    if (path / "MANIFEST.json").exists() or path.name.startswith("step-"):
-        folder = path
-    elif (path / "config.json").exists() or (path / "checkpoints").is_dir():
-        folder = checkpoint.select(RunDir(path), selector)
-    else:
-        raise Failure(
-            DATA,
-            f"{path} is neither a run nor a checkpoint",
-            "name a run's folder, a step-… folder or a weights file",
-        )
+    folder = path if rundir.folder(path) == "checkpoint" else checkpoint.select(RunDir(path), selector)
     manifest = checkpoint.verify(folder)
     meta = files.read_json(folder / "state.json")
     run = RunDir(folder.parents[1]) if folder.parent.name == "checkpoints" else None
