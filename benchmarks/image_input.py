@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import tempfile
 import zipfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import ours
@@ -47,7 +48,8 @@ def packed_batches(turns, root, threads: int) -> None:
     ours.in_a_rank(what)
 
 
-def decoded(turns, folder, threads: int) -> None:
+def loaded(folder, threads: int):
+    """Batches of decoded images, without an end."""
     import torch
 
     from relaunch.models import vision
@@ -61,12 +63,12 @@ def decoded(turns, folder, threads: int) -> None:
     each = [t.RandomCrop(64, padding=8), t.RandomHorizontalFlip(), t.ToTensor(), normalise]
     data = ImageFolder(folder, t.Compose(each))
     loader = torch.utils.data.DataLoader(data, batch_size=BATCH, shuffle=True, num_workers=0, drop_last=True)
+    while True:
+        yield from loader
 
-    def epochs():
-        while True:
-            yield from loader
 
-    batches = epochs()
+def decoded(turns, folder, threads: int) -> None:
+    batches = loaded(folder, threads)
 
     def steps(n: int) -> None:
         for _ in range(n):
@@ -88,21 +90,28 @@ def training_folder(archive: Path, into: str) -> Path:
     return found
 
 
-def measure(bench: Bench) -> None:
-    bench.packed("tiny_imagenet")
+@contextmanager
+def originals(bench: Bench):
+    """The folder of the training images. Failure 65 where there is none."""
     archive = bench.args.archive or Path(os.environ.get("RELAUNCH_DATA_ARCHIVES") or "unset", ARCHIVE)
     with tempfile.TemporaryDirectory() as into:
-        folder = training_folder(Path(archive), into)
-        with (
-            Child(packed_batches, bench.root, bench.threads) as mine,
-            Child(decoded, folder, bench.threads) as files,
-        ):
-            sides = {"packed": mine.side(), "files": files.side()}
-            bench.compare(
-                "crop + flip + normalise", sides, BATCH, unit="batch", bound=17, least=True, before="5.4"
-            )
+        yield training_folder(Path(archive), into)
 
+
+def measure(bench: Bench) -> None:
+    bench.packed("tiny_imagenet")
+    with (
+        originals(bench) as folder,
+        Child(packed_batches, bench.root, bench.threads) as mine,
+        Child(decoded, folder, bench.threads) as files,
+    ):
+        found = {"packed": mine.side(), "files": files.side()}
+        bench.compare(
+            "crop + flip + normalise", found, BATCH, unit="batch", bound=17, least=True, before="5.4"
+        )
+
+
+ARGUMENT = {"--archive": dict(metavar="PATH", help="originals (default: in $RELAUNCH_DATA_ARCHIVES)")}
 
 if __name__ == "__main__":
-    archive = "the originals: an archive or a folder (default: that in $RELAUNCH_DATA_ARCHIVES)"
-    program(measure, __doc__, {"--archive": dict(metavar="PATH", help=archive)})
+    program(measure, __doc__, ARGUMENT)

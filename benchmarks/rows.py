@@ -53,7 +53,7 @@ class Row:
 
 def told(row: Row) -> str:
     """The row for a terminal."""
-    ratios = ", ".join(f"{name} {m:.3f} ({a:.3f}-{b:.3f})" for name, (a, m, b) in row.ratios.items())
+    ratios = ", ".join(f"{name} {m:.3g} ({a:.3g}-{b:.3g})" for name, (a, m, b) in row.ratios.items())
     bound = "" if row.bound is None else f"; must reach {row.bound}: {'met' if row.met else 'NOT MET'}"
     lines = [f"{row.program} {row.what}: {ratios}{bound}"]
     for name, side in row.sides.items():

@@ -38,6 +38,7 @@ from relaunch.trainers import hardware
 from rows import Block, Row, faster, row_of, times, told
 
 Work = Callable[[int], float | None]
+BF16 = Path(__file__).resolve().parent.parent / "accelerate_configs" / "cpu_bf16.yaml"  # if there is one
 KB = 1e6 if sys.platform == "darwin" else 1e3 / 1.024  # of ru_maxrss, in a MB: bytes there, KiB elsewhere
 
 
@@ -61,9 +62,9 @@ class Turns:
         while True:
             try:
                 name, units = self.pipe.recv()
-            except EOFError:  # nobody wants more
+                self.pipe.send(measured(works[name], units))
+            except (EOFError, ConnectionError):  # nobody wants more
                 return
-            self.pipe.send(measured(works[name], units))
 
 
 def begin(side: Callable, pipe, settings: tuple) -> None:
@@ -139,35 +140,31 @@ class Bench:
         return open_packed(name, self.root)
 
     def compare(
+        self, what: str, sides: dict[str, Callable[[int], Block]], samples: int = 0, units: int = 0, **row
+    ) -> Row:
+        """Measure the first of two sides against the second, in blocks of `units`; say and keep the row."""
+        blocks = alternate(sides, self.args.rounds, self.args.seconds, units)
+        return self.record(what, blocks, samples, **row)
+
+    def record(
         self,
         what: str,
-        sides: dict[str, Callable[[int], Block]],
+        blocks: dict[str, list[Block]],
         samples: int = 0,
         unit: str = "step",
         bound: float | None = None,
         least: bool = False,
         before: str = "",
-        units: int = 0,
         figure: Callable[[Block, Block], dict[str, float]] | None = None,
     ) -> Row:
-        """Measure the first of two sides against the second, and say and keep it.
+        """Say and keep the row of two sides' blocks; `samples` are those of a unit.
 
-        `samples` are those of a unit. `figure` makes a round's ratios of its two blocks: by default CPU and
-        wall time, and where the bound is the `least`, how many times as fast.
+        `figure` makes a round's ratios of its two blocks: by default CPU and wall time, and where the bound
+        is the `least`, how many times as fast.
         """
-        blocks = alternate(sides, self.args.rounds, self.args.seconds, units)
-        row = row_of(
-            blocks,
-            figure or (faster if least else times),
-            samples,
-            program=self.program,
-            what=what,
-            bound=bound,
-            least=least,
-            before=before,
-            unit=unit,
-            setting=self.setting(),
-        )
+        about = dict(program=self.program, what=what, bound=bound, least=least, before=before, unit=unit)
+        figure = figure or (faster if least else times)
+        row = row_of(blocks, figure, samples, setting=self.setting(), **about)
         self.keep(asdict(row))
         print(told(row), flush=True)
         return row

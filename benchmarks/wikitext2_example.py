@@ -19,14 +19,11 @@ means over its second half, tell whether they end up alike.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import ours
-from side_by_side import Bench, Child, program
+from side_by_side import BF16, Bench, Child, program
 
 COLUMNS, LENGTH, SIZE, HEADS, LAYERS = 20, 35, 200, 2, 2
 RATE, CLIP, DROPOUT = 5.0, 0.25, 0.2
-BF16 = Path(__file__).resolve().parent.parent / "accelerate_configs" / "cpu_bf16.yaml"
 
 
 def theirs(turns, root, threads: int) -> None:
