@@ -129,11 +129,11 @@ def alternate(
 
 
 class Bench:
-    """One program's run: its arguments, and where its rows go."""
+    """One program's run: its arguments, and where its rows go, each with the time when the run began."""
 
     def __init__(self, program: str, args: argparse.Namespace):
         self.program, self.args, self.threads = program, args, args.threads
-        self.root = data_root(args.data_root)
+        self.root, self.run = data_root(args.data_root), time.time()
 
     def packed(self, name: str) -> Packed:
         """Failure 65 where it is not packed."""
@@ -176,7 +176,7 @@ class Bench:
     def keep(self, record: dict) -> None:
         if self.args.json:
             with open(self.args.json, "a") as file:
-                file.write(json.dumps(record) + "\n")
+                file.write(json.dumps({"run": self.run} | record) + "\n")
 
     def setting(self) -> dict:
         a = self.args

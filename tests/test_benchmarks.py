@@ -72,8 +72,9 @@ def fields(**changed) -> dict:
     return row | changed
 
 
-def row(ratio: float, **changed) -> Row:
-    ours, theirs = Block(10, ratio, ratio, 100, 50.0, 2.5), Block(10, 1.0, 1.0, 200, 60.0, float("nan"))
+def row(ratio: float, cpu: float = 1.0, **changed) -> Row:
+    """`cpu`: the share of the time that a side had."""
+    ours, theirs = Block(10, ratio, cpu * ratio, 100, 50.0, 2.5), Block(10, 1.0, cpu, 200, 60.0, float("nan"))
     figure = faster if changed.get("least") else times
     return row_of({"ours": [ours] * 3, "theirs": [theirs] * 3}, figure, 64, **fields(**changed))
 
@@ -89,14 +90,17 @@ def test_a_bound_is_met_only_by_both_times():
 def test_the_page_says_what_was_missed_and_keeps_what_was_written_by_hand(tmp_path, monkeypatch):
     results, page = tmp_path / "bench.jsonl", tmp_path / "performance.md"
 
-    def write(*records: dict) -> str:
-        results.write_text("".join(json.dumps(record) + "\n" for record in records))
+    def write(*records: dict, run: float = 0) -> str:
+        with open(results, "a") as file:
+            file.writelines(json.dumps({"run": run} | record) + "\n" for record in records)
         monkeypatch.setattr(sys, "argv", ["table.py", str(results), str(page)])
         table.main()
         return page.read_text()
 
     missed, met = asdict(row(0.744, what="batch 4")), asdict(row(0.05, least=True, bound=17, what="input"))
-    text = write(missed, met, {"program": "other", "what": "", "skipped": "no packed data set"})
+    assert "other work during: some work. Their" in write(asdict(row(0.4, cpu=0.8)))
+    text = write(missed, met, {"program": "other", "what": "", "skipped": "no packed data set"}, run=1)
+    assert "other work" not in text
     assert "**1 of 2 bounds are met.**" in text
     assert "- Missed: some batch 4 is at 0.744, and should be at most 0.5." in text
     assert "| CPU **0.744** (0.744-0.744); wall **0.744** (0.744-0.744) | 3 | 0.9 | ≤ 0.5 | **no** |" in text
@@ -109,7 +113,7 @@ def test_the_page_says_what_was_missed_and_keeps_what_was_written_by_hand(tmp_pa
     page.write_text(
         text.replace("Nothing is recorded yet.", "torch.compile: slower.\n\n| a | b |\n|---|---|")
     )
-    again = write(met)
-    assert "batch 4" not in again and "**1 of 1 bounds are met.**" in again
+    again = write(met, run=2)
+    assert "Not measured: other" in again and "batch 4" not in again and "**1 of 1 bounds are met.**" in again
     assert again.endswith("did not help\n\ntorch.compile: slower.\n\n| a | b |\n|---|---|\n")
-    assert write(met) == again
+    assert write(met, run=3) == again
