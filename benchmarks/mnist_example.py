@@ -73,16 +73,17 @@ def theirs(turns, root, threads: int) -> None:
     batches = epochs()
 
     def steps(n: int) -> float:
-        read = []
-        for i in range(n):
+        seen = []
+        for _ in range(n):
             number, (inputs, target) = next(batches)
             optimizer.zero_grad()
             loss = F.nll_loss(model(inputs), target)
             loss.backward()
             optimizer.step()
-            if number % 10 == 0 or i == n - 1:
-                read.append(loss.item())
-        return sum(read) / len(read)
+            if number % 10 == 0:
+                loss.item()  # they print it
+            seen.append(loss.detach())
+        return float(torch.stack(seen).mean())
 
     turns(steps=steps)
 

@@ -170,6 +170,7 @@ class Bench:
         return row
 
     def skip(self, what: str, why: str) -> None:
+        why = why.replace(str(self.root), "the data folder")  # the page is read elsewhere
         self.keep({"program": self.program, "what": what, "skipped": why})
         print(f"{' '.join(filter(None, (self.program, what)))}: skipped, {why}", flush=True)
 

@@ -44,7 +44,9 @@ def page(records: list[dict], by_hand: str) -> str:
     if rows:
         commands = dict.fromkeys(row.setting["command"] for row in rows)
         parts.append("```bash\n" + "\n".join(commands) + "\n```\n")
-    parts += [f"Not measured: {name(r['program'], r['what'])}, {r['skipped']}.\n" for r in skipped]
+    if skipped:
+        parts.append("Not measured:\n")
+        parts += [f"- {name(r['program'], r['what'])}: {r['skipped']}" for r in skipped] + [""]
     return "\n".join([*parts, MARK, "", by_hand])
 
 

@@ -106,7 +106,7 @@ def test_the_page_says_what_was_missed_and_keeps_what_was_written_by_hand(tmp_pa
     assert "| CPU **0.744** (0.744-0.744); wall **0.744** (0.744-0.744) | 3 | 0.9 | ≤ 0.5 | **no** |" in text
     assert "| CPU **20** (20-20); wall **20** (20-20) | 3 | 0.9 | ≥ 17 | yes |" in text
     assert "| some | batch 4 | ours | step | 74.4 | 74.4 | 860 | 10 | 50 | 2.5000 |" in text
-    assert "Not measured: other, no packed data set." in text
+    assert "Not measured:\n\n- other: no packed data set\n" in text
     assert "Some CPU, 2 cores, 1 thread a side; torch 2.15.0" in text
     assert text.endswith(f"{table.MARK}\n\n{table.BY_HAND}")
 
@@ -114,6 +114,6 @@ def test_the_page_says_what_was_missed_and_keeps_what_was_written_by_hand(tmp_pa
         text.replace("Nothing is recorded yet.", "torch.compile: slower.\n\n| a | b |\n|---|---|")
     )
     again = write(met, run=2)
-    assert "Not measured: other" in again and "batch 4" not in again and "**1 of 1 bounds are met.**" in again
+    assert "- other: no packed" in again and "batch 4" not in again and "**1 of 1 bounds are met.**" in again
     assert again.endswith("did not help\n\ntorch.compile: slower.\n\n| a | b |\n|---|---|\n")
     assert write(met, run=3) == again
