@@ -11,6 +11,11 @@ TEST := $(VENV)/bin/python -m pytest
 FAST := not slow and not cluster and not gpu
 READY := $(VENV)/.installed
 INDEX := https://download.pytorch.org/whl/$(TORCH)
+# what `make bench` measures, in how many rounds, and where the packed data lie if not in data
+BENCH := overhead startup tutorial_cifar10 mnist_example wikitext2_example image_input resnet18_64 evaluate \
+	ddp_cpu memory
+ROUNDS ?= 9
+DATA ?=
 PINNED = $(shell sed -nE 's/^(torch|torchvision)==([^ ]+).*/\1==\2+$(TORCH)/p' constraints.txt)
 
 help:
@@ -21,6 +26,8 @@ help:
 	@echo "make test-all  also the slow ones and those that start a cluster"
 	@echo "make test-gpu  those that need a GPU (2 minutes on 16 cores and one H100)"
 	@echo "make storm     every file of a run damaged in 2,000 ways, and read by everything (half an hour)"
+	@echo "make bench     speed beside what people run, written to docs/performance.md (half an hour, two idle cores)"
+	@echo "               ROUNDS=3 DATA=FOLDER; BENCH=memory measures that again beside what was measured"
 	@echo "make lint      style, format and types"
 	@echo "make snapshots write the texts in tests/snapshots anew: look at the difference before you commit it"
 	@echo "make install   only make $(VENV) and install into it"
@@ -53,6 +60,13 @@ lint: $(READY)
 	@mkdir -p $(VENV)/typed && ln -sfn "$(CURDIR)" $(VENV)/typed/relaunch
 	$(VENV)/bin/python -m mypy
 
+# the results of one program after the other; the page is made of each one's last run
+bench: $(READY)
+	@mkdir -p build
+	@for program in $(BENCH); do $(VENV)/bin/python benchmarks/$$program.py --rounds $(ROUNDS) \
+	$(if $(DATA),--data-root "$(DATA)") --json build/bench.jsonl || exit; done
+	$(VENV)/bin/python benchmarks/table.py build/bench.jsonl docs/performance.md
+
 snapshots: $(READY)
 	$(TEST) tests/test_snapshots.py --snapshot-update
 
@@ -76,4 +90,4 @@ new-venv:
 	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || { $(PYTHON) -m venv --clear --without-pip $(VENV) && \
 	$(PYTHON) -m pip --python $(VENV)/bin/python install --quiet pip; }
 
-.PHONY: help demo check lint test test-all storm snapshots install new-venv
+.PHONY: help demo check lint test test-all storm bench snapshots install new-venv
