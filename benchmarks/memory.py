@@ -1,12 +1,12 @@
 """The peak resident size of each workload's training, against the script of its peer.
 
-    python benchmarks/memory.py [--rounds 3, which is the most] [--threads 1] [--archive tiny-imagenet-200.zip]
+    python benchmarks/memory.py [--rounds 3] [--threads 1] [--archive tiny-imagenet-200.zip]
 
 Both sides are those of tutorial_cifar10 (batch 4), mnist_example and wikitext2_example; of Tiny-ImageNet the
 peer is a ResNet-18 that trains on torchvision's ImageFolder over the original files, batch 128, as
-pytorch/examples' imagenet does. In each round both are started anew. Ours maps its packed set, and pages that
-were read count: the steps are as many as touch nearly all of them. The figure is our peak as a multiple of
-theirs: must reach 1.0; before, 1.2 for the word model.
+pytorch/examples' imagenet does. In each of at most 3 rounds both start anew. Ours maps its packed set, and
+pages that were read count: the steps are as many as touch nearly all of them. The figure is our peak as a
+multiple of theirs: must reach 1.0; before, 1.2 for the word model.
 """
 
 from __future__ import annotations
