@@ -177,6 +177,7 @@ def draw(key: int, ids: Tensor, device: torch.device) -> Callable[[int], Tensor]
 
 def class_columns(log_p: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """Of log-probabilities [N,classes] and labels [N]: label, pred (int32), its confidence, label's nll."""
-    best, pred = log_p.max(1)
-    nll = -log_p.gather(1, labels[:, None])[:, 0]
-    return {"label": labels.int(), "pred": pred.int(), "confidence": best.exp(), "nll": nll}
+    # of a CPU's two numpy's is the fast one, five times: a vocabulary's took as long as all else
+    pred = torch.from_numpy(log_p.numpy().argmax(1)) if log_p.device.type == "cpu" else log_p.max(1).indices
+    best, right = (log_p.gather(1, at[:, None])[:, 0] for at in (pred, labels))
+    return {"label": labels.int(), "pred": pred.int(), "confidence": best.exp(), "nll": -right}
