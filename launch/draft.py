@@ -144,13 +144,13 @@ def check_scored(rest: list[str], job: Job | None) -> None:
     if not source or source == AUTO:
         return
     path, _ = rundir.find(source)
-    if path.is_dir() and rundir.folder(path) == "run" and not records.checkpoints(RunDir(path)):
-        raise rundir.without_checkpoint(RunDir(path))
     data = data or records.config(RunDir(path)).get("data")
     if split and data:
         folder = packed.data_root(root)
         if not packed.not_packed_yet(data, folder):
             packed.open_packed(data, folder).check_split(split)
+    if path.is_dir() and rundir.folder(path) == "run" and not records.checkpoints(RunDir(path)):
+        raise rundir.without_checkpoint(RunDir(path))
 
 
 def profiled(typed: dict, rest: list[str]) -> plan.Plan:

@@ -12,6 +12,7 @@ from relaunch.launch import accelerate_config
 WANTED = {  # name: processes, machines, multi, cpu, precision
     "cpu": (1, 1, False, True, "no"),
     "cpu2": (2, 1, True, True, "no"),
+    "cpu_bf16": (1, 1, False, True, "bf16"),
     "1gpu": (1, 1, False, False, "no"),
     "8gpu": (8, 1, True, False, "no"),
     "fp16": (1, 1, False, False, "fp16"),

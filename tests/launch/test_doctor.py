@@ -66,6 +66,7 @@ def test_a_model_that_cannot_be_built_is_its_own_failure(relaunch_env, monkeypat
     "words, code, says",
     [
         (["nowhere"], 65, "no run or checkpoint 'nowhere'"),
+        (["first"], 65, "runs/first has no checkpoint yet; it saves at an epoch's end"),
         (["first", "--split", "validation"], 64, "no split 'validation'; it has: train, test"),
     ],
 )
