@@ -6,7 +6,9 @@ give(table)                                   # an answer, to stdout: if that is
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -22,6 +24,12 @@ def acknowledged(stop: signal.Signals, then: str) -> str:
     """The line that a stop gets at once: what it is, and what becomes of it."""
     again = f"; Ctrl-C again after {INSISTS:.0f} s to leave now" if stop == signal.SIGINT else ""
     return f"relaunch: {stop.name}: {then}{again}"
+
+
+def tell_in_handler(line: str) -> None:
+    """A line to stderr from a signal's handler: past Python's stream, which it may have interrupted."""
+    with contextlib.suppress(OSError):
+        os.write(2, ("\n" * os.isatty(2) + line + "\n").encode())
 
 
 def tell(
@@ -46,6 +54,23 @@ def tell(
     except ValueError:  # closed by somebody in this process
         pass
     return None
+
+
+def fitted(text: str) -> str:
+    """Lines of fields, two spaces between them, for stdout: a terminal breaks them between two fields."""
+    if not sys.stdout.isatty():
+        return text
+    columns, lines = shutil.get_terminal_size().columns, []
+    for line in text.split("\n"):
+        made, *fields = line.split("  ")
+        for field in fields:
+            if len(made) + 2 + len(field) > columns >= 4 + len(field):  # else it would gain nothing
+                lines.append(made)
+                made = "    " + field
+            else:
+                made += "  " + field
+        lines.append(made)
+    return "\n".join(lines)
 
 
 def give(text: str, end: str = "\n") -> None:

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from relaunch.data_prep.errors import Failure
-from relaunch.data_prep.talk import give, tell
+from relaunch.data_prep.talk import fitted, give, tell
 from rigs import REPOSITORY
 from rigs.runs import status
 from rigs.stand_in import small_set
@@ -166,3 +166,14 @@ def test_a_refusal_needs_nobody_to_listen(desk):
     assert shell(desk, f"{TRAIN} --stop-after 2 | true").returncode == 75
     (desk / "runs/first/checkpoints/step-000000002/MANIFEST.json").unlink()
     assert shell(desk, f"{TRAIN} --resume auto >/dev/full 2>/dev/full").returncode == 65
+
+
+def test_a_terminal_breaks_a_line_between_its_fields(monkeypatch):
+    line = "step 22/110  epoch 1.00  train  loss 1.5079  samples/s 172"
+    assert fitted(line) == line  # a log's lines stay whole
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "40")
+    first, second = fitted(line).split("\n")
+    assert (first, second) == ("step 22/110  epoch 1.00  train", "    loss 1.5079  samples/s 172")
+    monkeypatch.setenv("COLUMNS", "80")
+    assert fitted(f"{line}\nval    loss 1") == f"{line}\nval    loss 1"

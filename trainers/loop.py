@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from relaunch.data_prep.errors import DIVERGED, STORAGE, Failure
-from relaunch.data_prep.talk import tell
+from relaunch.data_prep.talk import fitted, tell
 from relaunch.trainers import ending, lines, snapshot, workloads
 from relaunch.trainers.ending import BY_REQUEST, BY_SIGNAL, NO_STOP
 from relaunch.trainers.evaluate import score_split
@@ -232,7 +232,7 @@ class Training:
 
     def say(self, text: str):
         if self.runtime.main:
-            tell(text, write=tqdm.write)
+            tell(fitted(text), write=tqdm.write)
 
     # evaluating and saving ----------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from relaunch.data_prep.errors import DIED, HARDWARE, Failure
-from relaunch.data_prep.talk import INSISTS, acknowledged, hold, settle, tell
+from relaunch.data_prep.talk import INSISTS, acknowledged, hold, settle, tell, tell_in_handler
 from relaunch.trainers.group import faults, log
 
 SIGNALS = (
@@ -79,9 +79,7 @@ def _on_signal(number, frame):
     if not _asked:
         _asked = signal.Signals(number)
         if "RELAUNCH_OUTCOME" not in os.environ and os.environ.get("LOCAL_RANK", "0") == "0":
-            line = acknowledged(_asked, "stopping after this step")  # `relaunch` says it by itself
-            with contextlib.suppress(OSError):  # past Python's streams, which this may have interrupted
-                os.write(2, ("\n" * os.isatty(2) + line + "\n").encode())
+            tell_in_handler(acknowledged(_asked, "stopping after this step"))  # `relaunch` says it by itself
 
 
 def asked_to_stop() -> signal.Signals | None:
