@@ -37,6 +37,7 @@ PR_SET_PDEATHSIG = 1
 _asked: signal.Signals | None = None
 began = 0.0  # of time.time(), this process, if it is one of `main`
 _interrupted_at = 0.0
+_listener = 0  # the process that called `listen`
 
 
 class Lost(Failure):
@@ -78,8 +79,10 @@ def _on_signal(number, frame):
         _interrupted_at = _interrupted_at or now
     if not _asked:
         _asked = signal.Signals(number)
-        if "RELAUNCH_OUTCOME" not in os.environ and os.environ.get("LOCAL_RANK", "0") == "0":
-            tell_in_handler(acknowledged(_asked, "stopping after this step"))  # `relaunch` says it by itself
+        # to a person at a terminal, unless `relaunch` does; other signals come from launchers
+        plain = "RELAUNCH_OUTCOME" not in os.environ and os.environ.get("LOCAL_RANK", "0") == "0"
+        if number == signal.SIGINT and plain and os.getpid() == _listener:  # not of its loader's workers
+            tell_in_handler(acknowledged(_asked, "stopping after this step"))
 
 
 def asked_to_stop() -> signal.Signals | None:
@@ -89,6 +92,8 @@ def asked_to_stop() -> signal.Signals | None:
 
 def listen() -> None:
     """Turn stop signals and the parent's death into a request to save and leave."""
+    global _listener
+    _listener = os.getpid()
     for s in SIGNALS:
         if s != signal.SIGHUP or signal.getsignal(s) != signal.SIG_IGN:  # nohup
             signal.signal(s, _on_signal)
