@@ -33,7 +33,7 @@ def flop_formulas() -> dict:
     return {torch.ops.mkldnn._linear_pointwise: lambda x, weight, *_, **__: 2 * math.prod(x) * weight[0]}
 
 
-class Decoder(nn.Linear):
+class Linear(nn.Linear):
     """nn.Linear, with its names and, to rounding, its numbers."""
 
     def forward(self, x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from relaunch.models.product import Decoder
+from relaunch.models import product
 
 
 class PositionalEncoding(nn.Module):
@@ -60,7 +60,7 @@ class TransformerLM(nn.Module):
         inner = dropout if encoder_dropout is None else encoder_dropout
         layer = nn.TransformerEncoderLayer(emsize, nhead, nhid, inner)
         self.encoder = nn.TransformerEncoder(layer, nlayers, nn.LayerNorm(emsize), enable_nested_tensor=False)
-        self.decoder = Decoder(emsize, words)
+        self.decoder = product.Linear(emsize, words)
         for p in self.encoder.parameters():  # nn.Transformer's initialisation, which draws each layer afresh
             if p.dim() > 1:
                 nn.init.xavier_uniform_(p)

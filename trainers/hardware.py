@@ -22,6 +22,12 @@ def cpu() -> str:
     return told[1].strip() if told else platform.processor() or platform.machine()
 
 
+def without_bf16() -> bool:
+    """Whether the processor lists its instructions, and none that multiplies bfloat16."""
+    told = _read("/proc/cpuinfo")
+    return bool(told) and not re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", told)
+
+
 def memory() -> float | None:
     try:
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)

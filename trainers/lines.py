@@ -7,7 +7,7 @@ import sys
 
 import torch
 
-from relaunch.trainers import finetune, goodput, records, snapshot
+from relaunch.trainers import finetune, goodput, hardware, records, snapshot
 from relaunch.trainers.config import TF32
 from relaunch.trainers.spent import STAY
 
@@ -30,6 +30,8 @@ def headline(training, packed, state, begun: str = "") -> str:
         f"batch {c.batch_size} = {r.world} x {c.grad_accum_steps} x {micro_batch}, "
         f"{training.epoch_steps} steps an epoch, {training.total} in all",
     ]
+    if r.device.type == "cpu" and r.precision == "bf16" and hardware.without_bf16():
+        lines.append("this CPU has no bf16 instructions (lscpu: avx512_bf16, amx_bf16): fp32 is faster")
     if c.input != "packed":
         lines[1] += f"; input {c.input}, {workers(c.workers)}"
     if r.world > 1:

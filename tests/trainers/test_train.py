@@ -5,8 +5,9 @@ import re
 import time
 
 import pytest
+from accelerate import Accelerator
 
-from relaunch.trainers import workloads
+from relaunch.trainers import hardware, workloads
 from relaunch.trainers.build import make_model
 from relaunch.trainers.config import RunConfig, parse
 from relaunch.trainers.loop import Training
@@ -216,3 +217,12 @@ def test_the_seed_decides(train, relaunch_env):
         assert train("mnist", "--batch-size", 8, "--max-steps", 2, "--seed", seed, "--run", f"./{name}") == 0
     a, b, c = (outcome(relaunch_env / name) for name in "abc")
     assert a == b and a["model"] != c["model"]
+
+
+@pytest.mark.parametrize("flags, said", [("avx512f", 1), ("avx512f avx512_bf16", 0), ("", 0)])
+def test_bf16_without_instructions_for_it_is_said(train, monkeypatch, capsys, flags, said):
+    """A processor that tells nothing of itself is not accused."""
+    monkeypatch.setattr(hardware, "_read", lambda path: f"flags : {flags}" if flags else "")
+    monkeypatch.setattr(Accelerator, "mixed_precision", "bf16")
+    assert train("mnist", "--batch-size", 8, "--max-steps", 1, "--threads", 1) == 0
+    assert capsys.readouterr().out.count("this CPU has no bf16 instructions") == said

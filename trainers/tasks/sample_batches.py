@@ -175,8 +175,9 @@ def draw(key: int, ids: Tensor, device: torch.device) -> Callable[[int], Tensor]
     return random
 
 
-def class_columns(log_p: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Of log-probabilities [N,classes] and labels [N]: label, pred (int32), its confidence, label's nll."""
+def class_columns(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Of logits [N,classes] and labels [N]: label, pred (int32), pred's confidence, label's nll (float32)."""
+    log_p = logits.log_softmax(1)
     # of a CPU's two numpy's is the fast one, five times: a vocabulary's took as long as all else
     pred = torch.from_numpy(log_p.numpy().argmax(1)) if log_p.device.type == "cpu" else log_p.max(1).indices
     best, right = (log_p.gather(1, at[:, None])[:, 0] for at in (pred, labels))

@@ -117,7 +117,7 @@ class SampleTask:
         from relaunch.trainers.tasks.sample_batches import class_columns
 
         top5 = outputs.topk(min(5, outputs.shape[1])).indices.int()
-        return class_columns(outputs.log_softmax(1), labels) | {"top5": top5}
+        return class_columns(outputs, labels) | {"top5": top5}
 
     def summarise(self, rows: dict[str, np.ndarray]) -> dict[str, float]:
         """Of classes: mean loss (nats), top-1 and top-5 (percent); else the mean of each column of floats."""

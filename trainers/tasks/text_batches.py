@@ -93,7 +93,7 @@ class TextScorer:
             width = end - start
         words, targets = (self.tokens[start + d : end + d].view(-1, width).T.to(self.device) for d in (0, 1))
         logits = model(words).float().flatten(0, 1)  # as large as all else together: not copied
-        columns = class_columns(torch.log_softmax(logits, 1, out=logits), targets.flatten())
+        columns = class_columns(logits, targets.flatten())
         rows = {n: column.view(width, -1).T.flatten().cpu().numpy() for n, column in columns.items()}
         return {"id": np.arange(start, end)} | rows
 

@@ -13,7 +13,7 @@ ENDS = {"linear": nn.Identity(), "tanh": nn.Tanh(), "log_softmax": nn.LogSoftmax
 
 def losses_and_gradients(loss_of, end: str, precision: torch.dtype):
     torch.manual_seed(0)
-    linear = (product.Decoder if end == "product" else nn.Linear)(6, 40)
+    linear = (product.Linear if end == "product" else nn.Linear)(6, 40)
     model = nn.Sequential(nn.Linear(6, 6), linear, ENDS[end])
     x, targets = torch.randn(5, 3, 6), torch.randint(0, 40, (5, 3))
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
@@ -44,7 +44,7 @@ def test_another_librarys_product(monkeypatch):
     """Where MKL is slow the decoder's product is oneDNN's: the same to rounding, under the same names."""
     torch.manual_seed(0)
     linear, x = nn.Linear(6, 40), torch.randn(5, 3, 6, requires_grad=True)
-    decoder = product.Decoder(6, 40)
+    decoder = product.Linear(6, 40)
     decoder.load_state_dict(linear.state_dict())
     monkeypatch.setattr(product, "slow", lambda: True)
     found = []
