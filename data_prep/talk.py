@@ -56,9 +56,17 @@ def tell(
     return None
 
 
+def watched() -> bool:
+    """Whether stdout is a terminal; not one that is closed, or that somebody put in its place."""
+    try:
+        return sys.stdout.isatty()
+    except (AttributeError, ValueError):
+        return False
+
+
 def fitted(text: str) -> str:
     """Lines of fields, two spaces between them, for stdout: a terminal breaks them between two fields."""
-    if not sys.stdout.isatty():
+    if not watched():
         return text
     columns, lines = shutil.get_terminal_size().columns, []
     for line in text.split("\n"):

@@ -10,7 +10,7 @@ import sys
 
 from relaunch.data_prep.errors import USAGE, Failure
 from relaunch.data_prep.names import offered
-from relaunch.data_prep.talk import give, tell
+from relaunch.data_prep.talk import give, tell, watched
 
 KINDS = {
     "slurm": "an sbatch script",
@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
     give({"slurm": slurm.script, "kubernetes": kubernetes.manifest, "sheet": sheet.block}[kind](job), end="")
     if kind == "kubernetes":
         tell(kubernetes.watched(job), sys.stderr)
-    if sys.stdout.isatty():
+    if watched():
         hand = "; to hand it in: --submit" if kind == "slurm" else ""
         tell(f"relaunch: only shown; to keep it: > FILE{hand}", sys.stderr)
     return 0
