@@ -13,7 +13,7 @@ from relaunch.data_prep.names import nearest
 from relaunch.data_prep.packed import Packed
 from relaunch.data_prep.sizes import Sizes
 from relaunch.models import zoo
-from relaunch.trainers import finetune, workloads
+from relaunch.trainers import finetune, muon, workloads
 from relaunch.trainers.config import RunConfig
 from relaunch.trainers.group.process import fits
 from relaunch.trainers.tasks import order
@@ -118,6 +118,13 @@ def make_model(config: RunConfig, sizes: Sizes) -> nn.Module:
     return model
 
 
+def fit_inputs(config: RunConfig, packed: Packed, model: nn.Module, count: int = 2000) -> None:
+    """Set what a model takes from its data before it is trained: its `fit_inputs` gets the first images."""
+    if hasattr(model, "fit_inputs"):
+        with own.blamed():
+            model.fit_inputs(workloads.load(config.workload).task.first_inputs(config, packed, count))
+
+
 def check_outputs(config: RunConfig, sizes: Sizes, outputs, inputs: int = 1, when: str = "") -> None:
     """Failure 64 if a model made something else of that many examples than the task scores."""
     wanted, found = workloads.load(config.workload).task.output_shape(config, sizes), None
@@ -136,7 +143,8 @@ def check_step(config: RunConfig, model: nn.Module, sizes: Sizes, world: int = 1
     Failure 64 where BatchNorm would have one number to normalise, which it refuses in training, and where the
     model makes something else in training than the task scores.
     """
-    example, twin = workloads.load(config.workload).task.example(config, sizes), copy.deepcopy(model).train()
+    task = workloads.load(config.workload).task
+    example, twin = task.example(config, sizes), copy.deepcopy(model).train()
     alone = config.batch_size == world * config.grad_accum_steps
     with torch.random.fork_rng(devices=[]), own.blamed(), fits("choose a smaller model"):
         try:
@@ -150,6 +158,13 @@ def check_step(config: RunConfig, model: nn.Module, sizes: Sizes, world: int = 1
                 ) from error
             inputs, outputs = 2, twin(torch.cat([example, example]))
         check_outputs(config, sizes, outputs, inputs, " in training")
+        small = getattr(task, "small_example", lambda *_: None)(config, sizes)
+        if small is not None:
+            try:
+                twin(torch.cat([small, small]))
+            except UNFIT as error:
+                failure = unfit(config, sizes, small.shape[1:], error)
+                raise Failure(USAGE, failure.what, "leave --half-size-epochs out") from error
         if not isinstance(outputs, Tensor) or not outputs.requires_grad:
             return []
         outputs.sum().backward()
@@ -159,6 +174,8 @@ def check_step(config: RunConfig, model: nn.Module, sizes: Sizes, world: int = 1
 def make_optimizer(config: RunConfig, model: nn.Module) -> torch.optim.Optimizer:
     """Of the parameters that are trained; each of its groups has an `lr_scale` (see finetune.groups)."""
     p, lr, decay = finetune.groups(config, model), config.lr, config.weight_decay
+    if config.optimizer == "muon":
+        return muon.Muon(muon.grouped(p, model), lr, config.momentum, decay)
     if config.optimizer == "sgd":
         return torch.optim.SGD(p, lr, momentum=config.momentum, weight_decay=decay, fused=True)
     if config.optimizer == "adadelta":

@@ -46,9 +46,11 @@ class RunConfig:
     batch_size: int = setting(128, "samples per optimizer step over all processes", "-b", least=1)
     eval_batch_size: int = setting(1000, "samples (text: windows) scored at a time by each process", least=1)
     grad_accum_steps: int = setting(1, "micro-batches per optimizer step", least=1)
-    optimizer: Literal["sgd", "adam", "adamw", "adadelta"] = setting("sgd", "update rule")
+    optimizer: Literal["sgd", "adam", "adamw", "adadelta", "muon"] = setting(
+        "sgd", "update rule; muon: hidden matrices by Muon, the rest by AdamW"
+    )
     lr: float = setting(0.1, "learning rate (its peak, where the schedule has one)", least=0)
-    schedule: Literal["constant", "step", "cosine", "one-cycle"] = setting(
+    schedule: Literal["constant", "step", "linear", "cosine", "one-cycle"] = setting(
         "constant", "learning rate over the run"
     )
     step_size: int = setting(1, "epochs between two reductions of --schedule step", least=1, metavar="EPOCHS")
@@ -56,9 +58,14 @@ class RunConfig:
     warmup_steps: int = setting(
         0, "steps of linear warm-up before the schedule's full rate", least=0, metavar="STEPS"
     )
-    momentum: float = setting(0.9, "momentum of sgd", least=0)
+    momentum: float = setting(0.9, "momentum of sgd and muon", least=0)
     weight_decay: float = setting(
-        0.0, "weight decay (L2 for sgd, adam and adadelta; decoupled for adamw)", least=0
+        0.0, "weight decay (L2 for sgd, adam and adadelta; decoupled for adamw and muon)", least=0
+    )
+    ema: float = setting(
+        0.0,
+        "score and save an exponential moving average of the weights, of this decay (0.999); 0: none",
+        least=0,
     )
     freeze: tuple[str, ...] = setting(
         (),
@@ -129,6 +136,9 @@ class RunConfig:
             raise Failure(USAGE, what, "add --input raw, or leave --workers out")
         for text in self.lr_scale:
             scaled(text)
+        if self.ema >= 1:
+            what = f"--ema {self.ema} is no decay: its average would never move"
+            raise Failure(USAGE, what, "give one below 1, as 0.999")
         if self.batch_size % self.grad_accum_steps:
             what = f"--batch-size {self.batch_size} does not divide by --grad-accum-steps "
             raise Failure(USAGE, f"{what}{self.grad_accum_steps}", "choose a multiple")

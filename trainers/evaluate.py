@@ -102,13 +102,15 @@ def parser() -> Parser:
         ("data", str, "packed data set (default: the one it was trained on)"),
         ("eval-batch-size", int, "samples (text: windows) scored at a time by each process"),
         ("threads", int, "CPU threads per process (default: as it was trained)"),
+        ("eval-views", int, "score each image by the mean of so many views of it: 1, 2 or 6 [1]"),
     ):
         p.add_argument(f"--{name}", type=kind, default=argparse.SUPPRESS, help=help)
     return p
 
 
 # settings of a source that an evaluation may override; of normalise it is told what it does not say
-CHANGEABLE = ("data", "eval_batch_size", "threads", "eval_resize", "eval_crop", "normalise", "input", "raw")
+CHANGEABLE = ("data", "eval_batch_size", "threads", "eval_resize", "eval_crop", "eval_views", "normalise")
+CHANGEABLE += ("input", "raw")
 
 
 def changes_of(config: RunConfig, given: Set[str]) -> dict:
@@ -196,6 +198,8 @@ def read(name: str, config: RunConfig | None, changes: dict) -> tuple[Source, Ru
     config = config_for(source, config, set(changes))
     here = {name: value for name, value in changes.items() if name != "normalise"}
     inner = {name: here.pop(name) for name in list(here) if hasattr(config.options, name)}
+    if "eval_views" in here:
+        raise Failure(USAGE, "--eval-views is for images of classes", "leave it out")
     options = dataclasses.replace(config.options, **inner)
     if "raw" in here or here.get("input") == "raw":
         if not getattr(options, "eval_crop", 0):

@@ -39,6 +39,8 @@ def headline(training, packed, state, begun: str = "") -> str:
         lines.append(f"what each rank says is in {training.run.logs}")
     if begun:
         lines.append(begun)
+    if c.ema:
+        lines.append(f"the average of the weights (--ema {c.ema:g}) is scored, and saved as the model")
     lines += finetune.told(c, training.module)
     if unused := r.unused:
         more = f" and {len(unused) - 1} more" if len(unused) > 1 else ""

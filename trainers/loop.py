@@ -14,6 +14,7 @@ from tqdm import tqdm
 from relaunch.data_prep.errors import DIVERGED, STORAGE, Failure
 from relaunch.data_prep.talk import fitted, tell
 from relaunch.trainers import ending, lines, snapshot, workloads
+from relaunch.trainers.average import Average
 from relaunch.trainers.ending import BY_REQUEST, BY_SIGNAL, NO_STOP
 from relaunch.trainers.evaluate import score_split
 from relaunch.trainers.group import process
@@ -52,6 +53,8 @@ class Training:
         self.spent = spent or Spent()
         self.module = model
         self.model = runtime.wrap(model)
+        self.average = Average(model, config.ema) if config.ema else None
+        self.scored = self.average.module if self.average else model
         self.optimizer = optimizer
         if runtime.accelerator.scaler:  # else accelerate's own is needed for nothing, and costs 120 us a step
             optimizer._step_supports_amp_scaling = False  # a fused one would skip in its kernel, unseen
@@ -65,8 +68,7 @@ class Training:
         self.window, self.epoch_sums = self.zeros(), self.zeros()  # of this rank
         self.pending_metrics: list = []  # not yet in the window: adding them up waits for the device
         self.pending_bytes = 0
-        self.stop = NO_STOP
-        self.polled = 0.0
+        self.stop, self.polled = NO_STOP, 0.0
         self.generators = [torch.default_generator]  # on a GPU, too: a model may draw from either
         if runtime.device.type == "cuda":
             self.generators.append(torch.cuda.default_generators[torch.cuda.current_device()])
@@ -135,6 +137,8 @@ class Training:
         self.skipped += self.runtime.precision == "fp16" and self.optimizer.step_was_skipped
         self.spent.switch("other")
         self.step += 1
+        if self.average:
+            self.average.update(self.module, self.step)
         fault("step", self.step)
 
     # stopping -----------------------------------------------------------------------------------------------
@@ -252,7 +256,7 @@ class Training:
         split, facts = self.packed.eval_split, self.task.facts
         if self.scorer is None:
             self.scorer = self.task.scorer(self.config, self.packed, split, self.runtime.device)
-        rows = score_split(self.runtime, self.scorer, self.module, stop=self.agree_to_stop)
+        rows = score_split(self.runtime, self.scorer, self.scored, stop=self.agree_to_stop)
         if rows is None:
             return
         values = self.runtime.broadcast(self.task.summarise(rows) if self.runtime.main else None)
@@ -266,7 +270,7 @@ class Training:
             self.since_best += 1
         self.record("val", values)
         if self.metrics:
-            self.metrics.show(self.step, self.task.show(self.config, self.module, self.packed))
+            self.metrics.show(self.step, self.task.show(self.config, self.scored, self.packed))
         self.restart_clock()
 
     def save(self):

@@ -13,16 +13,16 @@ def learning_rate(config: RunConfig, step: int, steps_per_epoch: int, total_step
 
     `one-cycle` is torch's OneCycleLR with its defaults (Smith & Topin, 2018): up over 30 % of the run from
     lr/25, then down to lr/250,000, both along a cosine. `step` multiplies by gamma every step_size epochs
-    (StepLR).
+    (StepLR). `cosine` and `linear` fall to 0 at the end.
     """
     rate = config.lr
     if config.schedule == "one-cycle":
         rate = one_cycle(config.lr, step, total_steps)
     elif config.schedule == "step":
         rate *= config.gamma ** (step // steps_per_epoch // config.step_size)
-    elif config.schedule == "cosine":
-        done = (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps)
-        rate *= 0.5 * (1 + math.cos(math.pi * max(0.0, done)))
+    elif config.schedule in ("cosine", "linear"):
+        done = max(0.0, (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps))
+        rate *= 0.5 * (1 + math.cos(math.pi * done)) if config.schedule == "cosine" else 1 - done
     return rate * min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else rate
 
 

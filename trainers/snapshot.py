@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from relaunch.trainers.weights.checkpoint import State
 from relaunch.trainers.weights.state import load_optimizer, load_weights, optimizer_state, weights_of
 
@@ -10,6 +12,8 @@ from relaunch.trainers.weights.state import load_optimizer, load_weights, optimi
 NUMERICS = 1
 # 2: the loss in one tensor of the logits' size; the decoder's product by oneDNN on AMD
 OF_TEXT = 2
+
+TRAINED = "/trained"  # with --ema: an entry of each weight in optimizer.safetensors
 
 
 def numerics(training) -> int:
@@ -46,15 +50,22 @@ def take(training, open_sums: list) -> State:
         **training.identity,
     }
     module = training.module
-    return State(weights_of(module), optimizer_state(training.optimizer, module), meta)
+    weights, slots = weights_of(module), optimizer_state(training.optimizer, module)
+    if training.average:
+        slots |= {name + TRAINED: tensor for name, tensor in weights.items()}
+        weights = weights_of(training.average.module)
+    return State(weights, slots, meta)
 
 
 def restore(training, state: State) -> None:
     """Take up a checkpoint's state, the same on every rank."""
     warm_up(training)
     runtime, meta = training.runtime, state.meta
-    load_weights(training.module, state.model, "the checkpoint")
-    load_optimizer(training.optimizer, training.module, state.optimizer)
+    trained, slots = split(state.optimizer)
+    load_weights(training.module, trained or state.model, "the checkpoint")
+    load_optimizer(training.optimizer, training.module, slots)
+    if training.average:
+        load_weights(training.average.module, state.model, "the checkpoint")
     for name in ("step", "skipped", "evaluated", "best"):
         setattr(training, name, meta[name])
     training.since_best = meta.get("since_best", 0)  # checkpoints of 0.2 do not say it: counted from here on
@@ -72,6 +83,13 @@ def restore(training, state: State) -> None:
     if runtime.accelerator.scaler and meta["scaler"]:
         runtime.accelerator.scaler.load_state_dict(meta["scaler"])
     training.restart_clock()
+
+
+def split(slots: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The weights in training, of a checkpoint whose model is their average (else none), and the rest."""
+    trained = {name: tensor for name, tensor in slots.items() if name.endswith(TRAINED)}
+    rest = {name: tensor for name, tensor in slots.items() if name not in trained}
+    return {name.removesuffix(TRAINED): tensor for name, tensor in trained.items()}, rest
 
 
 def warm_up(training) -> None:

@@ -66,7 +66,7 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
     from relaunch.data_prep import spot
     from relaunch.data_prep.packed import data_root, open_packed
     from relaunch.data_prep.recipes import ensure
-    from relaunch.trainers.build import check_step, make_batches, make_model, make_optimizer
+    from relaunch.trainers.build import check_step, fit_inputs, make_batches, make_model, make_optimizer
     from relaunch.trainers.lines import headline, why_done
     from relaunch.trainers.loop import Training
     from relaunch.trainers.metrics import Metrics
@@ -92,6 +92,8 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
     runtime.unused = runtime.on_every_rank(lambda: check_step(config, model, packed.sizes, world))
     if config.code:
         runtime.on_every_rank(lambda: try_out(config, packed, batches, model, runtime.device))
+    if not beginning.resumes:
+        runtime.on_every_rank(lambda: fit_inputs(config, packed, model))
     record, forked = beginning.origin, None
     if beginning.weights:
         weights, record = runtime.on_rank_0(

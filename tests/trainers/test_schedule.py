@@ -84,3 +84,11 @@ def test_due():
 @pytest.mark.parametrize("flags, steps, every", [("", 4690, 100), ("", 11, 3), ("", 1, 1)])
 def test_an_epoch_has_several_lines(flags, steps, every):
     assert log_interval(parse(["mnist", *flags.split()]).config, steps) == every
+
+
+def test_linear_falls_to_nothing_after_the_warm_up():
+    rates = ours("--schedule linear", 8)
+    assert rates == pytest.approx([0.4 * (1 - step / 8) for step in range(8)])
+    assert ours("--schedule linear --warmup-steps 4", 8) == pytest.approx(
+        [0.1, 0.2, 0.3, 0.4, 0.4, 0.3, 0.2, 0.1]
+    )

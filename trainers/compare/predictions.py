@@ -191,7 +191,7 @@ def told(inputs: dict) -> str:
     """What the model was given, in words; `inputs` are those of the facts."""
     mean, std = (" ".join(f"{x:.4g}" for x in inputs[key]) for key in ("mean", "std"))
     words = [f"normalised by mean {mean}, deviation {std}"]
-    words += [f"{key} {inputs[key]}" for key in ("resize", "crop", "classes") if key in inputs]
+    words += [f"{key} {inputs[key]}" for key in ("resize", "crop", "views", "classes") if key in inputs]
     if "images" in inputs:
         words.append(f"of the {inputs['images']}")
     return ", ".join(words)

@@ -99,7 +99,9 @@ def score(side: Side, split: str, folder: Path, root: str | None, foreign: list[
             except Failure as failure:
                 tell(f"{failure.what}: evaluating again", sys.stderr)
                 continue
-            if found and not {"resize", "crop"} & found.facts.get("inputs", {}).keys():  # by flags not here
+            if (
+                found and not {"resize", "crop", "views"} & found.facts.get("inputs", {}).keys()
+            ):  # by flags not here
                 side.predictions = found
                 return 0
     command = [sys.executable, PROGRAM, "evaluate", str(source.path), "--split", split, "--out", str(home)]

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d, pad
 
 from relaunch.data_prep.originals import originals
 from relaunch.data_prep.packed import Packed
@@ -134,6 +135,21 @@ class ImageScorer(SampleScorer):
             return Originals(packed, split, self.config.raw, self.device)
         return super().opened(packed, split)
 
+    def answers(self, model, x):
+        """The mean over --eval-views, of outputs [B,…]."""
+        count = getattr(self.config.options, "eval_views", 1)
+        return model(x) if count == 1 else torch.stack([model(view) for view in views(x, count)]).mean(0)
+
+
+def views(x: Tensor, count: int) -> list[Tensor]:
+    """Of images [B,C,H,W]: themselves, mirrored, and of 6 both a pixel to the upper left and lower right."""
+    shifted = [x]
+    if count == 6:
+        height, width = x.shape[2:]
+        wide = pad(x, (1, 1, 1, 1), "reflect")
+        shifted += [wide[:, :, i : i + height, i : i + width] for i in (0, 2)]
+    return [*shifted, *(view.flip(3) for view in shifted)]
+
 
 class ImageBatches(SampleBatches):
     """The training split, augmented."""
@@ -145,6 +161,8 @@ class ImageBatches(SampleBatches):
         self.data.normalise_by(*normalisation(config, packed.sizes))
         o = config.options  # of one's own, it may lack any of these
         self.crop, self.flip, self.cutmix = (getattr(o, name, 0) for name in ("crop", "flip", "cutmix"))
+        self.alternating = getattr(o, "flip_alternating", False)
+        self.halved = getattr(o, "half_size_epochs", 0) * self.steps_per_epoch  # steps
 
     def start_epoch(self, epoch: int) -> None:
         """Draw the order and every sample's augmentation: functions of (seed, epoch, id) alone."""
@@ -154,7 +172,14 @@ class ImageBatches(SampleBatches):
             u = order.uniforms(key, self.ids.cpu().numpy(), 3)
             offset = np.floor(u[:, :2] * (2 * self.crop + 1)) - self.crop
             self.offsets = torch.from_numpy(offset.astype(np.int64)).to(at)
+            if self.alternating:
+                first = order.key("augment", self.config.seed, 0)
+                u[:, 2] = (order.uniforms(first, self.ids.cpu().numpy(), 3)[:, 2] + epoch % 2 / 2) % 1
             self.flips = torch.from_numpy((u[:, 2] < 0.5) & self.flip).to(at)
+
+    def batch(self, step: int, micro: int) -> tuple[Tensor, ...]:
+        x, *targets = super().batch(step, micro)
+        return avg_pool2d(x, 2) if step < self.halved else x, *targets
 
     def picked(self, step: int, rows: slice, part: slice) -> tuple[Tensor, ...]:
         """uint8 [B,H,W,C] and labels [B]; with CutMix also other labels [B] and the first one's share [B]."""

@@ -16,6 +16,7 @@ NORMALISE = {  # mean and deviation of pixels in 0..1, per channel or one for al
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # torchvision's weights; imagenet/main.py
     "half": ((0.5,), (0.5,)),  # PyTorch's CIFAR tutorial: pixels in -1..1
 }
+VIEWS = (1, 2, 6)
 FOUR_WAYS = (
     "data (this set's own mean and deviation) | imagenet (torchvision's) | half (0.5:0.5) | "
     "MEAN:STD (of pixels in 0..1, one number or one per channel: 0.1307:0.3081)"
@@ -28,6 +29,12 @@ class ImageOptions:
         0, "train on images shifted by up to this many pixels (zeros come in)", least=0, metavar="PIXELS"
     )
     flip: bool = setting(False, "train on images mirrored half of the time")
+    flip_alternating: bool = setting(
+        False, "… in every other epoch, the other half in those between (Jordan, 2024)"
+    )
+    half_size_epochs: int = setting(
+        0, "first epochs, trained on images of half the side (progressive resizing)", least=0
+    )
     label_smoothing: float = setting(
         0.0, "share of the target spread over all classes (Szegedy et al., 2016)"
     )
@@ -50,11 +57,20 @@ class ImageOptions:
     eval_crop: int = setting(
         0, "… and of which this square is taken from the centre", least=0, metavar="PIXELS"
     )
+    eval_views: int = setting(
+        1,
+        "score each image by the mean output of so many views: 2: also mirrored; 6: both also shifted by a "
+        "pixel, two ways",
+    )
 
     def __post_init__(self):
         for name, flag in (("label_smoothing", "--label-smoothing"), ("cutmix", "--cutmix")):
             if not 0 <= getattr(self, name) <= 1:
                 raise Failure(USAGE, f"{flag} {getattr(self, name)} is not between 0 and 1")
+        if self.flip_alternating and not self.flip:
+            raise Failure(USAGE, "--flip-alternating goes with --flip", "add --flip, or leave it out")
+        if self.eval_views not in VIEWS:
+            raise Failure(USAGE, f"--eval-views {self.eval_views} is not one of 1, 2, 6")
         statistics(self.normalise)
 
 
@@ -71,11 +87,26 @@ class ImageTask(SampleTask):
 
         return torch.zeros(1, *scored_shape(config, sizes))
 
+    def small_example(self, config, sizes):
+        """One input of the first epochs, where they are of half the side; else None."""
+        small = getattr(config.options, "half_size_epochs", 0)
+        return self.example(config, sizes)[..., ::2, ::2] if small else None
+
+    def first_inputs(self, config, packed, count: int):
+        """float32 [count,C,H,W]: the first training images as the model gets them, on the CPU."""
+        import torch
+
+        images = self.open(packed, "train", torch.device("cpu"))
+        images.normalise_by(*normalisation(config, packed.sizes))
+        return images.normalise(images.inputs[:count])
+
     def inputs(self, config, sizes) -> dict[str, Any]:
         mean, std = normalisation(config, sizes)
         frame = {name: getattr(config.options, f"eval_{name}", 0) for name in ("resize", "crop")}
         shape = list(scored_shape(config, sizes))
         frame |= {"images": "originals" if of_originals(config) else ""}
+        views = getattr(config.options, "eval_views", 1)
+        frame |= {"views": views if views > 1 else 0}
         return {"shape": shape, "mean": list(mean), "std": list(std)} | {k: v for k, v in frame.items() if v}
 
     def open(self, packed, split, device):
@@ -84,8 +115,8 @@ class ImageTask(SampleTask):
         return Images(packed, split, device)
 
     def batches(self, config, packed, device, rank, world):
-        for flag in ("--eval-resize", "--eval-crop"):
-            if getattr(config.options, flag[2:].replace("-", "_"), 0):
+        for flag, usual in (("--eval-resize", 0), ("--eval-crop", 0), ("--eval-views", 1)):
+            if getattr(config.options, flag[2:].replace("-", "_"), usual) != usual:
                 raise Failure(
                     USAGE, f"{flag} is for scoring alone", "leave it out: evaluate and diff take it"
                 )

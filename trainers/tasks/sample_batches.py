@@ -143,13 +143,16 @@ class SampleScorer:
     def opened(self, packed: Packed, split: str) -> Samples:
         return self.task.open(packed, split, self.device)
 
+    def answers(self, model: Callable, x: Tensor) -> Any:
+        return model(x)
+
     def score(self, model: Callable, k: int) -> dict[str, np.ndarray]:
         ids = torch.arange(self.rows)[k * self.config.eval_batch_size :][: self.config.eval_batch_size]
         rows = slice(int(ids[0]), int(ids[-1]) + 1)
         x, target = self.data.normalise(self.data.inputs[rows]), self.data.targets[rows].to(self.device)
         random = draw(order.key("prepare", self.config.seed), ids, self.device)
         x, target = prepared(self.task, self.config, x, target, random, False)
-        outputs = in_float32(model(x))
+        outputs = in_float32(self.answers(model, x))
         columns = scored(self.task, self.config, outputs, target, self.scale)
         columns |= named(outputs, len(ids))
         return {"id": ids.numpy()} | {name: column.cpu().numpy() for name, column in columns.items()}

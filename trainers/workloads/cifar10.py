@@ -13,6 +13,11 @@ def model(config, sizes):
     classes, channels = sizes.outputs, sizes.shape[0]
     if config.arch == "resnet18":
         return resnet18(classes, channels, stem="small")
+    if config.arch.startswith("whitened"):
+        from relaunch.models.whitened import Whitened
+
+        small = config.arch == "whitened_small"
+        return Whitened(channels, classes, *(((32, 64, 128), 2) if small else ((64, 256, 256), 1)))
     return {"net": Net, "net_bn": NetBN, "simple_cnn": SimpleCNN}[config.arch](channels, classes)
 
 
@@ -21,7 +26,7 @@ WORKLOAD = Workload(
     about="a CNN on CIFAR-10's small photographs: the tutorial's net, or better ones",
     task=ImageTask(),
     data="cifar10",
-    archs=("net_bn", "net", "simple_cnn", "resnet18"),
+    archs=("net_bn", "net", "simple_cnn", "resnet18", "whitened", "whitened_small"),
     sides=dict.fromkeys(("net_bn", "net", "simple_cnn"), range(32, 36)),
     options=ImageOptions,
     model=model,

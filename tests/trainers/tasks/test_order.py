@@ -190,3 +190,24 @@ def test_text_is_read_in_columns_without_shuffling(sets):
     done = partial(task.task.samples_done, task.config, sizes)
     assert done(epoch) == words.numel()
     assert done(2) == 2 * 7 * 6 and done(epoch + 1) == words.numel() + 7 * 6
+
+
+def test_alternating_flips_mirror_every_image_in_one_of_two_epochs(sets):
+    batches = make(sets, "cifar10 -b 8 --flip-alternating --crop 0")
+    flipped = []
+    for epoch in range(4):
+        batches.start_epoch(epoch)
+        flipped.append(batches.flips[batches.ids.argsort()])
+    assert torch.equal(flipped[0], ~flipped[1]) and torch.equal(flipped[0], flipped[2])
+    assert torch.equal(flipped[1], flipped[3]) and 0 < flipped[0].sum() < len(flipped[0])
+
+
+def test_the_first_epochs_are_of_half_the_size(sets):
+    small, full = (make(sets, f"cifar10 -b 8 --crop 0 --half-size-epochs {n}") for n in (1, 0))
+    per_epoch = small.steps_per_epoch
+    for step, side in ((0, 16), (per_epoch - 1, 16), (per_epoch, 32)):
+        x, labels = small.batch(step, 0)
+        whole, same = full.batch(step, 0)
+        assert x.shape[2:] == (side, side) and torch.equal(labels, same)
+        wanted = whole.unfold(2, 2, 2).unfold(3, 2, 2).mean((4, 5)) if side == 16 else whole
+        assert torch.allclose(x, wanted, atol=1e-6)

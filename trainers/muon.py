@@ -1,0 +1,85 @@
+"""Muon (Jordan et al., 2024): hidden matrices move by orthogonalised momentum, everything else by AdamW.
+
+    Muon(grouped(finetune.groups(config, model), model), lr=0.01, momentum=0.95, weight_decay=0.1)
+
+A matrix's update has the root mean square that AdamW's has (0.2, Liu et al., 2025: "Muon is scalable for LLM
+training"), so that one learning rate and one weight decay hold for both.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+STEPS = 5  # of the Newton-Schulz iteration, whose coefficients are for that many
+A, B, C = 3.4445, -4.7750, 2.0315
+RMS = 0.2
+
+
+class Muon(torch.optim.AdamW):
+    """AdamW, but for the groups with `matrices`, whose parameters [out,…] are matrices [out,rest]."""
+
+    def __init__(self, groups: list[dict], lr: float, momentum: float, weight_decay: float):
+        super().__init__(groups, lr, weight_decay=weight_decay, fused=True)
+        self.momentum = momentum
+
+    def __setstate__(self, state):
+        torch.optim.Optimizer.__setstate__(self, state)  # AdamW's wants a count of steps for each matrix
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"] if group["matrices"] else ():
+                if p.grad is not None:
+                    self.turn(p, group["lr"], group["weight_decay"])
+                    p.grad = None  # it is done with: AdamW passes by what has none
+        return super().step(closure)
+
+    def turn(self, p: Tensor, lr: float, decay: float) -> None:
+        state = self.state[p]
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(p)
+        state["momentum_buffer"].lerp_(p.grad, 1 - self.momentum)
+        update = p.grad.lerp_(state["momentum_buffer"], self.momentum)  # Nesterov's
+        parts = stacked(p)
+        matrices = update.reshape(parts, len(p) // parts, -1)
+        size = RMS * max(matrices.shape[1:]) ** 0.5
+        turned = torch.stack([orthogonal(matrix) for matrix in matrices])
+        p.mul_(1 - lr * decay).add_(turned.to(p.dtype).view_as(p), alpha=-lr * size)
+
+
+def stacked(p: Tensor) -> int:
+    """How many matrices lie one above the other: attention keeps those of query, key and value so."""
+    return 3 if p.dim() == 2 and len(p) == 3 * p.shape[1] else 1
+
+
+def orthogonal(matrix: Tensor) -> Tensor:
+    """The nearest matrix whose singular values are all about 1, [out,in]; on a GPU computed in bf16."""
+    x = matrix.bfloat16() if matrix.device.type == "cuda" else matrix
+    if tall := x.shape[0] > x.shape[1]:
+        x = x.T
+    x = x / (x.norm() + 1e-7)
+    for _ in range(STEPS):
+        square = x @ x.T
+        x = torch.addmm(x, torch.addmm(square, square, square, beta=B, alpha=C), x, beta=A)
+    return x.T if tall else x
+
+
+def grouped(groups: list[dict], model: nn.Module) -> list[dict]:
+    """Each group as two: its matrices, and the rest, which are AdamW's."""
+    turned = hidden(model)
+    halves = []
+    for group in groups:
+        for matrices in (True, False):
+            chosen = [p for p in group["params"] if (p in turned) == matrices]
+            if chosen:
+                halves.append(group | {"params": chosen, "matrices": matrices})
+    return halves
+
+
+def hidden(model: nn.Module) -> set[nn.Parameter]:
+    """The weights of two and more dimensions, but for embeddings, what shares theirs, and the last layer."""
+    layers = [m for m in model.modules() if any(p.dim() > 1 for p in m.parameters(recurse=False))]
+    outside = [m for m in layers if isinstance(m, (nn.Embedding, nn.EmbeddingBag))] + layers[-1:]
+    left = {p for m in outside for p in m.parameters(recurse=False)}
+    return {p for m in layers for p in m.parameters(recurse=False) if p.dim() > 1 and p not in left}
