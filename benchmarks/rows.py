@@ -51,6 +51,38 @@ class Row:
         return all((m >= self.bound) if self.least else (m <= self.bound) for _, m, _ in self.ratios.values())
 
 
+@dataclass(frozen=True)
+class Reached:
+    """Runs of one command with several seeds, as they are written to --json: each one's accuracy and time."""
+
+    program: str
+    what: str
+    goal: float  # top-1 in percent, that each should reach
+    bound: float | None  # CPU seconds, that the median should keep
+    top1: list[float]
+    cpu: list[float]  # seconds of all processes
+    wall: list[float]  # seconds
+    peer: dict[str, float] | None  # the CPU and wall seconds of another program to that accuracy
+    setting: dict
+
+    @property
+    def met(self) -> bool:
+        """Whether all reach the goal, and the median the bound if there is one."""
+        fast = self.bound is None or statistics.median(self.cpu) <= self.bound
+        return fast and min(self.top1) >= self.goal
+
+
+def told_reached(row: Reached) -> str:
+    """The runs for a terminal."""
+    mean, cpu, wall = statistics.fmean(row.top1), statistics.median(row.cpu), statistics.median(row.wall)
+    said = f"{row.what}: {mean:.2f} % ({min(row.top1):.2f}-{max(row.top1):.2f}, {len(row.top1)} seeds)"
+    said += f" in {cpu:.1f} s of CPU, {wall:.1f} s"
+    said += f"; must take {row.bound:g} s" if row.bound else ""
+    if row.peer:
+        said += f"; theirs {row.peer['cpu']:.0f} s of CPU: {cpu / row.peer['cpu']:.3f} of it"
+    return said + ("" if row.met else ": NOT MET")
+
+
 def told(row: Row) -> str:
     """The row for a terminal."""
     ratios = ", ".join(f"{name} {m:.3g} ({a:.3g}-{b:.3g})" for name, (a, m, b) in row.ratios.items())

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 from dataclasses import fields
 from pathlib import Path
 
-from rows import Row
+from rows import Reached, Row
 
 MARK = "<!-- Written by hand from here on: `make bench` keeps it. -->"
 BY_HAND = "## What was tried and did not help\n\nNothing is recorded yet.\n"
@@ -31,18 +32,18 @@ def page(records: list[dict], by_hand: str) -> str:
     last = {record["program"]: record["run"] for record in records}
     records = [record for record in records if record["run"] == last[record["program"]]]
     skipped = [record for record in records if "skipped" in record]
-    rows = [
-        Row(**{f.name: record[f.name] for f in fields(Row)}) for record in records if record not in skipped
-    ]
-    parts = [HEAD, verdict(rows)]
-    for setting in settings(rows):
-        parts += [
-            f"## {setting}\n",
-            ratios(same := [row for row in rows if said(row) == setting]),
-            sides(same),
-        ]
-    if rows:
-        commands = dict.fromkeys(row.setting["command"] for row in rows)
+    measured = [record for record in records if "skipped" not in record]
+    rows = [made(Row, record) for record in measured if "goal" not in record]
+    goals = [made(Reached, record) for record in measured if "goal" in record]
+    parts = [HEAD, verdict(rows, goals)]
+    for setting in settings([*rows, *goals]):
+        parts += [f"## {setting}\n"]
+        if same := [row for row in rows if said(row) == setting]:
+            parts += [ratios(same), sides(same)]
+        if same_goals := [row for row in goals if said(row) == setting]:
+            parts += [reached(same_goals)]
+    if rows or goals:
+        commands = dict.fromkeys(row.setting["command"] for row in [*rows, *goals])
         parts.append("```bash\n" + "\n".join(commands) + "\n```\n")
     if skipped:
         parts.append("Not measured:\n")
@@ -50,15 +51,24 @@ def page(records: list[dict], by_hand: str) -> str:
     return "\n".join([*parts, MARK, "", by_hand])
 
 
+def made(kind, record: dict):
+    return kind(**{f.name: record[f.name] for f in fields(kind)})
+
+
 def name(program: str, what: str) -> str:
     return f"{program} {what}".strip()
 
 
-def verdict(rows: list[Row]) -> str:
+def verdict(rows: list[Row], goals: list[Reached]) -> str:
     """How many bounds are met, and each that is not."""
     bound = [row for row in rows if row.met is not None]
     missed = [row for row in bound if not row.met]
-    lines = [f"**{len(bound) - len(missed)} of {len(bound)} bounds are met.**"]
+    late = [row for row in goals if not row.met]
+    count = len(bound) + len(goals)
+    lines = [f"**{count - len(missed) - len(late)} of {count} bounds are met.**"]
+    for goal in late:
+        found = f"{min(goal.top1):.2f} % at the least, {statistics.median(goal.cpu):.1f} s of CPU"
+        lines.append(f"- Missed: {goal.program} {goal.what}: {found}.")
     for row in missed:
         worst = (min if row.least else max)(middle for _, middle, _ in row.ratios.values())
         where = f"{'at least' if row.least else 'at most'} {row.bound:g}"
@@ -76,7 +86,7 @@ def disturbed(row: Row) -> bool:
     return any(side["cpu_ms"] < 0.9 * side["wall_ms"] for side in row.sides.values())
 
 
-def said(row: Row) -> str:
+def said(row: Row | Reached) -> str:
     """The setting of a row, which rows of one table share."""
     s = row.setting
     versions = ", ".join(f"{key} {value}" for key, value in s["versions"].items())
@@ -84,7 +94,7 @@ def said(row: Row) -> str:
     return f"{s['date']}, {s['machine']['cpu']}, {s['machine']['cpus']} cores, {threads} a side; {versions}"
 
 
-def settings(rows: list[Row]) -> list[str]:
+def settings(rows: list[Row | Reached]) -> list[str]:
     return list(dict.fromkeys(map(said, rows)))
 
 
@@ -96,6 +106,21 @@ def ratios(rows: list[Row]) -> str:
         met = {None: "", True: "yes", False: "**no**"}[row.met]
         rounds = str(row.setting["rounds"])
         lines.append([row.program, row.what, "; ".join(shown), rounds, row.before or "-", bound, met])
+    return table(lines)
+
+
+def reached(goals: list[Reached]) -> str:
+    """Accuracy and time of each goal's runs, and the peer's time to the same."""
+    lines = [["to", "seeds", "top-1", "lowest", "CPU s", "wall s", "must take", "theirs, CPU s", "met"]]
+    for row in goals:
+        deviation = statistics.stdev(row.top1) if len(row.top1) > 1 else 0.0
+        bound = f"≤ {row.bound:g} s" if row.bound else ""
+        times = [f"{statistics.median(of):.1f}" for of in (row.cpu, row.wall)]
+        top1 = [f"{statistics.fmean(row.top1):.2f} ± {deviation:.2f} %", f"{min(row.top1):.2f} %"]
+        theirs = f"{row.peer['cpu']:.0f}" if row.peer else ""
+        lines.append(
+            [row.what, str(len(row.top1)), *top1, *times, bound, theirs, "yes" if row.met else "**no**"]
+        )
     return table(lines)
 
 

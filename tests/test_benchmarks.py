@@ -113,6 +113,12 @@ def test_the_page_says_what_was_missed_and_keeps_what_was_written_by_hand(tmp_pa
     page.write_text(
         text.replace("Nothing is recorded yet.", "torch.compile: slower.\n\n| a | b |\n|---|---|")
     )
+    times = dict(cpu=[14.0, 13.0, 20.0], wall=[15.0] * 3, peer={"cpu": 140.0}, setting=SETTING)
+    goal = dict(program="time", what="to 62 %", goal=62.0, bound=15.0, top1=[62.5, 63.5, 64.5]) | times
+    again = write(goal, goal | {"what": "to 63 %", "goal": 63.0}, run=2)
+    assert "| to 62 % | 3 | 63.50 ± 1.00 % | 62.50 % | 14.0 | 15.0 | ≤ 15 s | 140 | yes |" in again
+    assert "- Missed: time to 63 %: 62.50 % at the least, 14.0 s of CPU." in again
+    results.write_text("".join(line for line in results.read_text().splitlines(True) if '"time"' not in line))
     again = write(met, run=2)
     assert "- other: no packed" in again and "batch 4" not in again and "**1 of 1 bounds are met.**" in again
     assert again.endswith("did not help\n\ntorch.compile: slower.\n\n| a | b |\n|---|---|\n")

@@ -44,7 +44,7 @@ REFUSALS = {
     "not-a-number": "train mnist --epochs many",
     "unknown-config": "train mnist --config 9gpu",
     "no-gpus": "train mnist --config 8gpu",
-    "unknown-preset": "train cifar10 --preset fast",
+    "unknown-preset": "train cifar10 --preset tutorail",
     "unknown-arch": "train cifar10 --arch resnet17",
     "unknown-data": "train mnist --data nothing",
     "batch-does-not-divide": "train mnist --config cpu2 -b 9",

@@ -111,9 +111,12 @@ def test_every_preset_is_valid(name, preset):
         ("mnist --lr inf", "--lr inf is not a finite number"),
         ("mnist --seed -1", "--seed -1 is negative"),
         ("mnist --optimizer lion", "--optimizer 'lion' is not known; there are sgd, adam,"),
-        ("mnist --arch resnet18", "mnist has no architecture 'resnet18'; there are cnn, torchvision:NAME"),
-        ("mnist --preset tutorial", "mnist has no preset 'tutorial'; it has example"),
-        ("cifar10 --preset zoo", "cifar10 has no preset 'zoo'; it has tutorial"),
+        (
+            "mnist --arch resnet18",
+            "mnist has no architecture 'resnet18'; there are cnn, whitened_small, torchvision:NAME",
+        ),
+        ("mnist --preset tutorial", "mnist has no preset 'tutorial'; it has example, fast"),
+        ("cifar10 --preset zoo", "cifar10 has no preset 'zoo'; it has fast, airbench, tutorial"),
         (
             "mnist --batch-size 10 --grad-accum-steps 3",
             "--batch-size 10 does not divide by --grad-accum-steps 3",

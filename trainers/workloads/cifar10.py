@@ -9,17 +9,28 @@ from relaunch.trainers.workloads import Workload
 def model(config, sizes):
     from relaunch.models.cnn import Net, NetBN, SimpleCNN
     from relaunch.models.resnet import resnet18
+    from relaunch.models.whitened import Whitened, whitened_small
 
     classes, channels = sizes.outputs, sizes.shape[0]
     if config.arch == "resnet18":
         return resnet18(classes, channels, stem="small")
-    if config.arch.startswith("whitened"):
-        from relaunch.models.whitened import Whitened
+    nets = {"net": Net, "net_bn": NetBN, "simple_cnn": SimpleCNN}
+    nets |= {"whitened": Whitened, "whitened_small": whitened_small}
+    return nets[config.arch](channels, classes)
 
-        small = config.arch == "whitened_small"
-        return Whitened(channels, classes, *(((32, 64, 128), 2) if small else ((64, 256, 256), 1)))
-    return {"net": Net, "net_bn": NetBN, "simple_cnn": SimpleCNN}[config.arch](channels, classes)
 
+# large batches, a rate that falls to 0 over a short run, and Muon; few epochs need no more weight decay
+FAST = dict(
+    optimizer="muon",
+    lr=0.06,
+    momentum=0.6,
+    weight_decay=0.01,
+    schedule="linear",
+    label_smoothing=0.2,
+    crop=2,
+    flip=True,
+    flip_alternating=True,
+)
 
 WORKLOAD = Workload(
     name="cifar10",
@@ -42,8 +53,11 @@ WORKLOAD = Workload(
         crop=4,
         flip=True,
     ),
-    # PyTorch's "Training a Classifier" tutorial, as published
     presets={
+        # airbench's ideas (Jordan, 2024) in a network for a CPU, and with its own network
+        "fast": FAST | dict(arch="whitened_small", epochs=4, batch_size=250),
+        "airbench": FAST | dict(arch="whitened", epochs=10, batch_size=500),
+        # PyTorch's "Training a Classifier" tutorial, as published
         "tutorial": dict(
             arch="net",
             epochs=2,
@@ -57,6 +71,6 @@ WORKLOAD = Workload(
             normalise="half",
             log_interval=2000,
             save_every=12500,
-        )
+        ),
     },
 )

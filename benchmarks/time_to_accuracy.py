@@ -1,0 +1,101 @@
+"""CPU seconds from the command to its end, for a preset that ends above an accuracy: over several seeds.
+
+    python benchmarks/time_to_accuracy.py [--seeds 5] [--threads 1] [--only mnist]
+
+Each is the whole command as a user types it, `relaunch train … --preset …`: the launcher, imports, training,
+the evaluation of the whole test split and the checkpoint are in its time, of all its processes together. The
+accuracy is top-1 of one view. A goal counts as reached when every seed ends above it.
+
+Beside them, once each: the tutorial's script for CIFAR-10's ten epochs, which end near 62 %, and
+pytorch/examples' mnist until it is above 99 % on the test split after an epoch (see tutorial_cifar10 and
+mnist_example, whose sides these are). They pay no start and, of CIFAR-10, no evaluation. The best public
+figures on CPUs that we know are of 2017 (16 virtual CPUs: 51.9 hours to 90 %).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import mnist_example
+import tutorial_cifar10
+
+from rows import Reached, told_reached
+from side_by_side import BF16, Bench, Child, program
+
+HERE = Path(__file__).resolve().parent.parent
+BF = ["--config", str(BF16)]
+# what, the flags beside the preset's, the accuracy to reach, the most CPU seconds it should take
+GOALS = [
+    ("mnist", "mnist to 99 %", [], 99.0, None),
+    ("cifar10", "cifar10 to 62 %", ["--max-steps", "90"], 62.0, 15.0),
+    ("cifar10", "cifar10 to 62 %, bf16", ["--max-steps", "90", *BF], 62.0, 15.0),
+]
+LONG = [
+    ("cifar10", "cifar10 to 90 %, bf16", ["--preset", "airbench", "--epochs", "4", *BF], 90.0, None),
+    ("cifar10", "cifar10 to 94 %, bf16", ["--preset", "airbench", *BF], 94.0, None),
+]
+EPOCHS = 10  # of the tutorial's script
+
+
+def trained(bench: Bench, workload: str, flags: list[str], seed: int) -> tuple[float, float, float]:
+    """(top-1, CPU seconds, wall seconds) of one command."""
+    command = [sys.executable, "-m", "launch", "train", workload, "--preset", "fast", *flags]
+    with tempfile.TemporaryDirectory() as folder:
+        command += ["--seed", str(seed), "--threads", str(bench.threads), "--run", f"{folder}/run"]
+        environment = os.environ | {"RELAUNCH_DATA": str(bench.root), "PYTHONPATH": str(HERE)}
+        start = time.perf_counter()
+        process = subprocess.Popen(command, cwd=HERE, env=environment, stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        wall = time.perf_counter() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
+        rows = map(json.loads, Path(folder, "run", "metrics.jsonl").read_text().splitlines())
+        top1 = [row["top1"] for row in rows if row["split"] != "train"][-1]
+    return top1, usage.ru_utime + usage.ru_stime, wall
+
+
+def theirs(bench: Bench, workload: str) -> dict[str, float]:
+    """What the peer takes to the same accuracy."""
+    if workload == "mnist":
+        with Child(mnist_example.theirs, bench.root, bench.threads) as child:
+            block = child.side("until_99")(1)
+    else:
+        steps = EPOCHS * bench.packed(workload).splits["train"] // 4
+        with Child(tutorial_cifar10.theirs, bench.root, 4, bench.threads) as child:
+            block = child.side()(steps)
+    return {"cpu": block.cpu, "wall": block.wall}
+
+
+def measure(bench: Bench) -> None:
+    peers: dict[str, dict[str, float]] = {}
+    for workload, what, flags, goal, bound in [*GOALS, *(LONG if bench.args.long else ())]:
+        if bench.args.only not in (None, workload):
+            continue
+        bench.packed(workload)
+        if workload not in peers and bench.args.peers:
+            peers[workload] = theirs(bench, workload)
+        found = [trained(bench, workload, flags, seed) for seed in range(1, bench.args.seeds + 1)]
+        top1, cpu, wall = (list(column) for column in zip(*found))
+        peer = peers.get(workload) if goal in (62.0, 99.0) else None
+        row = Reached(bench.program, what, goal, bound, top1, cpu, wall, peer, bench.setting())
+        bench.keep(asdict(row))
+        print(told_reached(row), flush=True)
+
+
+FLAGS = {
+    "--seeds": dict(type=int, default=5, help="runs of each, with seeds 1, 2, … [5]"),
+    "--only": dict(choices=("mnist", "cifar10"), help="this workload alone"),
+    "--long": dict(action="store_true", help="to 90 and 94 % on CIFAR-10, too: an hour and more"),
+    "--peers": dict(action="store_true", help="the scripts of others, too: ten minutes"),
+}
+
+if __name__ == "__main__":
+    program(measure, __doc__, FLAGS)
