@@ -97,6 +97,8 @@ class Plan:
     @property
     def total_steps(self) -> int | None:
         assert self.config, "nothing is trained"
+        if self.config.time and not self.config.max_steps:  # measured when it starts
+            return None
         limits = [self.config.max_steps, self.epoch_steps and self.epoch_steps * self.config.epochs]
         return min((n for n in limits if n), default=None)
 

@@ -113,6 +113,9 @@ def table(plan: Plan) -> str:
             rows.append(("input", f"{config.input}, {plural(config.workers, 'worker')} a process"))
         steps = f"{plan.epoch_steps:,} an epoch" if plan.epoch_steps else "known when the data is packed"
         total = f", {plan.total_steps:,} in all" if plan.total_steps else ""
+        if config.time:
+            held = f"as many as --time {config.time} holds"
+            total += f" ({held})" if total else f"; {held}, measured before the first"
         rows.append(("steps", steps + total))
         warm = f", {plural(config.warmup_steps, 'step')} of warm-up" if config.warmup_steps else ""
         rows.append(("learning rate", f"{config.lr:g}, {config.schedule}{warm}; {config.optimizer}"))

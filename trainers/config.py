@@ -19,13 +19,13 @@ from relaunch.data_prep.names import offered
 from relaunch.data_prep.talk import give
 from relaunch.trainers import rundir, workloads
 from relaunch.trainers.finetune import scaled
-from relaunch.trainers.flags import Parser, add_fields, check_all, words
+from relaunch.trainers.flags import Parser, add_fields, check_all, flag, seconds, words
 from relaunch.trainers.job import Job, Launch
 from relaunch.trainers.workloads import Workload, own, setting
 
 TRAIN = "relaunch train"
 # what is typed most, of RunConfig and Launch
-COMMON = ("data", "arch", "epochs", "max_steps", "batch_size", "lr", "seed", "run", "resume", "init")
+COMMON = ("data", "arch", "epochs", "max_steps", "time", "batch_size", "lr", "seed", "run", "resume", "init")
 # what --tf32 makes of float32 on a GPU that has it, for people
 TF32 = {"conv": ", TF32 in convolutions", "all": ", TF32 in convolutions and matrix products", "none": ""}
 
@@ -43,6 +43,12 @@ class RunConfig:
     arch: str = setting(MISSING, "model architecture", metavar="NAME")
     epochs: int = setting(10, "epochs to train; with --max-steps, the smaller of the two", least=1)
     max_steps: int | None = setting(None, "optimizer steps to train", least=1)
+    time: str | None = setting(
+        None,
+        "train as many steps as this time holds, in place of --epochs: 90s, 30m, 1h30m. They are measured "
+        "once, before the first",
+        metavar="TIME",
+    )
     batch_size: int = setting(128, "samples per optimizer step over all processes", "-b", least=1)
     eval_batch_size: int = setting(1000, "samples (text: windows) scored at a time by each process", least=1)
     grad_accum_steps: int = setting(1, "micro-batches per optimizer step", least=1)
@@ -129,6 +135,8 @@ class RunConfig:
             raise Failure(USAGE, what, "add --input raw, or leave --workers out")
         for text in self.lr_scale:
             scaled(text)
+        if self.time:
+            seconds(self.time)
         if self.batch_size % self.grad_accum_steps:
             what = f"--batch-size {self.batch_size} does not divide by --grad-accum-steps "
             raise Failure(USAGE, f"{what}{self.grad_accum_steps}", "choose a multiple")
@@ -251,10 +259,26 @@ def parse(argv: list[str], prog: str = TRAIN, beside: tuple[Parser, ...] = ()) -
                 offered(launch.preset, work.presets, "it has") or "it has none: leave --preset out",
             )
         preset = work.presets[launch.preset]
+    if given.get("time"):
+        check_time(given, launch)
+        preset = {name: value for name, value in preset.items() if name not in LENGTHS}
     values = {**preset, **given}
     config = build(work, values)
     names = frozenset(values) - {f.name for f in fields(Launch)}
     return Job(config, launch, names, tuple(argv), frozenset(preset) - set(given))
+
+
+LENGTHS = ("epochs", "max_steps")  # of a training, which --time takes the place of
+
+
+def check_time(given: dict, launch: Launch) -> None:
+    """Failure 64 where something else that was typed says how long to train."""
+    if typed := [name for name in LENGTHS if name in given]:
+        what = f"--time {given['time']} and {flag(typed[0])} {given[typed[0]]} both say how long to train"
+        raise Failure(USAGE, what, "leave one of them out")
+    if launch.fork:
+        what = f"--time {given['time']} is of a run's own steps, and --fork begins at another's"
+        raise Failure(USAGE, what, "say --max-steps, counted from the other's first")
 
 
 def build(work, values: dict) -> RunConfig:

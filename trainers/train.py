@@ -67,6 +67,7 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
     from relaunch.data_prep.packed import data_root, open_packed
     from relaunch.data_prep.recipes import ensure
     from relaunch.trainers.build import check_step, make_batches, make_model, make_optimizer
+    from relaunch.trainers.length import fixed
     from relaunch.trainers.lines import headline, why_done
     from relaunch.trainers.loop import Training
     from relaunch.trainers.metrics import Metrics
@@ -145,6 +146,12 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
         log.keep(RunDir(path).log(rank), f"rank {rank} of {world}", aloud)
     samples = state.meta["samples"] if state else 0
     spent = Spent(claimed[0] if claimed else None, step, samples)
+    held = ""
+    if config.time and not config.max_steps:
+        where = (runtime, packed, batches, model, RunDir(path))
+        config, held = fixed(config, *where, spent, epoch_steps)
+        total = total_steps(config, epoch_steps)
+        steps.check(job.launch.profile_steps, total)
     model.to(runtime.device)
 
     def write_down():
@@ -196,7 +203,7 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
             if state:
                 restore(training, state)
             training.say(headline(training, packed, state, begun))
-            for line in origin.notes(record, beginning.fresh_head) if begun else ():
+            for line in [*(origin.notes(record, beginning.fresh_head) if begun else ()), *held.splitlines()]:
                 training.say(line)
             if begun and forked:  # from here on its parent is not needed any more
                 training.save()

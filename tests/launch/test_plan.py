@@ -132,6 +132,7 @@ def test_the_line_on_top_of_a_start():
     [
         ("mnist", DIGITS, 22, 308),
         ("mnist --max-steps 5", DIGITS, 22, 5),
+        ("mnist --time 5m", DIGITS, 22, None),
         ("mnist --max-steps 5", plan.Data(name="d", where="d"), None, 5),
         (
             "wikitext2 --epochs 2",
