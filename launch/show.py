@@ -52,7 +52,8 @@ def batch(plan: Plan) -> str:
         else ""
     )
     processes = plural(plan.accelerate.processes, "process", "processes")
-    return f"{config.batch_size} = {processes}{accumulated} x {plan.micro_batch}"
+    parted = ", or in as few micro-batches as fit its memory" if plan.fits else ""
+    return f"{config.batch_size} = {processes}{accumulated} x {plan.micro_batch}{parted}"
 
 
 def line(plan: Plan) -> str:

@@ -19,8 +19,8 @@ from relaunch.data_prep.names import offered
 from relaunch.data_prep.talk import give
 from relaunch.trainers import rundir, workloads
 from relaunch.trainers.finetune import scaled
-from relaunch.trainers.flags import Parser, add_fields, check_all, flag, seconds, words
-from relaunch.trainers.job import Job, Launch
+from relaunch.trainers.flags import Parser, add_fields, check_all, seconds, words
+from relaunch.trainers.job import INSTEAD, Job, Launch
 from relaunch.trainers.workloads import Workload, own, setting
 
 TRAIN = "relaunch train"
@@ -146,6 +146,11 @@ class RunConfig:
             return own.revive, (work.code, self.to_json())
         return super().__reduce_ex__(protocol)
 
+    def micro_batches(self, processes: int) -> list[int]:
+        """The sizes in which each can take its share of a batch, from 2 up: one alone has no variance."""
+        share = max(1, self.batch_size // processes)
+        return [size for size in range(2, share + 1) if share % size == 0] or [1]
+
     def to_json(self) -> dict:
         """A dict that `from_json` turns into an equal config."""
         return dataclasses.asdict(self)
@@ -259,26 +264,13 @@ def parse(argv: list[str], prog: str = TRAIN, beside: tuple[Parser, ...] = ()) -
                 offered(launch.preset, work.presets, "it has") or "it has none: leave --preset out",
             )
         preset = work.presets[launch.preset]
-    if given.get("time"):
-        check_time(given, launch)
-        preset = {name: value for name, value in preset.items() if name not in LENGTHS}
+    for name, (_, others) in INSTEAD.items():
+        if given.get(name):
+            preset = {key: value for key, value in preset.items() if key not in others}
     values = {**preset, **given}
-    config = build(work, values)
+    config = build(work, values | ({"grad_accum_steps": 1} if launch.micro_batch else {}))
     names = frozenset(values) - {f.name for f in fields(Launch)}
     return Job(config, launch, names, tuple(argv), frozenset(preset) - set(given))
-
-
-LENGTHS = ("epochs", "max_steps")  # of a training, which --time takes the place of
-
-
-def check_time(given: dict, launch: Launch) -> None:
-    """Failure 64 where something else that was typed says how long to train."""
-    if typed := [name for name in LENGTHS if name in given]:
-        what = f"--time {given['time']} and {flag(typed[0])} {given[typed[0]]} both say how long to train"
-        raise Failure(USAGE, what, "leave one of them out")
-    if launch.fork:
-        what = f"--time {given['time']} is of a run's own steps, and --fork begins at another's"
-        raise Failure(USAGE, what, "say --max-steps, counted from the other's first")
 
 
 def build(work, values: dict) -> RunConfig:

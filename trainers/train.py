@@ -67,6 +67,7 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
     from relaunch.data_prep.packed import data_root, open_packed
     from relaunch.data_prep.recipes import ensure
     from relaunch.trainers.build import check_step, make_batches, make_model, make_optimizer
+    from relaunch.trainers.fitting import fitted
     from relaunch.trainers.length import fixed
     from relaunch.trainers.lines import headline, why_done
     from relaunch.trainers.loop import Training
@@ -82,6 +83,8 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
     runtime.on_every_rank(lambda: runtime.first_here and ensure(config.data, root))
     packed = runtime.on_every_rank(lambda: open_packed(config.data, root))
     runtime.on_every_rank(lambda: runtime.first_here and spot.check(packed, job.launch.verify_data))
+    if job.launch.micro_batch and not beginning.resumes:
+        config = fitted(config, packed, runtime)
     batches = runtime.on_every_rank(lambda: make_batches(config, packed, runtime.device, rank, world))
     runtime.on_every_rank(lambda: packed.check_split(packed.eval_split))
     work = workloads.load(config.workload)

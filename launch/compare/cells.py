@@ -253,10 +253,11 @@ def mark(start: Start, settings: config.RunConfig, launch: Launch, target: Targe
     """Eight characters of all that decides what is measured, but for the seed and the machine."""
     assert start.data
     trained = settings.to_json()
-    del trained["seed"], trained["data"]
+    del trained["seed"], trained["data"], trained["time"]
     shape = start.accelerate
     runs = [shape.processes, shape.machines, shape.use_cpu, shape.precision, shape.gpu_ids, start.emulated]
     begun = [launch.weights, launch.init_head, launch.fork]
+    begun += [launch.micro_batch] if launch.micro_batch else []
     text = json.dumps([trained, start.data.hash, runs, begun, target and str(target)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 

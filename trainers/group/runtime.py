@@ -215,6 +215,10 @@ class Runtime:
         if scaler:
             scaler.load_state_dict(state)
 
+    def alone(self, model: torch.nn.Module) -> torch.nn.Module:
+        """The model in accelerate's precision on this rank's device, without the others."""
+        return self.accelerator.prepare_model(model, evaluation_mode=True)
+
     def waiting(self):
         """Around what waits for the device, and so for other ranks: a missing one is found out."""
         return self.peers.waiting() if self.device.type == "cuda" else nullcontext()
