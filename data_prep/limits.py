@@ -2,12 +2,14 @@
 
 limits.cpus()      # 4: hyper-threads that may run at a time
 limits.memory()    # bytes, or None without a limit
+limits.available() # bytes that are free now, or None where nobody says so
 """
 
 from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,6 +44,15 @@ def memory(root: Path = ROOT) -> int | None:
     words = [_words(folder / name)[0] for folder in _folders(root, "memory") for name in names]
     found = [int(word) for word in words if word.isdigit()]
     return min((limit for limit in found if limit < UNLIMITED), default=None)
+
+
+def available(root: Path = ROOT) -> int | None:
+    """Bytes of memory that can still be taken on this machine; None where it does not say so."""
+    try:
+        found = re.search(r"^MemAvailable:\s+(\d+) kB", (root / "proc/meminfo").read_text(), re.MULTILINE)
+    except (OSError, ValueError):
+        return None
+    return int(found[1]) * 1024 if found else None
 
 
 def _folders(root: Path, controller: str) -> Iterator[Path]:

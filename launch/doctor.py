@@ -144,6 +144,7 @@ def main(argv: list[str]) -> int:
     for result in machine.checks(todo, machine.installed()):
         report(result)
     if todo.config:
+        todo = plan.with_smallest_micro_batches(todo) if todo.fits else todo
         report(attempt("data", lambda: data(todo.config, job.launch.data_root)))
         if not results[-1].failure:
             todo = dataclasses.replace(todo, data=draft.data_of(todo.config, job.launch.data_root))

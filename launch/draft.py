@@ -106,6 +106,7 @@ def draft(verb: str, typed: dict, rest: list[str]) -> tuple[plan.Plan, Job | Non
         place=place_of(start) if start else None,
         emulate=emulate,
         timeout=job.launch.timeout if job else None,
+        fits=bool(job and start and job.launch.micro_batch and not start.resumes),
     ), job
 
 

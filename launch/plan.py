@@ -71,6 +71,7 @@ class Plan:
     place: Place | None
     emulated: bool
     timeout: int | None  # seconds after which a process that is missing ends the others
+    fits: bool  # its micro-batches to the memory, when it starts (--micro-batch auto)
     local: int  # processes on this machine
     direct: bool  # one process: started without accelerate between it and us
     command: tuple[str, ...]
@@ -97,6 +98,8 @@ class Plan:
     @property
     def total_steps(self) -> int | None:
         assert self.config, "nothing is trained"
+        if self.config.time and not self.config.max_steps:  # measured when it starts
+            return None
         limits = [self.config.max_steps, self.epoch_steps and self.epoch_steps * self.config.epochs]
         return min((n for n in limits if n), default=None)
 
@@ -112,6 +115,7 @@ def make(
     place: Place | None = None,
     emulate: bool = False,
     timeout: int | None = None,
+    fits: bool = False,
 ) -> Plan:
     """Plan `trainers.VERB argv`. `asked`: the config as written; `accelerate`: with typed flags over it."""
     if emulate:
@@ -154,6 +158,7 @@ def make(
         place=place,
         emulated=emulate,
         timeout=timeout,
+        fits=fits,
         local=accelerate.processes // accelerate.machines,
         direct=direct,
         variables=variables,
@@ -167,6 +172,14 @@ def with_run(plan: Plan, run: Path) -> Plan:
     assert plan.place, "nothing is trained"
     placed = dataclasses.replace(plan, place=dataclasses.replace(plan.place, run=str(run)))
     return with_arguments(placed, "--run", str(run))
+
+
+def with_smallest_micro_batches(plan: Plan) -> Plan:
+    """The same plan with the smallest that --micro-batch auto may choose: what it needs at least."""
+    assert plan.config, "nothing is trained"
+    sizes = plan.config.micro_batches(plan.accelerate.processes)
+    config = dataclasses.replace(plan.config, grad_accum_steps=sizes[-1] // sizes[0])
+    return dataclasses.replace(plan, config=config)
 
 
 def with_arguments(plan: Plan, *words: str) -> Plan:

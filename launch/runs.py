@@ -104,6 +104,7 @@ def table(summaries: list[Summary]) -> str:
 def show(run: RunDir) -> str:
     s, config, plan = summarise(run), records.config(run), records.plan(run)
     steps = [f"{records.step_of(path)}" for path in records.committed(run)]
+    held = f", as many as --time {config['time']} held" if config.get("time") else ""
     precision = plan.get("precision", "no")
     ran_as = (
         f"{plan.get('world', '?')} x {plan.get('device', '?')} ({plan.get('device_name', '?')}) "
@@ -112,7 +113,7 @@ def show(run: RunDir) -> str:
     rows = [
         ("run", str(run.path)),
         ("state", s.state + (f": {s.reason}" if s.reason else "")),
-        ("step", f"{s.step:,}" + (f" of {s.total:,}" if s.total else "")),
+        ("step", f"{s.step:,}" + (f" of {s.total:,}{held}" if s.total else "")),
         ("metric", s.metric or "none yet"),
         ("time", duration(s.seconds)),
         *goodput.rows(records.time_spent(run)),

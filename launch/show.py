@@ -52,7 +52,8 @@ def batch(plan: Plan) -> str:
         else ""
     )
     processes = plural(plan.accelerate.processes, "process", "processes")
-    return f"{config.batch_size} = {processes}{accumulated} x {plan.micro_batch}"
+    parted = ", or in as few micro-batches as fit its memory" if plan.fits else ""
+    return f"{config.batch_size} = {processes}{accumulated} x {plan.micro_batch}{parted}"
 
 
 def line(plan: Plan) -> str:
@@ -113,6 +114,9 @@ def table(plan: Plan) -> str:
             rows.append(("input", f"{config.input}, {plural(config.workers, 'worker')} a process"))
         steps = f"{plan.epoch_steps:,} an epoch" if plan.epoch_steps else "known when the data is packed"
         total = f", {plan.total_steps:,} in all" if plan.total_steps else ""
+        if config.time:
+            held = f"as many as --time {config.time} holds"
+            total += f" ({held})" if total else f"; {held}, measured before the first"
         rows.append(("steps", steps + total))
         warm = f", {plural(config.warmup_steps, 'step')} of warm-up" if config.warmup_steps else ""
         rows.append(("learning rate", f"{config.lr:g}, {config.schedule}{warm}; {config.optimizer}"))

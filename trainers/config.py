@@ -19,13 +19,13 @@ from relaunch.data_prep.names import offered
 from relaunch.data_prep.talk import give
 from relaunch.trainers import rundir, workloads
 from relaunch.trainers.finetune import scaled
-from relaunch.trainers.flags import Parser, add_fields, check_all, words
-from relaunch.trainers.job import Job, Launch
+from relaunch.trainers.flags import Parser, add_fields, check_all, seconds, words
+from relaunch.trainers.job import INSTEAD, Job, Launch
 from relaunch.trainers.workloads import Workload, own, setting
 
 TRAIN = "relaunch train"
 # what is typed most, of RunConfig and Launch
-COMMON = ("data", "arch", "epochs", "max_steps", "batch_size", "lr", "seed", "run", "resume", "init")
+COMMON = ("data", "arch", "epochs", "max_steps", "time", "batch_size", "lr", "seed", "run", "resume", "init")
 # what --tf32 makes of float32 on a GPU that has it, for people
 TF32 = {"conv": ", TF32 in convolutions", "all": ", TF32 in convolutions and matrix products", "none": ""}
 
@@ -43,6 +43,12 @@ class RunConfig:
     arch: str = setting(MISSING, "model architecture", metavar="NAME")
     epochs: int = setting(10, "epochs to train; with --max-steps, the smaller of the two", least=1)
     max_steps: int | None = setting(None, "optimizer steps to train", least=1)
+    time: str | None = setting(
+        None,
+        "train as many steps as this time holds, in place of --epochs: 90s, 30m, 1h30m. They are measured "
+        "once, before the first",
+        metavar="TIME",
+    )
     batch_size: int = setting(128, "samples per optimizer step over all processes", "-b", least=1)
     eval_batch_size: int = setting(1000, "samples (text: windows) scored at a time by each process", least=1)
     grad_accum_steps: int = setting(1, "micro-batches per optimizer step", least=1)
@@ -139,6 +145,8 @@ class RunConfig:
         if self.ema >= 1:
             what = f"--ema {self.ema} is no decay: its average would never move"
             raise Failure(USAGE, what, "give one below 1, as 0.999")
+        if self.time:
+            seconds(self.time)
         if self.batch_size % self.grad_accum_steps:
             what = f"--batch-size {self.batch_size} does not divide by --grad-accum-steps "
             raise Failure(USAGE, f"{what}{self.grad_accum_steps}", "choose a multiple")
@@ -147,6 +155,11 @@ class RunConfig:
         if work := self.code and workloads.load(self.workload):  # which other ranks may not have
             return own.revive, (work.code, self.to_json())
         return super().__reduce_ex__(protocol)
+
+    def micro_batches(self, processes: int) -> list[int]:
+        """The sizes in which each can take its share of a batch, from 2 up: one alone has no variance."""
+        share = max(1, self.batch_size // processes)
+        return [size for size in range(2, share + 1) if share % size == 0] or [1]
 
     def to_json(self) -> dict:
         """A dict that `from_json` turns into an equal config."""
@@ -261,8 +274,11 @@ def parse(argv: list[str], prog: str = TRAIN, beside: tuple[Parser, ...] = ()) -
                 offered(launch.preset, work.presets, "it has") or "it has none: leave --preset out",
             )
         preset = work.presets[launch.preset]
+    for name, (_, others) in INSTEAD.items():
+        if given.get(name):
+            preset = {key: value for key, value in preset.items() if key not in others}
     values = {**preset, **given}
-    config = build(work, values)
+    config = build(work, values | ({"grad_accum_steps": 1} if launch.micro_batch else {}))
     names = frozenset(values) - {f.name for f in fields(Launch)}
     return Job(config, launch, names, tuple(argv), frozenset(preset) - set(given))
 

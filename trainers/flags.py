@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import types
 import typing
 from collections.abc import Collection, Sequence
@@ -103,6 +104,15 @@ def words(name: str, value) -> list[str]:
 def shown(value) -> str:
     """A field's value in a message."""
     return (" ".join(value) or "none") if isinstance(value, tuple) else str(value)
+
+
+def seconds(text: str) -> int:
+    """A --time in seconds: 90s, 30m, 2h or 1h30m. Failure 64 for what is none."""
+    found = re.fullmatch(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6})s)?", text)
+    total = sum(int(n or 0) * unit for n, unit in zip(found.groups(), (3600, 60, 1))) if found else 0
+    if not total:
+        raise Failure(USAGE, f"--time {text!r} is no time", "write 90s, 30m, 2h or 1h30m")
+    return total
 
 
 class Repeated(argparse.Action):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from relaunch.data_prep.errors import USAGE, Failure
-from relaunch.trainers.flags import check_all
+from relaunch.trainers.flags import check_all, flag
 from relaunch.trainers.profiling import steps
 from relaunch.trainers.workloads import setting
 
@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from relaunch.trainers.config import RunConfig
 
 AUTO = "auto"  # of --resume
+# what is measured in place of other settings, which a preset may have: what these say
+INSTEAD = {
+    "time": ("how long to train", ("epochs", "max_steps")),
+    "micro_batch": ("how many micro-batches there are", ("grad_accum_steps",)),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +53,11 @@ class Launch:
     )
     preset: str | None = setting(
         None, "a named group of settings of the workload; flags override it", metavar="NAME"
+    )
+    micro_batch: Literal["auto"] | None = setting(
+        None,
+        "auto: the largest micro-batch that fits the memory, of the same --batch-size, in place of "
+        "--grad-accum-steps; tried once, before the first step",
     )
     evaluate: bool = setting(False, "only evaluate the checkpoint given by --resume")
     split: str | None = setting(
@@ -102,3 +112,14 @@ class Job:
     given: frozenset[str]
     argv: tuple[str, ...]
     preset: frozenset[str] = frozenset()  # of those, the names that only the preset gave
+
+    def __post_init__(self):
+        typed = self.given - self.preset
+        for name, (what, others) in INSTEAD.items():
+            value = vars(self.config).get(name) or vars(self.launch).get(name)
+            for other in typed.intersection(others) if value else ():
+                both = f"{flag(name)} {value} and {flag(other)} {getattr(self.config, other)}"
+                raise Failure(USAGE, f"{both} both say {what}", "leave one of them out")
+        if "time" in self.given and self.launch.fork:
+            what = f"--time {self.config.time} is of a run's own steps, and --fork begins at another's"
+            raise Failure(USAGE, what, "say --max-steps, counted from the other's first")

@@ -39,6 +39,8 @@ def merge_resumed(old: RunConfig, job: Job) -> RunConfig:
         was, now = (getattr(c.options if name in options else c, name) for c in (old, new))
         if was == now or name in job.preset and was == begun_without.get(name, MISSING):
             continue
+        if name in EXTENDABLE and name in job.preset and old.time:  # which took its place when it began
+            continue
         if name in EXTENDABLE and old.schedule not in ("constant", "step"):
             raise Failure(
                 USAGE,

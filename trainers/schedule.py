@@ -55,6 +55,9 @@ def log_interval(config: RunConfig, epoch_steps: int) -> int:
 
 
 def total_steps(config: RunConfig, steps_per_epoch: int) -> int:
+    """Steps of the training. Without an end as long as those that --time holds are not measured."""
+    if config.time and not config.max_steps:
+        return sys.maxsize
     return min(config.epochs * steps_per_epoch, config.max_steps or sys.maxsize)
 
 

@@ -67,6 +67,8 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
     from relaunch.data_prep.packed import data_root, open_packed
     from relaunch.data_prep.recipes import ensure
     from relaunch.trainers.build import check_step, fit_inputs, make_batches, make_model, make_optimizer
+    from relaunch.trainers.fitting import fitted
+    from relaunch.trainers.length import fixed
     from relaunch.trainers.lines import headline, why_done
     from relaunch.trainers.loop import Training
     from relaunch.trainers.metrics import Metrics
@@ -81,6 +83,8 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
     runtime.on_every_rank(lambda: runtime.first_here and ensure(config.data, root))
     packed = runtime.on_every_rank(lambda: open_packed(config.data, root))
     runtime.on_every_rank(lambda: runtime.first_here and spot.check(packed, job.launch.verify_data))
+    if job.launch.micro_batch and not beginning.resumes:
+        config = fitted(config, packed, runtime)
     batches = runtime.on_every_rank(lambda: make_batches(config, packed, runtime.device, rank, world))
     runtime.on_every_rank(lambda: packed.check_split(packed.eval_split))
     work = workloads.load(config.workload)
@@ -92,8 +96,7 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
     runtime.unused = runtime.on_every_rank(lambda: check_step(config, model, packed.sizes, world))
     if config.code:
         runtime.on_every_rank(lambda: try_out(config, packed, batches, model, runtime.device))
-    if not beginning.resumes:
-        runtime.on_every_rank(lambda: fit_inputs(config, packed, model))
+    runtime.on_every_rank(lambda: fit_inputs(config, packed, model))
     record, forked = beginning.origin, None
     if beginning.weights:
         weights, record = runtime.on_rank_0(
@@ -147,6 +150,12 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
         log.keep(RunDir(path).log(rank), f"rank {rank} of {world}", aloud)
     samples = state.meta["samples"] if state else 0
     spent = Spent(claimed[0] if claimed else None, step, samples)
+    held = ""
+    if config.time and not config.max_steps:
+        where = (runtime, packed, batches, model, RunDir(path))
+        config, held = fixed(config, *where, spent, epoch_steps)
+        total = total_steps(config, epoch_steps)
+        steps.check(job.launch.profile_steps, total)
     model.to(runtime.device)
 
     def write_down():
@@ -198,7 +207,7 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
             if state:
                 restore(training, state)
             training.say(headline(training, packed, state, begun))
-            for line in origin.notes(record, beginning.fresh_head) if begun else ():
+            for line in [*(origin.notes(record, beginning.fresh_head) if begun else ()), *held.splitlines()]:
                 training.say(line)
             if begun and forked:  # from here on its parent is not needed any more
                 training.save()

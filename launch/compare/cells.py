@@ -32,6 +32,7 @@ LONG = (
 NEVER = {
     "epochs": LONG,
     "max_steps": LONG,
+    "time": LONG,
     "patience": LONG,
     "seed": "each of the --repeats has a seed of its own",
     "data": "what is scored on other data cannot be compared; compare the runs with --runs",
@@ -114,12 +115,12 @@ def plan(given: argparse.Namespace, words: list[str], own: Parser) -> Plan:
 
 
 def refuse(job: Job, given: argparse.Namespace) -> None:
-    launch = job.launch
+    launch, c = job.launch, job.config
     wrong = [("--run", launch.run), ("--resume", launch.resume), ("--stop-after", launch.stop_after)]
-    wrong += [("--evaluate", launch.evaluate), ("--patience", job.config.patience)]
+    wrong += [("--evaluate", launch.evaluate), ("--patience", c.patience), ("--time", c.time)]
     for flag, value in wrong:
         if value:
-            fix = LONG if flag == "--patience" else "each cell has runs of its own: leave it out"
+            fix = LONG if flag in ("--patience", "--time") else "each cell has runs of its own: leave it out"
             raise Failure(USAGE, f"{flag} does not go with a comparison", fix)
     if given.samples and {"epochs", "max_steps"} & (job.given - job.preset):
         raise Failure(USAGE, "--samples says how long each is trained", "leave --epochs and --max-steps out")
@@ -252,10 +253,11 @@ def mark(start: Start, settings: config.RunConfig, launch: Launch, target: Targe
     """Eight characters of all that decides what is measured, but for the seed and the machine."""
     assert start.data
     trained = settings.to_json()
-    del trained["seed"], trained["data"]
+    del trained["seed"], trained["data"], trained["time"]
     shape = start.accelerate
     runs = [shape.processes, shape.machines, shape.use_cpu, shape.precision, shape.gpu_ids, start.emulated]
     begun = [launch.weights, launch.init_head, launch.fork]
+    begun += [launch.micro_batch] if launch.micro_batch else []
     text = json.dumps([trained, start.data.hash, runs, begun, target and str(target)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 

@@ -70,3 +70,11 @@ def test_quotas_count_as_cores(tmp_path, monkeypatch):
 def test_this_machine_is_read():
     assert limits.cpus() >= 1 and physical_cores() >= 1
     assert limits.memory() is None or limits.memory() > 1 << 20
+    assert limits.available() > 1 << 20
+
+
+def test_what_is_free(tmp_path):
+    root = tree(tmp_path, {"proc/meminfo": "MemTotal:  2000 kB\nMemFree:  5 kB\nMemAvailable:    1000 kB\n"})
+    assert limits.available(root) == 1_024_000
+    assert limits.available(tree(tmp_path / "old", {"proc/meminfo": "MemTotal: 2000 kB\n"})) is None
+    assert limits.available(tmp_path / "none") is None

@@ -132,6 +132,7 @@ def test_the_line_on_top_of_a_start():
     [
         ("mnist", DIGITS, 22, 308),
         ("mnist --max-steps 5", DIGITS, 22, 5),
+        ("mnist --time 5m", DIGITS, 22, None),
         ("mnist --max-steps 5", plan.Data(name="d", where="d"), None, 5),
         (
             "wikitext2 --epochs 2",
@@ -144,6 +145,14 @@ def test_the_line_on_top_of_a_start():
 def test_steps(line, data, epoch, total):
     todo = planned(LAPTOP, "cpu", line, data)
     assert (todo.epoch_steps, todo.total_steps) == (epoch, total)
+
+
+def test_micro_batches_that_are_chosen_at_the_start():
+    todo = dataclasses.replace(planned(LAPTOP, "cpu2", "mnist --micro-batch auto"), fits=True)
+    assert show.batch(todo) == "64 = 2 processes x 32, or in as few micro-batches as fit its memory"
+    assert plan.with_smallest_micro_batches(todo).micro_batch == 2
+    odd = dataclasses.replace(todo, config=dataclasses.replace(todo.config, batch_size=2))
+    assert plan.with_smallest_micro_batches(odd).micro_batch == 1
 
 
 def test_emulation_keeps_the_processes_and_their_shares():

@@ -42,4 +42,12 @@ def test_a_training_fits_it_to_its_images_and_leaves_it_alone(train, sets, relau
         torch.equal(trained["whiten.weight"], model.whiten.weight)
         and (before != trained["whiten.weight"]).any()
     )
+    (relaunch_env / "fast" / "checkpoints").rename(
+        relaunch_env / "gone"
+    )  # as a kill before the first leaves it
+    for name in ("status.json", "metrics.jsonl"):
+        (relaunch_env / "fast" / name).unlink()
+    assert train(*command, "--run", "./fast", "--resume", "auto") == 0
+    again = load_file(relaunch_env / "fast" / "checkpoints" / f"step-{3:09d}" / "model.safetensors")
+    assert all(torch.equal(again[name], tensor) for name, tensor in trained.items())
     assert (trained["whiten.bias"] != 0).any()

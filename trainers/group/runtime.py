@@ -203,6 +203,22 @@ class Runtime:
             model._set_ddp_runtime_logging_sample_rate(10)  # for all_reduce_wait; one costs 40 us
         return model
 
+    @contextmanager
+    def trial(self):
+        """Around models that are wrapped to be thrown away: afterwards all is as if they had not been."""
+        scaler = self.accelerator.scaler
+        state = scaler.state_dict() if scaler else {}
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            yield
+        self.accelerator.free_memory()  # it keeps what it has prepared
+        if scaler:
+            scaler.load_state_dict(state)
+
+    def alone(self, model: torch.nn.Module) -> torch.nn.Module:
+        """The model in accelerate's precision on this rank's device, without the others."""
+        return self.accelerator.prepare_model(model, evaluation_mode=True)
+
     def waiting(self):
         """Around what waits for the device, and so for other ranks: a missing one is found out."""
         return self.peers.waiting() if self.device.type == "cuda" else nullcontext()
