@@ -14,8 +14,9 @@ def model(config, sizes):
     classes, channels = sizes.outputs, sizes.shape[0]
     if config.arch == "resnet18":
         return resnet18(classes, channels, stem="small")
-    nets = {"net": Net, "net_bn": NetBN, "simple_cnn": SimpleCNN}
-    nets |= {"whitened": Whitened, "whitened_small": whitened_small}
+    if config.arch == "whitened_small":
+        return whitened_small(channels, classes)
+    nets = {"net": Net, "net_bn": NetBN, "simple_cnn": SimpleCNN, "whitened": Whitened}
     return nets[config.arch](channels, classes)
 
 
