@@ -49,6 +49,7 @@ def chosen(run: RunDir, every: bool) -> list[Path]:
     newest = checkpoint.newest_valid(run)
     if newest is None:
         return []
+    checkpoint.refuse_anothers(run, newest)
     best = best_step(newest)
     wanted = [p for p in records.committed(run) if every or p == newest or step_of(p) == best]
     found = []

@@ -18,10 +18,11 @@ from relaunch.data_prep.errors import DATA, STOPPED, STORAGE, USAGE, Failure
 from relaunch.data_prep.names import listed, offered, quoted, table
 from relaunch.data_prep.talk import give, tell
 from relaunch.launch.runs import best_metric, duration, found
-from relaunch.trainers import aside, logged, records, rundir
+from relaunch.trainers import aside, logged, origin, records, rundir
 from relaunch.trainers.flags import Parser
 from relaunch.trainers.records import step_of
 from relaunch.trainers.rundir import RunDir
+from relaunch.trainers.shapes import shaped
 from relaunch.trainers.weights import checkpoint
 
 ACTIONS = ("ls", "verify", "prune", "restore")
@@ -50,8 +51,8 @@ def numbers(steps) -> str:
 
 def best_step(newest: Path | None) -> int | None:
     """As the newest checkpoint tells."""
-    best = records.read(newest / "state.json", {"best": dict}).get("best") if newest else None
-    return best.get("step") if best else None
+    best = records.read(newest / "state.json", {}).get("best") if newest else None
+    return shaped(best, {"step": int}).get("step")
 
 
 def resumed_from(run: RunDir) -> int | None:
@@ -224,17 +225,21 @@ def restore(run: RunDir, word: str) -> int:
         path = named(run, word)
         checkpoint.verify(path)
         step, meta = step_of(path), files.read_json(path / "state.json")
+        if step < (fork := origin.of(run).get("fork", {})).get("step", 0):
+            what = f"step {step:,} of {run.path} is its parent's: it was {origin.said({'fork': fork})}"
+            raise Failure(USAGE, what, f"begin there again: --fork {quoted(fork['run'])}@{step}")
+        checkpoint.refuse_anothers(run, path)
         if (kept := aside.put(run, step)) is None:
             tell(
                 f"step {step:,} is the newest checkpoint of {run.path}: a resume takes it, nothing to restore"
             )
             return 0
-        run.cut_metrics(step, meta["evaluated"])
+        run.cut_metrics(step, meta.get("evaluated", step))
         run.write_status("stopped", STOPPED, step, f"restored to step {step:,}")
         tell(f"{run.path}: restored to step {step:,}; {go_on(run)}")
         tell(f"kept aside in {kept}: {numbers(aside.steps(kept))}, and the metrics beyond step {step:,}")
         tell(f"to undo: {undo(run, kept)}")
-        if (best := (meta["best"] or {}).get("step")) and not run.checkpoint(best).exists():
+        if (best := best_step(path)) and not run.checkpoint(best).exists():
             was = f"its best checkpoint up to then, of step {best:,}, was dropped by a better one"
             tell(f"relaunch: {was}: {run.path}@best is there again once one is better", sys.stderr)
     return 0

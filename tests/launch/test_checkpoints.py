@@ -200,6 +200,22 @@ def test_going_back_past_a_damaged_one(run, capsys):
     assert "falling back" in capsys.readouterr().err and steps(run.path) == [20, 40, 60, 80]
 
 
+def test_going_back_to_what_is_anothers(run):
+    """A parent's best, which a fork has a copy of; and the checkpoint of a run with other settings."""
+    begun = json.loads(run.plan.read_text())
+    fork = {"run": "runs/whole", "step": 40}
+    run.plan.write_text(json.dumps(begun | {"fork": fork}))
+    assert refused("first", "restore", "20").line() == (
+        "relaunch: 64 step 20 of runs/first is its parent's: it was forked from runs/whole@40; "
+        "begin there again: --fork runs/whole@20"
+    )
+    run.config.write_text(json.dumps(json.loads(run.config.read_text()) | {"lr": 7.0}))
+    assert (
+        "says --lr 7.0, and runs/first/checkpoints/step-000000040 was"
+        in refused("first", "restore", "40").what
+    )
+
+
 @pytest.mark.parametrize(
     "argv, code, says",
     [

@@ -4,7 +4,10 @@ import hashlib
 import json
 from pathlib import Path
 
+from relaunch.trainers.config import parse
 from relaunch.trainers.rundir import RunDir
+
+CONFIG = parse(["mnist", "--data", "digits"]).config.to_json()
 
 
 def save(run: RunDir, step: int, best: int | None = None, tag: str = "") -> Path:
@@ -12,7 +15,7 @@ def save(run: RunDir, step: int, best: int | None = None, tag: str = "") -> Path
     path = run.checkpoint(step)
     path.mkdir(parents=True)
     facts = dict(step=step, samples=8 * step, world=1, global_batch=8, config_hash="c", data_hash="d")
-    state = {**facts, "best": {"step": best} if best else None, "evaluated": step}
+    state = {**facts, "best": {"step": best} if best else None, "evaluated": step, "config": CONFIG}
     contents = {
         "model.safetensors": f"weights {step}{tag}".encode() * 40,
         "optimizer.safetensors": f"momentum {step}{tag}".encode() * 80,
@@ -39,7 +42,7 @@ def hashed(content: bytes) -> str:
 def saved_run(path: Path, steps=(20, 40, 60, 80), best: int = 40) -> RunDir:
     run = RunDir(path)
     run.path.mkdir(parents=True)
-    run.config.write_text('{"workload": "mnist", "data": "digits"}')
+    run.config.write_text(json.dumps(CONFIG))
     run.plan.write_text('{"steps_per_epoch": 20, "host": "elsewhere", "starts": [{"step": 20, "time": ""}]}')
     for step in steps:
         save(run, step, best if step >= best else None)
