@@ -14,11 +14,11 @@ import os
 import shutil
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 from relaunch.data_prep.errors import DATA, STORAGE, Failure
 from relaunch.data_prep.talk import tell
@@ -54,6 +54,35 @@ def write_atomic(path: Path, content: str | bytes | memoryview) -> None:
         sync(path.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """The same for what is written in parts, once the block has ended well. OSError."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.unlink(missing_ok=True)
+        with open(part, "wb", opener=shyly) as f:
+            yield f
+            f.flush()
+            through(f.fileno())
+        os.replace(part, path)
+        sync(path.parent)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def copy(source: BinaryIO, target: BinaryIO, size: int) -> str:
+    """Copy so many bytes; returns their SHA-256. EOFError where there are fewer."""
+    digest = hashlib.sha256()
+    while size:
+        part = source.read(min(size, CHUNK))
+        if not part:
+            raise EOFError
+        digest.update(part)
+        target.write(part)
+        size -= len(part)
+    return digest.hexdigest()
 
 
 def write_synced(path: Path, content: bytes | memoryview) -> str:

@@ -36,6 +36,9 @@ VERBS = {
     "report": "write a page about runs: curves, results, mistakes, model, settings",
     "doctor": "check this machine for a config and a workload, and rehearse a start",
     "runs": "list the runs here, or show one",
+    "checkpoints": "list, verify and drop a run's checkpoints, or go back to one",
+    "bundle": "write a run into one file, each byte of it checked, to move it elsewhere",
+    "unbundle": "make a run of such a file",
     "tensorboard": "show runs' curves, graph, images and texts in TensorBoard",
     "stop": "ask a run to save and leave",
     "submit": "write a job for SLURM, Kubernetes or a web form, and hand it to SLURM",
@@ -91,6 +94,14 @@ def run(argv: list[str]) -> int:
         from relaunch.launch import runs
 
         return (runs.main_runs if verb == "runs" else runs.main_stop)(rest)
+    if verb == "checkpoints":
+        from relaunch.launch import checkpoints
+
+        return checkpoints.main(rest)
+    if verb in ("bundle", "unbundle"):
+        from relaunch.launch import bundle
+
+        return (bundle.main_bundle if verb == "bundle" else bundle.main_unbundle)(rest)
     if verb == "tensorboard":
         from relaunch.launch import tensorboard
 

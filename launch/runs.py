@@ -120,7 +120,7 @@ def show(run: RunDir) -> str:
         ("command", command(map(str, plan.get("command", ["?", "?"])[1:]))),
         ("ran as", ran_as),
         ("data", f"{plan.get('data', config.get('data', '?'))}, hash {plan.get('data_hash', '?')[:12]}"),
-        ("checkpoints", f"{', '.join(steps) or 'none'} ({records.checkpoint_bytes(run) / 1e6:.1f} MB)"),
+        ("checkpoints", f"{', '.join(steps) or 'none'} ({records.size(run.checkpoints) / 1e6:.1f} MB)"),
         ("predictions", ", ".join(p.name for p in records.predictions(run)) or "none"),
         ("curves", f"relaunch tensorboard {run.argument}"),
         *([("logs", f"{run.logs}, one for each rank")] if run.logs.is_dir() else []),

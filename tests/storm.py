@@ -31,7 +31,7 @@ if __name__ == "__main__":
     import trainers  # noqa: F401, TID251  binds `relaunch` to this tree
 
 from relaunch.data_prep.errors import Failure
-from relaunch.launch import runs
+from relaunch.launch import bundle, checkpoints, runs
 from relaunch.trainers import diff, evaluate, export, report, train
 from relaunch.trainers.compare import sides
 from rigs.runs import sha256, tree
@@ -221,6 +221,8 @@ class Storm:
         for name, check in (
             ("runs", self.listed),
             ("stop", self.stopped),
+            ("checkpoints", self.verified),
+            ("bundle", self.moved),
             ("report", self.reported),
             ("export", self.exported),
             ("evaluate", self.evaluated),
@@ -248,6 +250,25 @@ class Storm:
 
     def stopped(self) -> str:
         return Case(runs.main_stop, "run").wrong()
+
+    def verified(self) -> str:
+        there, folder = tree(self.run / "checkpoints"), self.run / "checkpoints"
+        said = [Case(checkpoints.main, "run", *words.split()) for words in ("ls", "verify", "restore 8")]
+        calm = {n: s for n, s in tree(self.calm / "checkpoints").items() if (folder / n).parent.exists()}
+        if said[1].code == 0 and any(there.get(name) != sha for name, sha in calm.items()):
+            return "damage to a checkpoint goes unnoticed"
+        return "".join(each.wrong() for each in said)
+
+    def moved(self) -> str:
+        said = Case(bundle.main_bundle, "run", "--out", "run.tar")
+        if said.code == 0:
+            said = Case(bundle.main_unbundle, "run.tar", "--run", "moved")
+            there = {n: s for n, s in tree(Path("runs/moved")).items() if n.startswith("checkpoints/")}
+            shutil.rmtree("runs/moved", ignore_errors=True)
+            os.remove("run.tar")
+            if said.code or not there.items() <= tree(self.calm).items():
+                return f"code {said.code}, or other checkpoints than were saved: {sorted(there)}"
+        return said.wrong()
 
     def reported(self) -> str:
         return Case(report.run, "run", "-o", "report.html").wrong()

@@ -134,7 +134,7 @@ def comparison(folder: Path) -> dict:
     return found | {"cells": cells}
 
 
-NAME, LEFT = re.compile(r"step-[0-9]{1,15}"), re.compile(r"\.?step-")
+NAME, LEFT = re.compile(r"step-[0-9]{1,15}"), re.compile(r"\.?step-|aside-")
 
 
 def step_of(checkpoint: Path) -> int:
@@ -149,9 +149,13 @@ def names(folder: Path) -> list[str]:
         return []
 
 
+def within(folder: Path) -> list[Path]:
+    """The checkpoint folders in a folder, oldest first, whole or not."""
+    return sorted((folder / name for name in names(folder) if NAME.fullmatch(name)), key=step_of)
+
+
 def checkpoints(run: RunDir) -> list[Path]:
-    """A run's checkpoint folders, oldest first, whole or not."""
-    return sorted((run.checkpoints / n for n in names(run.checkpoints) if NAME.fullmatch(n)), key=step_of)
+    return within(run.checkpoints)
 
 
 def committed(run: RunDir) -> list[Path]:
@@ -165,10 +169,10 @@ def newest(run: RunDir) -> int | None:
     return step_of(found[-1]) if found else None
 
 
-def checkpoint_bytes(run: RunDir) -> int:
-    """What all checkpoints take of the disk, and what is being written of another."""
+def size(folder: Path) -> int:
+    """Bytes of all files below a folder."""
     total = 0
-    for path in run.checkpoints.rglob("*"):
+    for path in folder.rglob("*"):
         try:
             total += path.stat().st_size if path.is_file() else 0
         except OSError:  # dropped while we looked

@@ -20,7 +20,7 @@ from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, DIVERGED, Failure
 from relaunch.data_prep.names import listed
 from relaunch.data_prep.talk import tell
-from relaunch.trainers import records
+from relaunch.trainers import aside, records
 from relaunch.trainers.config import RunConfig
 from relaunch.trainers.flags import flag
 from relaunch.trainers.group.faults import fault
@@ -90,17 +90,17 @@ def save(
         if not target.exists():
             os.rename(part, target)
         elif not files.exchange(part, target):
-            os.rename(target, aside(target))
+            os.rename(target, waiting(target))
             os.rename(part, target)
         files.sync(run.checkpoints)
     finally:
         files.remove(part)
-    files.remove(aside(target))
+    files.remove(waiting(target))
     prune(run, state.meta["step"], keep, protect | {(state.meta["best"] or {}).get("step", -1)})
     return target
 
 
-def aside(target: Path) -> Path:
+def waiting(target: Path) -> Path:
     """Where a checkpoint waits while another of the same step takes its place, on disks that cannot swap."""
     return target.with_name(f".{target.name}.old")
 
@@ -114,23 +114,37 @@ def recover(run: RunDir) -> None:
                 os.rename(run.checkpoints / name, target)
 
 
+def leftovers(run: RunDir) -> list[Path]:
+    """What killed saves left, or one that is being made will have renamed."""
+    names = [name for name in records.names(run.checkpoints) if name.startswith(".step-")]
+    return [run.checkpoints / name for name in names if name.endswith((".old", ".part", ".gone"))]
+
+
 def sweep(run: RunDir) -> None:
-    """Clear what killed saves left, after `recover` and once the checkpoint to go on from is found."""
-    for name in records.names(run.checkpoints):
-        if name.startswith(".step-") and name.endswith((".old", ".part", ".gone")):
-            files.remove(run.checkpoints / name)
+    """Clear them, after `recover` and once the checkpoint to go on from is found."""
+    for path in leftovers(run):
+        files.remove(path)
+
+
+def surplus(run: RunDir, newest: int, keep: int, protect: Set[int]) -> list[Path]:
+    """The checkpoints that `prune` drops, as step `newest` is committed: all before the newest `keep`.
+
+    Those of `protect` stay, and later ones, which a resume found damaged; and what a restore went back to, as
+    long as what came after it is kept aside.
+    """
+    protect = protect | aside.bases(run)
+    old = [path for path in checkpoints(run) if step_of(path) <= newest][:-keep]
+    return [path for path in old if step_of(path) not in protect]
 
 
 def prune(run: RunDir, newest: int, keep: int, protect: Set[int]) -> None:
-    """Drop old checkpoints, as step `newest` is committed. Later ones stay: a resume found them damaged."""
-    for path in [p for p in checkpoints(run) if step_of(p) <= newest][:-keep]:
-        if step_of(path) not in protect:
-            gone = path.with_name(f".{path.name}.gone")
-            try:
-                os.rename(path, gone)  # a kill leaves no half of it by its name
-            except OSError as error:  # the new one is committed all the same
-                tell(f"relaunch: cannot drop {path} ({error.strerror})", sys.stderr)
-            files.remove(gone)
+    for path in surplus(run, newest, keep, protect):
+        gone = path.with_name(f".{path.name}.gone")
+        try:
+            os.rename(path, gone)  # a kill leaves no half of it by its name
+        except OSError as error:  # the new one is committed all the same
+            tell(f"relaunch: cannot drop {path} ({error.strerror})", sys.stderr)
+        files.remove(gone)
 
 
 def verify(path: Path) -> dict:
