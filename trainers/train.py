@@ -200,6 +200,7 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
                 training.say(line)
             if begun and forked:  # from here on its parent is not needed any more
                 training.save()
+                training.saver.settle()
                 for line in runtime.on_rank_0(lambda: origin.keep_best(run, record, training.best)):
                     training.say(line)
             with profiled(training, job.launch.profile_steps):
@@ -209,6 +210,8 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
             for metrics in opened:
                 metrics.done(code)
     except Exception as error:  # the launcher compares where crashes happened
+        if training:
+            training.saver.drain()
         if training and training.step > step:
             error = blamed_later(error, runtime.world)
         else:
