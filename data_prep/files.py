@@ -258,9 +258,9 @@ class Appended:
         else:
             self.waiting += row
 
-    def flush(self, to_disk: bool = False) -> None:
-        """Write what was kept; `to_disk`: synced. OSError: nothing is lost by that."""
-        if not (self.waiting or to_disk):
+    def flush(self, look: bool = False) -> None:
+        """Write what was kept; `look`: and see whether the file is still there. OSError: nothing is lost."""
+        if not (self.waiting or look):
             return
         with self._open() as f:
             if f.tell() > self.size:  # a part of a row, that an error left
@@ -274,5 +274,8 @@ class Appended:
             self.size += len(self.waiting)
             self._digest.update(self.waiting)
             self.waiting.clear()
-            if to_disk:
-                through(f.fileno())
+
+    def to_disk(self) -> None:
+        """Make what was flushed outlive a power cut. From any thread. OSError."""
+        with self._open() as f:
+            through(f.fileno())

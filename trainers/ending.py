@@ -6,7 +6,8 @@ from relaunch.data_prep.errors import PREEMPTED, STOPPED
 from relaunch.trainers import goodput, lines, records
 from relaunch.trainers.group import process
 
-NO_STOP, BY_SIGNAL, BY_REQUEST = 0, 1, 2  # why all ranks stop: the largest of what they say counts
+# why all ranks stop: the largest of what they say counts. With the last they only hear what became of a save
+NO_STOP, BY_SIGNAL, BY_REQUEST, UNSAVED = 0, 1, 2, 3
 
 
 def finish(training) -> int:

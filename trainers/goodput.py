@@ -8,6 +8,8 @@ the run measured; what was not measured is not promised.
 
 from __future__ import annotations
 
+from relaunch.trainers.shapes import NUMBER, shaped
+
 NAMES = {
     "start": "start",
     "input": "input wait",
@@ -24,6 +26,7 @@ CAUSES = tuple(NAMES)
 GOOD = ("compute", "optimizer")  # what trains; all else is badput
 IN_STEPS = ("input", "compute", "optimizer", "communication", "other")
 STRAGGLES = 0.1  # share by which a rank's own part of a step is longer than the others'
+WRITES = {"count": int, "seconds": NUMBER}  # of a record; older ones have none
 WORTH = 0.02  # share of the wall time that a change must save to be offered
 
 
@@ -48,6 +51,8 @@ def judged(record: dict, config: dict, plan: dict, metrics: list[dict], single: 
         "step": record["step"],
         "world": world,
     }
+    if wrote := writes(record):
+        found["writes"] = wrote
     if slow := straggler(record["ranks"]):
         found["straggler"] = slow
     if world > 1 and single and single["samples_per_s"] and found["samples_per_s"]:
@@ -58,6 +63,12 @@ def judged(record: dict, config: dict, plan: dict, metrics: list[dict], single: 
     found["bound_share"] = together[bound] / (found["wall"] or 1.0)
     found["advice"] = advice(found, bound, config, plan, metrics)
     return found
+
+
+def writes(record: dict) -> dict:
+    """{"count": checkpoints that were committed, "seconds": of their writing}; empty without any."""
+    found = shaped(record.get("writes"), WRITES)
+    return found if WRITES.keys() <= found.keys() and found["count"] > 0 else {}
 
 
 def straggler(ranks: list[dict]) -> dict | None:
@@ -158,6 +169,10 @@ def rows(found: dict) -> list[tuple[str, str]]:
         ("bound", f"{found['bound']}, {100 * found['bound_share']:.0f} % of the wall time{within}"),
         ("change", found["advice"]),
     ]
+    if wrote := found.get("writes"):
+        still, beside = (1e3 * s / wrote["count"] for s in (causes["checkpoint"], wrote["seconds"]))
+        each = f"{still:,.0f} ms of training for each, which was written in {beside:,.0f} ms"
+        lines.insert(3, ("saves", f"{wrote['count']:,}: {each}"))
     if scaling := found.get("scaling"):
         lines.append(
             (

@@ -11,18 +11,18 @@ import time
 import torch
 from tqdm import tqdm
 
-from relaunch.data_prep.errors import DIVERGED, STORAGE, Failure
+from relaunch.data_prep.errors import DIVERGED, Failure
 from relaunch.data_prep.talk import fitted, tell
-from relaunch.trainers import ending, lines, snapshot, workloads
+from relaunch.trainers import ending, lines, workloads
 from relaunch.trainers.average import Average
-from relaunch.trainers.ending import BY_REQUEST, BY_SIGNAL, NO_STOP
+from relaunch.trainers.ending import BY_REQUEST, BY_SIGNAL, NO_STOP, UNSAVED
 from relaunch.trainers.evaluate import score_split
 from relaunch.trainers.group import process
 from relaunch.trainers.group.faults import fault
+from relaunch.trainers.saving import Saver
 from relaunch.trainers.schedule import due, learning_rate, patience_spent, total_steps
 from relaunch.trainers.spent import Spent
 from relaunch.trainers.tasks import order
-from relaunch.trainers.weights import checkpoint
 
 PENDING, PENDING_BYTES = 128, 32e6  # of micro-batches whose metrics wait on the device, at most
 
@@ -65,6 +65,7 @@ class Training:
         self.best: dict | None = None
         self.since_best = 0  # evaluations in a row that brought nothing better
         self.protected: set[int] = set()  # steps whose checkpoints stay
+        self.saver = Saver(runtime, run)
         self.window, self.epoch_sums = self.zeros(), self.zeros()  # of this rank
         self.pending_metrics: list = []  # not yet in the window: adding them up waits for the device
         self.pending_bytes = 0
@@ -145,11 +146,17 @@ class Training:
 
     def agree_to_stop(self) -> int:
         """Why all ranks stop here, if any was asked to."""
-        self.stop = self.stop or self.runtime.agree(self.asked())
+        while not self.stop and (said := self.runtime.agree(self.asked())):
+            if said == UNSAVED:
+                self.saver.settle()
+            else:
+                self.stop = said
         return self.stop
 
     def asked(self) -> int:
         """Why this rank would stop after the step just taken. The STOP file is looked for once a second."""
+        if self.saver.failed:
+            return UNSAVED
         why = BY_SIGNAL if process.asked_to_stop() or self.step >= self.stop_after else NO_STOP
         now = time.monotonic()
         if self.runtime.main and (why or now - self.polled > 1):
@@ -274,27 +281,7 @@ class Training:
         self.restart_clock()
 
     def save(self):
-        """Commit a checkpoint. A full disk costs this one and a line; at the run's end it is Failure 73."""
+        """Begin to commit a checkpoint of this step; at the run's end, until it is committed."""
         self.sum_pending()
         self.spent.account(self)
-        open_sums = self.runtime.gather((self.window, self.epoch_sums))
-        final = self.stop or self.ends
-
-        def write():
-            for window, epoch_sums in open_sums:
-                self.refuse_unless_finite(window + epoch_sums)
-            try:
-                logged = self.metrics.sync()
-                state = snapshot.take(self, open_sums)
-                checkpoint.save(self.run, state, self.config.keep, self.protected, logged)
-                self.run.write_status("running", step=self.step)
-                self.spent.write(self.step, self.samples, saved=True)
-            except OSError as error:
-                if final:
-                    what = f"the last checkpoint could not be written ({error})"
-                    raise Failure(STORAGE, what, "free some space and run it again with --resume auto")
-                alarm = f"no checkpoint of step {self.step} ({error}); training goes on"
-                tell(f"relaunch: ALARM: {alarm}", sys.stderr)
-                self.run.write_status("running", step=self.step)  # with what is saved all the same
-
-        self.runtime.on_rank_0(write)
+        self.saver.save(self, last=bool(self.stop) or self.ends)

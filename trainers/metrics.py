@@ -61,14 +61,15 @@ class Metrics:
         if self.trainjob:
             self.trainjob.log(finite, left)
 
-    def sync(self) -> dict:
-        """Make what was logged outlive a power cut, as the next checkpoint does. OSError on a full disk.
-
-        Returns the file's size in bytes and SHA-256, for its manifest.
-        """
+    def sealed(self) -> dict:
+        """Size in bytes and SHA-256 of what was logged, for a manifest. OSError on a full disk."""
         self.flush()
-        self.files["metrics.jsonl"].flush(to_disk=True)
+        self.files["metrics.jsonl"].flush(look=True)
         return self.files["metrics.jsonl"].sealed()
+
+    def to_disk(self) -> None:
+        """Make it outlive a power cut, as the next checkpoint does. From any thread. OSError."""
+        self.files["metrics.jsonl"].to_disk()
 
     def flush(self) -> None:
         """Write what waits. A full disk must not end a training: one alarm; rows are kept until they fit."""

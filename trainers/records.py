@@ -208,10 +208,12 @@ def signs(run: RunDir) -> list[str]:
     intervals = [n for n in (config(run).get("save_every"), plan(run).get("steps_per_epoch")) if n]
     # a status that tells of none saved may be that of a disk on which none fitted, up to its step
     none = told.get("step", 0) if (told := status(run)).get("saved") == 0 else 0
-    first = min((none // n * n + n for n in intervals), default=0)
+    due = sorted({none // n * n + n * times for n in intervals for times in (1, 2)})[:2]
     last = max((r["step"] for r in metrics(run)), default=0)
-    if first and last > first:  # a kill may come between the record of a step and its checkpoint
-        found.append(f"metrics.jsonl reaches step {last:,}, and a checkpoint was due at step {first:,}")
+    # one is written beside the steps that follow, and ends before the next begins
+    if due and last > due[1]:
+        steps = f"steps {due[0]:,} and {due[1]:,}"
+        found.append(f"metrics.jsonl reaches step {last:,}, and checkpoints were due at {steps}")
     if scored := predictions(run):
         found.append(f"there is predictions/{scored[-1].name}")
     return found

@@ -26,7 +26,9 @@ def numerics_of(state: State) -> int:
 
 
 def take(training, open_sums: list) -> State:
-    """Copies on the CPU, on rank 0. `open_sums`: of each rank, its (log window, epoch sums)."""
+    """On rank 0, the tensors as they are: the next step changes them. `open_sums`: of each rank, its
+    (log window, epoch sums).
+    """
     runtime, config = training.runtime, training.config
     scaler = runtime.accelerator.scaler
     meta = {

@@ -18,7 +18,7 @@ import time
 
 from relaunch.data_prep import files
 from relaunch.data_prep.talk import tell
-from relaunch.trainers import records
+from relaunch.trainers import goodput, records
 from relaunch.trainers.goodput import CAUSES, IN_STEPS
 from relaunch.trainers.group import process
 from relaunch.trainers.rundir import RunDir
@@ -55,6 +55,8 @@ class Spent:
                 "saves": {},
             }
         self.saves = self.before["saves"]
+        # checkpoints that were committed, and the seconds of their writing, beside the steps but for the last
+        self.writes = {"count": 0, "seconds": 0.0} | goodput.writes(self.before)
 
     def switch(self, cause: str) -> None:
         """From now on the time goes to `cause`, one of CAUSES."""
@@ -88,23 +90,34 @@ class Spent:
 
     def write(self, step: int, samples: int, saved: bool = False, paused: bool = False) -> None:
         """Keep the record. `saved`: `step` has its checkpoint; `paused`: the clock stands from here on."""
-        if not self.run:
-            return
-        causes = self.causes()
-        if saved:
-            there = {records.step_of(path) for path in records.checkpoints(self.run)}
-            self.saves = {at: then for at, then in self.saves.items() if int(at) in there}
-            self.saves[str(step)] = causes
-        record = self.before | {
+        self.keep(self.record(step, samples, paused), saved)
+
+    def record(self, step: int, samples: int, paused: bool = False) -> dict:
+        """What there is to be kept of the time until now."""
+        return self.before | {
             "until": time.time(),
             "paused": int(paused),
             "starts": self.before["starts"] + 1,
             "step": step,
             "samples": samples,
-            "causes": causes,
-            "saves": self.saves,
+            "causes": self.causes(),
             "ranks": self.ranks,
         }
+
+    def keep(self, record: dict, saved: bool, took: float | None = None) -> None:
+        """Write a record. From any thread, one at a time.
+
+        `saved`: its step has its checkpoint; `took`: the seconds that it was written in.
+        """
+        if not self.run:
+            return
+        if saved:
+            there = {records.step_of(path) for path in records.checkpoints(self.run)}
+            self.saves = {at: then for at, then in self.saves.items() if int(at) in there}
+            self.saves[str(record["step"])] = record["causes"]
+        if took is not None:
+            self.writes = {"count": self.writes["count"] + 1, "seconds": self.writes["seconds"] + took}
+        record |= {"saves": self.saves, "writes": self.writes}
         try:
             files.write_atomic(self.run.time, files.dump_json(record))
         except OSError as error:  # a full disk: it costs the record, and no training

@@ -88,8 +88,7 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
     batches = runtime.on_every_rank(lambda: make_batches(config, packed, runtime.device, rank, world))
     runtime.on_every_rank(lambda: packed.check_split(packed.eval_split))
     work = workloads.load(config.workload)
-    task = work.task
-    epoch_steps = task.steps_per_epoch(config, packed.sizes)
+    epoch_steps = work.task.steps_per_epoch(config, packed.sizes)
     total = total_steps(config, epoch_steps)
     steps.check(job.launch.profile_steps, total)
     model = runtime.on_every_rank(lambda: make_model(config, packed.sizes))
@@ -176,7 +175,7 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
         with files.storage(run.path, "--run PATH"):
             opened.append(Metrics(run, step))
             if begun or not state:
-                opened[0].describe(config, task, batches, model, packed)
+                opened[0].describe(config, work.task, batches, model, packed)
             opened[0].text("command", step, command_of(job.argv))
             if begun:
                 opened[0].text("begun", step, begun)
@@ -211,6 +210,7 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
                 training.say(line)
             if begun and forked:  # from here on its parent is not needed any more
                 training.save()
+                training.saver.settle()
                 for line in runtime.on_rank_0(lambda: origin.keep_best(run, record, training.best)):
                     training.say(line)
             with profiled(training, job.launch.profile_steps):
@@ -220,6 +220,8 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
             for metrics in opened:
                 metrics.done(code)
     except Exception as error:  # the launcher compares where crashes happened
+        if training:
+            training.saver.drain()
         if training and training.step > step:
             error = blamed_later(error, runtime.world)
         else:

@@ -69,6 +69,16 @@ def test_the_same_bits_again_and_after_a_stop(trained, relaunch_env, config, wor
     assert outcome(relaunch_env / "parts") == whole
 
 
+def test_what_is_saved_beside_the_steps_is_its_own_step(trained, relaunch_env):
+    """The device copies it while the next steps are handed to it."""
+    flags = ("1gpu", "cifar10", "--arch", "resnet18", "--max-steps", 6)
+    assert trained(*flags, "--save-every", 1, "--keep", 9, run="each") == 0
+    assert trained(*flags, "--stop-after", 4, run="parts") == 75  # which waits for its one save
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        each, alone = (relaunch_env / run / "checkpoints/step-000000004" / name for run in ("each", "parts"))
+        assert each.read_bytes() == alone.read_bytes(), name
+
+
 def test_fp16_from_a_scale_that_is_far_too_large(trained, relaunch_env, monkeypatch):
     """The first steps are skipped and counted; the scale that was found goes on after a stop."""
     import torch

@@ -115,7 +115,7 @@ def test_a_start_that_comes_to_nothing_draws_nothing(tmp_path):
     )
     metrics.close()
     assert not list(run.tensorboard.rglob("*tfevents*"))
-    metrics.sync()  # as the first checkpoint does
+    metrics.sealed()  # as the first checkpoint does
     assert len(list(run.tensorboard.rglob("*tfevents*"))) == 2
 
 
@@ -141,7 +141,7 @@ def test_a_run_describes_itself_and_is_left_alone(name, tmp_path, capsys):
     run.path.mkdir()
     metrics = Metrics(run, 0)
     metrics.describe(config, task_of(name), batches, model, packed)
-    metrics.sync()
+    metrics.sealed()
     metrics.close()
     assert (
         all(map(torch.equal, before, model.state_dict().values()))
@@ -170,7 +170,7 @@ def test_images_are_shown_as_the_model_gets_them(tmp_path):
     batches = make_batches(config, packed, CPU)
     metrics = Metrics(RunDir(tmp_path / "mnist"), 0)
     metrics.describe(config, task_of("mnist"), batches, make_model(config, packed.sizes), packed)
-    metrics.sync()
+    metrics.sealed()
     metrics.close()
     png = events(RunDir(tmp_path / "mnist"), "train").Images("training images")[0].encoded_image_string
     shown = np.asarray(Image.open(io.BytesIO(png)))[..., 0]
@@ -216,10 +216,10 @@ def test_every_row_that_a_full_disk_refused_is_there_once_it_fits(tmp_path, caps
             full()
         if row["step"] == 2990:
             with pytest.raises(OSError):
-                metrics.sync()  # and with it the checkpoint
+                metrics.sealed()  # and with it the checkpoint
             full(False)
         metrics.log(row)
-    metrics.sync()
+    metrics.sealed()
     assert [json.loads(line) for line in run.metrics.read_text().splitlines()] == rows
     assert [step for step, _ in curve(run, "train", "loss")] == [row["step"] for row in rows]
     err = capsys.readouterr().err.splitlines()

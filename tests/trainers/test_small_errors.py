@@ -41,7 +41,8 @@ def child(run, trouble, ear):
         run.write_status("running", step=row["step"])
         if row["step"] == 2:
             try:
-                metrics.sync()
+                metrics.sealed()
+                metrics.to_disk()
             except OSError:
                 pass  # it costs this checkpoint
     metrics.close()

@@ -1,6 +1,6 @@
 """Checkpoints: committed whole or not at all, hashed, without pickle, found newest valid first.
 
-    save(run, State(model, optimizer, meta), keep=3)
+    save(run, State(model, optimizer, meta), keep=3)    # a training's saves: see trainers/saving.py
     state = load(newest_valid(run))
 
 A checkpoint is a folder `step-000001200` of model.safetensors, optimizer.safetensors, state.json and, written
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +30,8 @@ from relaunch.trainers.rundir import RunDir, without_checkpoint
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from relaunch.trainers.weights.kept import Kept
 
 SCHEMA = 1
 FACTS = (
@@ -58,34 +60,42 @@ class State:
 def save(
     run: RunDir, state: State, keep: int, protect: Set[int] = frozenset(), logged: dict | None = None
 ) -> Path:
-    """Commit `state`; then drop all but the newest `keep`, the best and the steps `protect`.
+    """Commit `state`, as `commit` does what is copied already."""
+    from relaunch.trainers.weights.kept import Kept
 
+    parts = [Kept(state.model), Kept(state.optimizer)]
+    for kept, tensors in zip(parts, (state.model, state.optimizer)):
+        kept.copy(tensors)
+    return commit(run, parts, state.meta, keep, protect, logged)
+
+
+def commit(
+    run: RunDir, parts: Sequence[Kept], meta: dict, keep: int, protect: Set[int], logged: dict | None
+) -> Path:
+    """Commit the state of `parts` (model, optimizer) and `meta`; from any thread.
+
+    Then drop all but the newest `keep`, the best and the steps `protect`.
     `logged`: size and SHA-256 of the metrics so far. Equal states log other times, so it is in the manifest.
     OSError on a full disk; Failure 70 rather than commit a number that is not finite.
     """
-    from safetensors.torch import save as pack
-
-    for tensors in (state.model, state.optimizer):
-        for name, tensor in tensors.items():
-            if tensor.is_floating_point() and not tensor.isfinite().all():
-                raise Failure(
-                    DIVERGED,
-                    f"{name} is not finite after step {state.meta['step']}: not saved",
-                    "lower --lr, or set --clip",
-                )
-    target = run.checkpoint(state.meta["step"])
+    for kept in parts:
+        kept.wait()
+        if name := kept.not_finite():
+            what = f"{name} is not finite after step {meta['step']}: not saved"
+            raise Failure(DIVERGED, what, "lower --lr, or set --clip")
+    target = run.checkpoint(meta["step"])
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     part.mkdir(parents=True)
     try:
-        contents = (pack(state.model), pack(state.optimizer), files.dump_json(state.meta).encode())
+        contents = [*(kept.content for kept in parts), memoryview(files.dump_json(meta).encode())]
         written = {}
         for name, content in zip(FILES, contents):
             written[name] = {"bytes": len(content), "sha256": files.write_synced(part / name, content)}
-        manifest = {"schema": SCHEMA, **{k: state.meta[k] for k in FACTS}, "files": written}
+        manifest = {"schema": SCHEMA, **{k: meta[k] for k in FACTS}, "files": written}
         manifest |= {"metrics": logged} if logged else {}
         files.write_synced(part / "MANIFEST.json", files.dump_json(manifest).encode())
         files.sync(part)
-        fault("save", state.meta["step"])
+        fault("save", meta["step"])
         # the same step again comes after an evaluation that a stop had cut short; one always has its name
         if not target.exists():
             os.rename(part, target)
@@ -96,7 +106,7 @@ def save(
     finally:
         files.remove(part)
     files.remove(waiting(target))
-    prune(run, state.meta["step"], keep, protect | {(state.meta["best"] or {}).get("step", -1)})
+    prune(run, meta["step"], keep, protect | {(meta["best"] or {}).get("step", -1)})
     return target
 
 

@@ -1,4 +1,4 @@
-"""A model's and an optimizer's state as named tensors on the CPU: what a checkpoint holds.
+"""A model's and an optimizer's state as named tensors: what a checkpoint holds.
 
 weights, slots = weights_of(model), optimizer_state(optimizer, model)
 load_weights(model, weights, "the checkpoint")
@@ -15,14 +15,14 @@ from relaunch.trainers.weights.foreign import listed
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
-    """Copies of parameters and buffers on the CPU, contiguous; a tied tensor once, under its first name."""
-    copies, seen = {}, set()
+    """Parameters and buffers, where they are; a tied tensor once, under its first name."""
+    found, seen = {}, set()
     for name, tensor in model.state_dict().items():
         if tensor.data_ptr() in seen and tensor.numel():
             continue
         seen.add(tensor.data_ptr())
-        copies[name] = tensor.detach().to("cpu", copy=True).contiguous()
-    return copies
+        found[name] = tensor.detach()
+    return found
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], origin: str) -> None:
@@ -57,10 +57,10 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], origin: str) -> N
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
-    """Copies of the optimizer's state on the CPU, by name: `fc.weight/momentum_buffer`."""
+    """The optimizer's state, where it is, by name: `fc.weight/momentum_buffer`."""
     names = names_of(optimizer, model)
     return {
-        f"{names[i]}/{entry}": torch.as_tensor(value).detach().to("cpu", copy=True).contiguous()
+        f"{names[i]}/{entry}": torch.as_tensor(value).detach()
         for i, entries in optimizer.state_dict()["state"].items()
         for entry, value in entries.items()
         if value is not None
@@ -68,7 +68,7 @@ def optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Give the optimizer the state that `optimizer_state` copied, of the same model; rates stay its own."""
+    """Give the optimizer the state that `optimizer_state` gave, of the same model; rates stay its own."""
     index = {name: i for i, name in enumerate(names_of(optimizer, model))}
     state: dict[int, dict] = {}
     for key, tensor in tensors.items():

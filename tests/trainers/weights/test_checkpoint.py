@@ -4,9 +4,11 @@ import json
 import os
 import shutil
 import signal
+import threading
 
 import pytest
 import torch
+from tqdm import tqdm
 
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import Failure
@@ -218,6 +220,7 @@ def killed(moments: int, what) -> bool:
     child = os.fork()
     if child == 0:
         left = moments
+        tqdm.set_lock(threading.RLock())  # its own is shared with the parent, and a kill would leave it taken
 
         def counted(call):
             def wrapped(*args, **kwargs):

@@ -29,8 +29,8 @@ def disk(request, relaunch_env):
 
 def test_a_full_disk_costs_checkpoints_and_not_the_training(train, relaunch_env, disk, at, capsys):
     assert train(*NET, "--run", "./whole") == 0
-    at(5, lambda training: disk.fill())
-    at(13, lambda training: disk.free())
+    at(5, lambda training: (training.saver.settle(), disk.fill()))
+    at(13, lambda training: (training.saver.settle(), disk.free()))
     assert train(*NET, "--run", "./disk/run") == 0
     error = capsys.readouterr().err
     assert [f"ALARM: no checkpoint of step {step} " in error for step in (4, 8, 12, 16)] == [
@@ -45,7 +45,7 @@ def test_a_full_disk_costs_checkpoints_and_not_the_training(train, relaunch_env,
 @pytest.mark.parametrize("stop", [[], ["--stop-after", 15]], ids=["the end", "a stop"])
 def test_a_last_checkpoint_that_does_not_fit_is_73(train, relaunch_env, disk, at, capsys, stop):
     assert train(*NET, "--run", "./whole") == 0
-    at(13, lambda training: disk.fill())
+    at(13, lambda training: (training.saver.settle(), disk.fill()))
     capsys.readouterr()
     assert train(*NET, "--run", "./disk/run", *stop) == 73
     assert "relaunch: 73 the last checkpoint could not be written" in capsys.readouterr().err

@@ -90,7 +90,8 @@ def test_at_each_call_of_a_metrics_line(run, monkeypatch, number):
             for step in (1, 2):
                 metrics.log({"step": step, "samples": 1, "epoch": 0.1, "split": "train", "loss": 1.0})
                 try:
-                    metrics.sync()
+                    metrics.sealed()
+                    metrics.to_disk()
                 except OSError as error:
                     assert error.errno == number
         metrics.log({"step": 3, "samples": 1, "epoch": 0.1, "split": "val", "loss": 1.0})
