@@ -18,7 +18,10 @@ class Options(ImageOptions):
 
 def model(config, sizes):
     from relaunch.models.resnet import resnet18
+    from relaunch.models.whitened import Whitened
 
+    if config.arch == "whitened":
+        return Whitened(sizes.shape[0], sizes.outputs, (32, 64, 128, 256), stride=2)
     return resnet18(sizes.outputs, sizes.shape[0], config.options.stem)
 
 
@@ -27,7 +30,7 @@ WORKLOAD = Workload(
     about="ResNet-18 on Tiny-ImageNet's 64x64 photographs of 200 classes",
     task=ImageTask(),
     data="tiny_imagenet",
-    archs=("resnet18",),
+    archs=("resnet18", "whitened"),
     options=Options,
     model=model,
     # the lab's recipe (SGD with momentum, 15 epochs), with a schedule that uses them: He et al.'s 0.1 per 256
@@ -58,6 +61,23 @@ WORKLOAD = Workload(
             crop=0,
             flip=True,
             normalise="imagenet",
-        )
+        ),
+        # cifar10's recipe of that name, with a fourth group of convolutions and progressive sizes
+        "fast": dict(
+            arch="whitened",
+            epochs=8,
+            half_size_epochs=3,
+            batch_size=125,
+            optimizer="muon",
+            lr=0.04,
+            momentum=0.6,
+            weight_decay=0.01,
+            schedule="linear",
+            warmup_steps=0,
+            label_smoothing=0.1,
+            crop=6,
+            flip=True,
+            flip_alternating=True,
+        ),
     },
 )
