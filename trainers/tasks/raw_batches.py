@@ -74,7 +74,7 @@ class RawImages(Images):
 
     def __init__(self, packed: Packed, device: torch.device):
         super().__init__(packed, "train", torch.device("cpu"))
-        self.device = device
+        self.device, self.mapped = device, None
 
     def normalise(self, x: Tensor) -> Tensor:
         return x

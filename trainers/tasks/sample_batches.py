@@ -17,6 +17,7 @@ from torch import Tensor
 from relaunch.data_prep.packed import Packed
 from relaunch.trainers.config import RunConfig
 from relaunch.trainers.tasks import order
+from relaunch.trainers.tasks.ahead import STEPS, Ahead
 from relaunch.trainers.tasks.hooks import check_arguments, in_float32, of_each, prepared, scored
 from relaunch.trainers.tasks.meters import Classes, Loss, Numbers
 from relaunch.trainers.tasks.regression import Regression
@@ -40,6 +41,7 @@ class Samples:
         self.inputs, self.targets = map(torch.from_numpy, (inputs, targets))
         if device.type == "cuda" and inputs.nbytes < RESIDENT * torch.cuda.mem_get_info(device)[0]:
             self.inputs = self.inputs.to(device)
+        self.mapped = inputs if self.inputs.device.type == "cpu" else None  # of it, what is read is asked for
         self.targets = self.targets.to(self.inputs.device)
 
     def __len__(self) -> int:
@@ -80,6 +82,7 @@ class SampleBatches:
             self.meter = Numbers(partial(task.like, config), self.scale)
         self.sums = self.meter.sums
         self.epoch = -1
+        self.ahead = Ahead.of(getattr(self.data, "mapped", None))  # of one's own, it may lack it
 
     def opened(self, packed: Packed) -> Samples:
         return self.task.open(packed, "train", self.device)
@@ -88,12 +91,23 @@ class SampleBatches:
         """Draw the epoch's order: a function of (seed, epoch) alone."""
         ids = order.permutation(self.config.seed, epoch, len(self.data))
         self.epoch, self.ids = epoch, torch.from_numpy(ids).to(self.data.inputs.device)
+        self.asked = 0  # steps of the epoch whose rows were asked for
+
+    def ask(self, ahead: Ahead, i: int) -> None:
+        """Ask for this rank's rows of the epoch's step `i` and some after it."""
+        batch, own = self.config.batch_size, self.config.batch_size // self.world
+        for later in range(max(self.asked, i), min(i + 1 + STEPS, self.steps_per_epoch)):
+            first = later * batch + self.rank * own
+            ahead.want(self.ids[first : first + own].numpy())
+            self.asked = later + 1
 
     def batch(self, step: int, micro: int) -> tuple[Tensor, ...]:
         """What the model gets [B,…], and what `task.loss` compares its outputs with."""
         epoch, i = divmod(step, self.steps_per_epoch)
         if epoch != self.epoch:
             self.start_epoch(epoch)
+        if self.ahead:
+            self.ask(self.ahead, i)
         batch = self.config.batch_size
         part = order.share(batch, self.world, self.config.grad_accum_steps, self.rank, micro)
         rows = slice(i * batch + part.start, i * batch + part.stop)
