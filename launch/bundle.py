@@ -55,7 +55,8 @@ def chosen(run: RunDir, every: bool) -> list[Path]:
     found = []
     for path in wanted:
         try:
-            checkpoint.verify(path)
+            if path != newest:
+                checkpoint.verify(path)
             found.append(path)
         except Failure as failure:
             if path.exists():  # else its training has dropped it since

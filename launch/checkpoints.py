@@ -96,11 +96,7 @@ def show(run: RunDir) -> str:
                 ", ".join(apart.get(step, [])) if written else "not whole: it has no MANIFEST.json",
             )
         )
-    # a remark stands to the left, after columns of numbers
-    lines = [
-        f"{line}  {row[-1]}".rstrip() for line, row in zip(table([row[:-1] for row in rows], left=0), rows)
-    ]
-    lines = lines if len(rows) > 1 else [f"{run.path} has no checkpoint"]
+    lines = table(rows, left=len(rows[0])) if len(rows) > 1 else [f"{run.path} has no checkpoint"]
     for folder in aside.folders(run):
         kept = f"{numbers(aside.steps(folder))}, {mb(records.size(folder))}"
         since = aside.facts(folder).get("step")
@@ -159,11 +155,8 @@ def verify(run: RunDir, words: list[str]) -> int:
             if path.exists():  # else its training has dropped it while we looked
                 bad.append(name)
                 give(f"{name}: {failure.what}")
-    if words:
-        newest = checkpoint.newest_valid(run)
-    else:
-        whole = [p for p in records.checkpoints(run) if p in paths and str(p.name) not in bad]
-        newest = whole[-1] if whole else None
+    whole = [path for path in records.checkpoints(run) if path in paths and path.name not in bad]
+    newest = checkpoint.newest_valid(run) if words else whole[-1] if whole else None
     takes = f"a resume takes step {step_of(newest):,}" if newest else "no checkpoint is left to resume from"
     if bad:
         what = f"{listed(bad)} of {run.path} {'is' if len(bad) == 1 else 'are'} damaged"
@@ -201,11 +194,10 @@ def prune(run: RunDir, keep: int, only_say: bool) -> int:
             if path not in gone:
                 said = ", ".join(apart.get(step_of(path), []))
                 tell(f"keeps step {step_of(path):,}" + (f" ({said})" if said else ""))
-        sizes = sum(map(records.size, gone))
-        if not gone:
-            tell("nothing to drop")
-            return 0
-        tell(f"{'would drop' if only_say else 'drops'} {listed(p.name for p in gone)}: {mb(sizes)}")
+        what = (
+            f"{listed(path.name for path in gone)}: {mb(sum(map(records.size, gone)))}" if gone else "nothing"
+        )
+        tell(f"{'would drop' if only_say else 'drops'} {what}")
         if not only_say:
             checkpoint.prune(run, step, keep, protect)
             checkpoint.sweep(run)
@@ -230,9 +222,7 @@ def restore(run: RunDir, word: str) -> int:
             raise Failure(USAGE, what, f"begin there again: --fork {quoted(fork['run'])}@{step}")
         checkpoint.refuse_anothers(run, path)
         if (kept := aside.put(run, step)) is None:
-            tell(
-                f"step {step:,} is the newest checkpoint of {run.path}: a resume takes it, nothing to restore"
-            )
+            tell(f"nothing to restore: step {step:,} is the newest of {run.path}, and a resume takes it")
             return 0
         run.cut_metrics(step, meta.get("evaluated", step))
         run.write_status("stopped", STOPPED, step, f"restored to step {step:,}")

@@ -102,7 +102,7 @@ def test_pruning_says_what_goes_and_keeps_what_saving_would(run, capsys):
     assert capsys.readouterr().out.startswith(f"{said}drops {gone}: ")
     assert steps(run.path) == [20, 40, 80] and not checkpoint.leftovers(run)
     assert checkpoints.main(["first", "prune", "--keep", "1"]) == 0
-    assert capsys.readouterr().out.endswith("nothing to drop\n")
+    assert capsys.readouterr().out.endswith("drops nothing\n")
 
 
 def test_pruning_counts_from_the_newest_valid_one(run):
