@@ -24,6 +24,10 @@ from relaunch.trainers.interval import between_saves, failures
 from relaunch.trainers.weights import checkpoint
 from relaunch.trainers.weights.kept import Kept
 
+PAUSE = (
+    60.0  # s after a full disk until the clock of --save-every TIME goes on: an alarm a step tells no more
+)
+
 
 class Write:
     """A checkpoint on its way to the disk."""
@@ -55,7 +59,7 @@ class Saver:
         self.kept: list[Kept] = []  # the model's state and the optimizer's, from the first save on
         self.write: Write | None = None  # in flight
         self.wanted = False  # by rank 0's clock; on all ranks
-        self.began = time.monotonic()  # the last save, or the training
+        self.began = time.monotonic()  # the last save, or the training: what --save-every TIME counts from
         self.cost = 0.0  # seconds that the training stood still for the last
 
     @property
@@ -145,6 +149,7 @@ class Saver:
             raise Failure(STORAGE, what, "free some space and run it again with --resume auto")
         tell(f"relaunch: ALARM: no checkpoint of step {step} ({error}); training goes on", sys.stderr)
         self.run.write_status("running", step=step)  # with what is saved all the same
+        self.began = time.monotonic() + PAUSE
 
     def drain(self) -> None:
         """As the training ends by an error of its own: wait for the one in flight; its error is a line."""

@@ -43,10 +43,11 @@ def test_a_config_keeps_it(every):
     assert config.to_json()["save_every"] == every
 
 
-def test_the_clock_of_rank_0_says_when():
-    class Runtime:
-        main = True
+class Runtime:
+    main = True  # rank 0
 
+
+def test_the_clock_of_rank_0_says_when():
     saver = Saver(Runtime, None)
     assert not saver.due("5m") and not saver.due(1)
     saver.began -= 301
@@ -55,6 +56,16 @@ def test_the_clock_of_rank_0_says_when():
     assert not saver.due("auto:26h") and saver.due("auto:1h")
     saver.wanted = True
     assert not saver.due("5m")
+
+
+def test_a_full_disk_is_tried_again_in_a_minute(tmp_path, capsys):
+    """And not at each step, with an alarm for each."""
+    saver = Saver(Runtime, RunDir(tmp_path))
+    saver.unsaved(7, OSError("full"), last=False)
+    assert "ALARM: no checkpoint of step 7 (full)" in capsys.readouterr().err
+    assert not saver.due("continuous")
+    saver.began -= 61
+    assert saver.due("continuous")
 
 
 def test_when_it_saves_changes_no_bits(train, relaunch_env, capsys):
