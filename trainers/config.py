@@ -20,6 +20,7 @@ from relaunch.data_prep.talk import give
 from relaunch.trainers import rundir, workloads
 from relaunch.trainers.finetune import scaled
 from relaunch.trainers.flags import Parser, add_fields, check_all, seconds, words
+from relaunch.trainers.interval import EVERY, between_saves, steps_or
 from relaunch.trainers.job import INSTEAD, Job, Launch
 from relaunch.trainers.workloads import Workload, own, setting
 
@@ -105,9 +106,7 @@ class RunConfig:
         "where float32 is TF32 on GPUs from Ampere on, several times faster with 10 bits of mantissa for 23: "
         "conv: in convolutions; all: in matrix products, too; none: nowhere",
     )
-    save_every: int = setting(
-        1000, "steps between checkpoints, beside those at each epoch's end", least=1, metavar="STEPS"
-    )
+    save_every: int | str = setting(1000, EVERY, least=1, metavar="STEPS|TIME", reads=steps_or)
     keep: int = setting(3, "newest checkpoints kept, beside the best", least=1)
     eval_every: int = setting(
         1, "epochs between evaluations, beside the one at the end", least=1, metavar="EPOCHS"
@@ -145,6 +144,7 @@ class RunConfig:
         if self.ema >= 1:
             what = f"--ema {self.ema} is no decay: its average would never move"
             raise Failure(USAGE, what, "give one below 1, as 0.999")
+        between_saves(self.save_every, 0.0)
         if self.time:
             seconds(self.time)
         if self.batch_size % self.grad_accum_steps:

@@ -6,8 +6,9 @@ from relaunch.data_prep.errors import PREEMPTED, STOPPED
 from relaunch.trainers import goodput, lines, records
 from relaunch.trainers.group import process
 
-# why all ranks stop: the largest of what they say counts. With the last they only hear what became of a save
-NO_STOP, BY_SIGNAL, BY_REQUEST, UNSAVED = 0, 1, 2, 3
+# what all ranks do after a step: the largest of what they ask for. SAVE is by rank 0's clock, where
+# --save-every is a time; UNSAVED is to hear what became of a save; the others end the training
+NO_STOP, SAVE, BY_SIGNAL, BY_REQUEST, UNSAVED = range(5)
 
 
 def finish(training) -> int:

@@ -143,7 +143,7 @@ def check(name: str, hint, value):
         return
     kind, choices = scalar(hint)
     optional = type(None) in typing.get_args(hint)
-    if value is None and optional:
+    if value is None and optional or isinstance(value, str) and str in typing.get_args(hint):
         return
     if choices and value not in choices:
         raise Failure(USAGE, f"{flag(name)} {value!r} is not one of {', '.join(choices)}")
@@ -162,7 +162,7 @@ def check_all(cls, values: dict):
     for name, value in values.items():
         check(name, hints[name], value)
         least = facts[name].get("least")
-        if None not in (value, least) and value < least:
+        if None not in (value, least) and not isinstance(value, str) and value < least:
             what = "is too small" if least else "is negative"
             raise Failure(USAGE, f"{flag(name)} {value} {what}", f"it must be at least {least}")
 
@@ -194,7 +194,7 @@ def add_fields(
         else:
             group.add_argument(
                 *names,
-                type=kind,
+                type=f.metadata.get("reads", kind),
                 choices=choices,
                 metavar=None if choices else f.metadata.get("metavar", VALUES.get(kind)),
                 **common,

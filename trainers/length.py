@@ -41,9 +41,11 @@ class Costs:
 
     def beside(self, config: RunConfig, epoch_steps: int, steps: int) -> float:
         """Seconds of evaluating and saving in a training of so many steps."""
-        every = math.lcm(config.save_every, epoch_steps)
-        saves = steps // config.save_every + steps // epoch_steps - steps // every
-        saves += bool(steps % config.save_every and steps % epoch_steps)  # at its end
+        # those that a clock asks for are written beside the steps
+        save_every = config.save_every if isinstance(config.save_every, int) else epoch_steps
+        every = math.lcm(save_every, epoch_steps)
+        saves = steps // save_every + steps // epoch_steps - steps // every
+        saves += bool(steps % save_every and steps % epoch_steps)  # at its end
         return -(-steps // (epoch_steps * config.eval_every)) * self.evaluation + saves * self.checkpoint
 
     def steps_in(self, left: float, config: RunConfig, epoch_steps: int) -> int:

@@ -15,7 +15,7 @@ from relaunch.data_prep.errors import DIVERGED, Failure
 from relaunch.data_prep.talk import fitted, tell
 from relaunch.trainers import ending, lines, workloads
 from relaunch.trainers.average import Average
-from relaunch.trainers.ending import BY_REQUEST, BY_SIGNAL, NO_STOP, UNSAVED
+from relaunch.trainers.ending import BY_REQUEST, BY_SIGNAL, NO_STOP, SAVE, UNSAVED
 from relaunch.trainers.evaluate import score_split
 from relaunch.trainers.group import process
 from relaunch.trainers.group.faults import fault
@@ -107,7 +107,8 @@ class Training:
             self.log_epoch()
         if due(self.step, epoch * c.eval_every, self.total):
             self.evaluate()
-        if self.stop or due(self.step, c.save_every, self.total) or self.step % epoch == 0:
+        due_by_steps = due(self.step, c.save_every, self.total) or self.step % epoch == 0
+        if self.stop or self.saver.wanted or due_by_steps:
             self.save()
 
     def advance(self):
@@ -149,6 +150,8 @@ class Training:
         while not self.stop and (said := self.runtime.agree(self.asked())):
             if said == UNSAVED:
                 self.saver.settle()
+            elif said == SAVE:
+                self.saver.wanted = True
             else:
                 self.stop = said
         return self.stop
@@ -163,7 +166,7 @@ class Training:
             self.polled = now
             if os.path.exists(self.run.stop):  # False, too, where a server does not answer
                 return BY_REQUEST
-        return why
+        return why or (SAVE if self.saver.due(self.config.save_every) else NO_STOP)
 
     # logging ------------------------------------------------------------------------------------------------
 

@@ -205,7 +205,8 @@ def signs(run: RunDir) -> list[str]:
             found += [f"{run.checkpoints.name}/ holds {left[0]}"] if left else []
         except OSError as error:
             found.append(f"{run.checkpoints.name} cannot be read: {error.strerror}")
-    intervals = [n for n in (config(run).get("save_every"), plan(run).get("steps_per_epoch")) if n]
+    given = config(run).get("save_every"), plan(run).get("steps_per_epoch")
+    intervals = [n for n in given if n and isinstance(n, int)]  # the first may be a time
     # a status that tells of none saved may be that of a disk on which none fitted, up to its step
     none = told.get("step", 0) if (told := status(run)).get("saved") == 0 else 0
     due = sorted({none // n * n + n * times for n in intervals for times in (1, 2)})[:2]

@@ -19,9 +19,14 @@ from collections.abc import Callable
 
 from relaunch.data_prep.errors import STORAGE, Failure
 from relaunch.data_prep.talk import tell
-from relaunch.trainers import snapshot
+from relaunch.trainers import goodput, snapshot
+from relaunch.trainers.interval import between_saves, failures
 from relaunch.trainers.weights import checkpoint
 from relaunch.trainers.weights.kept import Kept
+
+PAUSE = (
+    60.0  # s after a full disk until the clock of --save-every TIME goes on: an alarm a step tells no more
+)
 
 
 class Write:
@@ -53,29 +58,47 @@ class Saver:
         self.runtime, self.run = runtime, run
         self.kept: list[Kept] = []  # the model's state and the optimizer's, from the first save on
         self.write: Write | None = None  # in flight
+        self.wanted = False  # by rank 0's clock; on all ranks
+        self.began = time.monotonic()  # the last save, or the training: what --save-every TIME counts from
+        self.cost = 0.0  # seconds that the training stood still for the last
 
     @property
     def failed(self) -> bool:
         """Whether the one in flight has met an error: the next boundary is to hear of it."""
         return self.write is not None and self.write.error is not None
 
+    def due(self, every: int | str) -> bool:
+        """Whether rank 0's clock says that it is time for another, where --save-every is a time."""
+        if isinstance(every, int) or self.wanted or not self.runtime.main:
+            return False
+        if self.write and self.write.thread.is_alive():
+            return False
+        return time.monotonic() - self.began >= (between_saves(every, self.cost) or 0.0)
+
     def save(self, training, last: bool) -> None:
         """Begin to commit the training's state. A full disk costs this checkpoint and a line.
 
         `last`: it is the run's last one, waited for, and a full disk is Failure 73.
         """
+        self.began, self.wanted = time.monotonic(), False
         open_sums = self.runtime.gather((training.window, training.epoch_sums))
 
         def begin():
             self.end()
+            began = time.monotonic()
             for window, epoch_sums in open_sums:
                 training.refuse_unless_finite(window + epoch_sums)
             try:
                 self.write = Write(training.step, self.work(training, open_sums))
             except OSError as error:  # of the metrics: they come before their checkpoint
                 self.unsaved(training.step, error, last)
+            self.cost, before = time.monotonic() - began, self.cost
             if last:
                 self.end(last)
+            elif not before and (between := failures(training.config.save_every)):
+                every = goodput.amount(between_saves(training.config.save_every, self.cost) or 0.0)
+                cost = f"a save costs {1e3 * self.cost:,.0f} ms of training"
+                training.say(f"--save-every auto: {cost}; with one failure in {between}, one each {every}")
 
         self.runtime.on_rank_0(begin)
 
@@ -126,6 +149,7 @@ class Saver:
             raise Failure(STORAGE, what, "free some space and run it again with --resume auto")
         tell(f"relaunch: ALARM: no checkpoint of step {step} ({error}); training goes on", sys.stderr)
         self.run.write_status("running", step=step)  # with what is saved all the same
+        self.began = time.monotonic() + PAUSE
 
     def drain(self) -> None:
         """As the training ends by an error of its own: wait for the one in flight; its error is a line."""

@@ -41,11 +41,14 @@ def one_cycle(
 LINES = 4  # of the log in an epoch, at least, where nobody says how many steps lie between two
 
 
-def due(step: int, every: int, total: int, within: int | None = None) -> bool:
+def due(step: int, every: int | str, total: int, within: int | None = None) -> bool:
     """Whether something that happens every `every` steps, and at the end, happens after `step` steps.
 
-    Of `within` steps, as of an epoch, it counts anew, and happens at their end too.
+    Of `within` steps, as of an epoch, it counts anew, and happens at their end too. Where `every` is a time a
+    clock says when: here, only at the end.
     """
+    if isinstance(every, str):
+        return step == total
     return step == total or (step % within if within else step) % every == 0
 
 

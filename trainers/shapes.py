@@ -47,7 +47,7 @@ TIME = {
     "saves": dict,
     "ranks": list,
 }
-CONFIG = {"workload": str, "data": str, "save_every": int, "batch_size": int}
+CONFIG = {"workload": str, "data": str, "save_every": (int, str), "batch_size": int}
 PROFILE = {"schema": int, "workload": str, "data": str, "settings": list}
 SETTING = {
     "config": str,

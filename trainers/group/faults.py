@@ -7,7 +7,7 @@ A fault is `PLACE[=N],[rank=R,]do=ACTION[,once=FILE]`; `;` joins several. The pl
 
     start       before torch is imported
     step        N steps are done, and nothing yet of what follows them
-    save        step N's checkpoint is written and not committed
+    save        step N's checkpoint is written and not committed, beside the steps that follow
     evaluate    batch N of a split is scored next
 
 Without N, or with *, it happens each time; with FILE until that file exists, which the first one makes.

@@ -53,7 +53,7 @@ class Kept:
         text += b" " * (-len(text) % 8)  # so that each tensor lies where its type may
         head = len(text).to_bytes(8, "little") + text
         whole = torch.empty(len(head) + offset, dtype=torch.uint8, pin_memory=pinned)
-        self.content = memoryview(whole.numpy())
+        self.content = whole.numpy().data
         self.content[: len(head)] = head
         data = whole[len(head) :]
         self.tensors = {}

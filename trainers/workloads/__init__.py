@@ -26,7 +26,8 @@ def setting(default, help: str, short: str | None = None, **facts):
     """A dataclass field with its line of documentation, which is also its `--help`.
 
     `least`: the smallest value that it takes. `before`: its value in runs that were written before there was
-    this field, where that is not the default. `alias`: another spelling of its flag.
+    this field, where that is not the default. `alias`: another spelling of its flag. `reads`: makes its value
+    of a text, where its type does not.
     """
     return field(default=default, metadata={"help": help, "short": short, **facts})
 

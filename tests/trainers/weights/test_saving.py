@@ -8,6 +8,7 @@ import pytest
 import test_checkpoint
 from test_checkpoint import killed
 
+from relaunch.data_prep import files
 from relaunch.trainers.group import faults
 from relaunch.trainers.rundir import RunDir
 from relaunch.trainers.weights import checkpoint
@@ -48,6 +49,19 @@ def test_the_files_are_the_steps_whatever_the_training_does_meanwhile(train, rel
         at(step, lambda training: training.saver.settle())
     assert train(*NET, "--run", "./settled") == 0
     assert weights(relaunch_env / "slow") == weights(relaunch_env / "settled")
+
+
+def test_what_was_logged_outlives_a_power_cut_before_the_checkpoint_that_tells_of_it(train, monkeypatch):
+    synced, through = [], files.through
+
+    def told(descriptor):
+        synced.append(os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")))
+        through(descriptor)
+
+    monkeypatch.setattr(files, "through", told)
+    assert train(*NET, "--run", "./run") == 0
+    order = [name for name in synced if name in ("metrics.jsonl", "MANIFEST.json")]
+    assert order == ["metrics.jsonl", "MANIFEST.json"] * 3
 
 
 def test_a_stop_and_a_crash_wait_for_the_one_in_flight(train, relaunch_env, fault, slow):
