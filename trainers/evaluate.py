@@ -109,8 +109,7 @@ def parser() -> Parser:
 
 
 # settings of a source that an evaluation may override; of normalise it is told what it does not say
-CHANGEABLE = ("data", "eval_batch_size", "threads", "eval_resize", "eval_crop", "eval_views", "normalise")
-CHANGEABLE += ("input", "raw")
+CHANGEABLE = "data eval_batch_size threads eval_resize eval_crop eval_views normalise input raw".split()
 
 
 def changes_of(config: RunConfig, given: Set[str]) -> dict:
@@ -199,7 +198,7 @@ def read(name: str, config: RunConfig | None, changes: dict) -> tuple[Source, Ru
     here = {name: value for name, value in changes.items() if name != "normalise"}
     inner = {name: here.pop(name) for name in list(here) if hasattr(config.options, name)}
     if "eval_views" in here:
-        raise Failure(USAGE, "--eval-views is for images of classes", "leave it out")
+        raise Failure(USAGE, "--eval-views is for images", "leave it out")
     options = dataclasses.replace(config.options, **inner)
     if "raw" in here or here.get("input") == "raw":
         if not getattr(options, "eval_crop", 0):
@@ -252,20 +251,18 @@ def written(launch: Launch, source: Source, packed: Packed, split: str, out: Pat
     if launch.outputs and not list(path.parent.glob(f"{path.stem}.outputs*.npy")):
         return False
     metrics = {name: math.nan if value is None else value for name, value in found.facts["metrics"].items()}
-    tell("\n".join([*told(source, packed, split, len(found), metrics), f"already written: {path}"]))
+    tell(f"{told(source, packed, split, len(found), metrics)}\nalready written: {path}")
     return True
 
 
-def told(source: Source, packed: Packed, split: str, n: int, metrics: dict[str, float]) -> list[str]:
-    shown = "  ".join(
-        f"{name} {value:.4f}"
-        if name in ("loss", "nll")
-        else f"{name} {value:.2f} %"
-        if name.startswith("top")
-        else f"{name} {value:.5g}"
-        for name, value in metrics.items()
-    )
-    return [f"{source.name} on {packed.name}/{split}, {n:,} predictions: {shown}"]
+def told(source: Source, packed: Packed, split: str, n: int, metrics: dict[str, float]) -> str:
+    def shown(name: str, value: float) -> str:
+        if name.startswith("top"):
+            return f"{value:.2f} %"
+        return f"{value:.4f}" if name in ("loss", "nll") else f"{value:.5g}"
+
+    numbers = "  ".join(f"{name} {shown(name, value)}" for name, value in metrics.items())
+    return f"{source.name} on {packed.name}/{split}, {n:,} predictions: {numbers}"
 
 
 def report(source, config, task, packed, split, rows, out: Path, runtime, inputs: dict, wanted: bool) -> None:
@@ -291,9 +288,8 @@ def report(source, config, task, packed, split, rows, out: Path, runtime, inputs
             "precision": runtime.precision,
         },
     )
-    lines = told(source, packed, split, len(rows["id"]), metrics)
-    lines += [predictions.told(inputs)] if "mean" in inputs else []
-    tell("\n".join([*lines, f"written: {path}"]))
+    how = f"{predictions.told(inputs)}\n" if "mean" in inputs else ""
+    tell(f"{told(source, packed, split, len(rows['id']), metrics)}\n{how}written: {path}")
     if wanted and not outputs:
         tell("relaunch: no outputs.npy: its model gives no tensor with a row for each sample", sys.stderr)
     elif wanted and "outputs" not in outputs:

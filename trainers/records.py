@@ -205,16 +205,14 @@ def signs(run: RunDir) -> list[str]:
             found += [f"{run.checkpoints.name}/ holds {left[0]}"] if left else []
         except OSError as error:
             found.append(f"{run.checkpoints.name} cannot be read: {error.strerror}")
-    given = config(run).get("save_every"), plan(run).get("steps_per_epoch")
-    intervals = [n for n in given if n and isinstance(n, int)]  # the first may be a time
+    every = config(run).get("save_every"), plan(run).get("steps_per_epoch")  # the first may be a time
     # a status that tells of none saved may be that of a disk on which none fitted, up to its step
     none = told.get("step", 0) if (told := status(run)).get("saved") == 0 else 0
-    due = sorted({none // n * n + n * times for n in intervals for times in (1, 2)})[:2]
+    due = sorted({none // n * n + n * k for n in every if isinstance(n, int) and n for k in (1, 2)})[:2]
     last = max((r["step"] for r in metrics(run)), default=0)
     # one is written beside the steps that follow, and ends before the next begins
     if due and last > due[1]:
-        steps = f"steps {due[0]:,} and {due[1]:,}"
-        found.append(f"metrics.jsonl reaches step {last:,}, and checkpoints were due at {steps}")
+        found.append(f"metrics.jsonl reaches step {last:,}; checkpoints were due at {due[0]:,}, {due[1]:,}")
     if scored := predictions(run):
         found.append(f"there is predictions/{scored[-1].name}")
     return found
