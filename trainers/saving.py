@@ -24,9 +24,7 @@ from relaunch.trainers.interval import between_saves, failures
 from relaunch.trainers.weights import checkpoint
 from relaunch.trainers.weights.kept import Kept
 
-PAUSE = (
-    60.0  # s after a full disk until the clock of --save-every TIME goes on: an alarm a step tells no more
-)
+PAUSE = 60.0  # s after a full disk until --save-every TIME counts again: no alarm at each step
 
 
 class Write:

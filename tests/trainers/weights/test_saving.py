@@ -117,8 +117,9 @@ def test_killed_at_any_moment_of_saves_beside_training(train, relaunch_env, at, 
     """Forks of one training at step 4 go on to two more saves; every tenth of the killed is resumed."""
     more = [(os, "replace"), (os, "unlink")]  # of the records, and of what is pruned
     monkeypatch.setattr(test_checkpoint, "MOMENTS", test_checkpoint.MOMENTS + more)
-    assert train(*NET, "--run", "./whole") == 0
-    command, run, moments = [*NET, "--keep", 1, "--run", "./run"], RunDir(relaunch_env / "run"), []
+    command = [*NET, "--keep", 1, "--log-interval", 50, "--run"]  # the forks begin where a line is due
+    assert train(*command, "./whole") == 0
+    run, moments = RunDir(relaunch_env / "run"), []
 
     def go_on(training):
         while not training.ends:
@@ -139,10 +140,10 @@ def test_killed_at_any_moment_of_saves_beside_training(train, relaunch_env, at, 
                 shutil.rmtree(gone)
 
     at(4, storm)
-    assert train(*command) == 0
+    assert train(*command, "./run") == 0
     assert len(moments) > 60 and set(moments) == {4, 8, 12} and moments == sorted(moments)
     for path in relaunch_env.glob("killed-*"):
-        assert train(*command[:-1], f"./{path.name}", "--resume", "auto") == 0
+        assert train(*command, f"./{path.name}", "--resume", "auto") == 0
         assert outcome(path) == outcome(relaunch_env / "whole")
 
 
