@@ -17,7 +17,7 @@ import time
 
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import PREEMPTED, USAGE, Failure
-from relaunch.trainers import snapshot
+from relaunch.trainers import snapshot, workloads
 from relaunch.trainers.build import make_optimizer
 from relaunch.trainers.config import RunConfig
 from relaunch.trainers.evaluate import score_split
@@ -58,9 +58,7 @@ class Costs:
         return low
 
 
-def fixed(
-    config: RunConfig, runtime, packed, batches, model, run: RunDir, spent, epoch_steps: int
-) -> tuple[RunConfig, str]:
+def fixed(config: RunConfig, runtime, packed, batches, model, run: RunDir, spent) -> tuple[RunConfig, str]:
     """The config with the number of steps that its --time holds, the same on all ranks; and a line of it.
 
     The time counts from the start of the command, with what is measured here. `model` stays as it is.
@@ -68,19 +66,24 @@ def fixed(
     """
     asked = seconds(config.time or "")
     longest = min(LONGEST, SHARE * asked)
+    epoch_steps = workloads.load(config.workload).task.steps_per_epoch(config, packed.sizes)
     with runtime.trial():
         costs = measured(config, runtime, packed, batches, copy.deepcopy(model), run, longest)
     gone = runtime.broadcast(time.time() - spent.began)
     steps = costs.steps_in(asked - gone, config, epoch_steps)
     beside = costs.beside(config, epoch_steps, steps or 1)
-    said = f"--time {config.time}: {gone:,.1f} s until here, {costs.step * 1000:,.3g} ms a step, "
+    said = f"--time {config.time}: {gone:,.1f} s until here, {figure(costs.step * 1000)} ms a step, "
     said += f"{beside:,.1f} s of evaluation and saving"
     if not steps:
         least = math.ceil(gone + costs.step + beside)
         raise Failure(USAGE, f"{said}: it ends before the first step", f"use at least --time {2 * least}s")
-    epochs = f"{steps / epoch_steps:,.3g} epoch{'s' * (steps != epoch_steps)}"
+    epochs = f"{figure(steps / epoch_steps)} epoch{'s' * (steps != epoch_steps)}"
     config = dataclasses.replace(config, max_steps=steps, epochs=-(-steps // epoch_steps))
     return config, f"{said}: {steps:,} steps ({epochs})"
+
+
+def figure(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def measured(config: RunConfig, runtime, packed, batches, model, run: RunDir, longest: float) -> Costs:

@@ -149,11 +149,10 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
         log.keep(RunDir(path).log(rank), f"rank {rank} of {world}", aloud)
     samples = state.meta["samples"] if state else 0
     spent = Spent(claimed[0] if claimed else None, step, samples)
-    held = ""
+    held: list[str] = []
     if config.time and not config.max_steps:
-        where = (runtime, packed, batches, model, RunDir(path))
-        config, held = fixed(config, *where, spent, epoch_steps)
-        total = total_steps(config, epoch_steps)
+        config, said = fixed(config, runtime, packed, batches, model, RunDir(path), spent)
+        held, total = [said], total_steps(config, epoch_steps)
         steps.check(job.launch.profile_steps, total)
     model.to(runtime.device)
 
@@ -206,7 +205,7 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
             if state:
                 restore(training, state)
             training.say(headline(training, packed, state, begun))
-            for line in [*(origin.notes(record, beginning.fresh_head) if begun else ()), *held.splitlines()]:
+            for line in [*held, *(origin.notes(record, beginning.fresh_head) if begun else ())]:
                 training.say(line)
             if begun and forked:  # from here on its parent is not needed any more
                 training.save()

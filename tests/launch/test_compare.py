@@ -82,6 +82,7 @@ def test_runs_of_another_machine_fill_in_what_this_one_cannot(relaunch_env, monk
         (["mnist", "--grid", "batch_sise=4"], "did you mean batch_size?"),
         (["mnist", "--grid", "batch_size=4,x"], "'x' is not a whole number"),
         (["mnist", "--grid", "epochs=1,2"], "equally long"),
+        (["mnist", "--grid", "lr=0.1,0.2", "--time", "5m"], "--time does not go with a comparison"),
         (["mnist", "--grid", "seed=1,2"], "--repeats"),
         (["mnist", "--grid", "config=cpu,9gpu"], "did you mean 8gpu?"),
         (["mnist", "--grid", "lr=1,2", "--lr", "3"], "--lr is in the grid and beside it"),

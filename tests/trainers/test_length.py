@@ -39,40 +39,40 @@ def config(run) -> dict:
 
 
 def test_the_run_is_that_of_so_many_steps_and_goes_on_as_one(train, relaunch_env, seconds_of, capsys):
-    seconds_of(10.0)
-    assert train(*NET, "--time", "5m", "--run", "timed") == 0
+    seconds_of(1000.0)
+    assert train(*NET, "--time", "10h", "--run", "timed") == 0
     runs = relaunch_env / "runs"
     fixed = config(runs / "timed")
-    assert (fixed["time"], fixed["max_steps"], fixed["epochs"]) == ("5m", 29, 3)  # starting takes some, too
+    assert (fixed["time"], fixed["max_steps"], fixed["epochs"]) == ("10h", 35, 3)  # starting takes some
     out = capsys.readouterr().out
-    assert "s until here, 1e+04 ms a step, 0.0 s of evaluation and saving: 29 steps (2.42 epochs)" in out
+    assert "s until here, 1,000,000 ms a step, 0.0 s of evaluation and saving: 35 steps (2.92 epochs)" in out
     assert [path.name for path in (runs / "timed").glob(".*")] == [".lock"]
 
-    assert train(*NET, "--max-steps", 29, "--epochs", 3, "--run", "counted") == 0
+    assert train(*NET, "--max-steps", 35, "--epochs", 3, "--run", "counted") == 0
     timed, counted = outcome(runs / "timed"), outcome(runs / "counted")
     for made in (timed, counted):
         made["state"]["config"].pop("time")
         made["state"].pop("config_hash")
     assert timed == counted
 
-    assert train(*NET, "--time", "5m", "--run", "parts", "--stop-after", 13) == 75
-    seconds_of(1.0)  # a machine ten times as fast
-    assert train(*NET, "--time", "5m", "--run", "parts", "--resume", "auto") == 0
+    assert train(*NET, "--time", "10h", "--run", "parts", "--stop-after", 13) == 75
+    seconds_of(100.0)  # a machine ten times as fast
+    assert train(*NET, "--time", "10h", "--run", "parts", "--resume", "auto") == 0
     assert outcome(runs / "parts")["model"] == timed["model"]
-    assert train(*NET, "--time", "6m", "--run", "parts", "--resume", "auto") == 64
-    assert "--time 6m differs from this run's 5m" in capsys.readouterr().err
+    assert train(*NET, "--time", "11h", "--run", "parts", "--resume", "auto") == 64
+    assert "--time 11h differs from this run's 10h" in capsys.readouterr().err
 
 
 def test_before_it_is_fixed_nothing_is_begun(train, relaunch_env, seconds_of, at, capsys):
-    run, command = relaunch_env / "runs/run", [*NET, "--time", "30s", "--run", "run", "--resume", "auto"]
-    seconds_of(100.0)
+    run, command = relaunch_env / "runs/run", [*NET, "--time", "10h", "--run", "run", "--resume", "auto"]
+    seconds_of(1e5)
     assert train(*command) == 64
     assert "it ends before the first step; use at least --time 2" in capsys.readouterr().err
     at(1, lambda training: signal.raise_signal(signal.SIGTERM))
     assert train(*command) == 75
     assert "stopped while it measured what --time holds" in capsys.readouterr().err
     assert not (run / "config.json").exists()
-    seconds_of(5.0)
+    seconds_of(7000.0)
     assert train(*command) == 0
     assert config(run)["max_steps"] == status(run)["step"] == 5
 
@@ -80,10 +80,10 @@ def test_before_it_is_fixed_nothing_is_begun(train, relaunch_env, seconds_of, at
 def test_a_long_evaluation_is_measured_by_a_part_of_it(train, relaunch_env, monkeypatch):
     costs, scored, measured, score = [], [], length.measured, SampleScorer.score
     monkeypatch.setattr(length, "LONGEST", 0.01)
-    monkeypatch.setattr(length, "measured", lambda *given: costs.append(measured(*given)) or Costs(9, 0, 0))
+    monkeypatch.setattr(length, "measured", lambda *given: costs.append(measured(*given)) or Costs(2e4, 0, 0))
     monkeypatch.setattr(SampleScorer, "score", lambda *of: scored.append(time.sleep(0.02)) or score(*of))
-    assert train(*NET, "--time", "12s", "--eval-batch-size", 2, "--run", "run") == 0
-    assert 12 * 0.02 < costs[0].evaluation < 12 * 0.2 and costs[0].checkpoint > 0  # 23 samples: 12 batches
+    assert train(*NET, "--time", "10h", "--eval-batch-size", 2, "--run", "run") == 0
+    assert costs[0].evaluation > 12 * 0.02 and costs[0].checkpoint > 0  # 23 samples: 12 batches
     assert steps(relaunch_env / "runs/run") == [1] and 12 < len(scored) < 24  # the run's own is whole
 
 
@@ -131,12 +131,11 @@ def test_a_presets_length_gives_way():
 
 
 @pytest.mark.slow
-def test_two_processes_agree_and_keep_to_it(launch, relaunch_env):
-    """For real: rank 0 decides for both, and the time is about kept."""
-    command = [*NET, "--time", "20s", "--run", "two"]
-    done = launch(*command, processes=2, accelerate="accelerate")
+def test_two_processes_measure_together(launch, relaunch_env):
+    """For real, and only as far as the first steps: a busy machine would not keep to any time."""
+    command = [*NET, "--time", "10h", "--stop-after", 3, "--run", "two"]
+    out = launch(*command, processes=2, accelerate="accelerate").out
     run = relaunch_env / "runs/two"
-    assert done.code == 0 and f"{config(run)['max_steps']:,} steps" in done.out
-    assert json.loads((run / "plan.json").read_text())["total_steps"] == status(run)["step"]
-    took = sum(json.loads((run / "time.json").read_text())["causes"].values())
-    assert 8 < took < 50  # seconds, on whatever else the machine does
+    assert (status(run)["code"], status(run)["step"]) == (75, 3)
+    total = json.loads((run / "plan.json").read_text())["total_steps"]
+    assert config(run)["max_steps"] == total > 3 and f": {total:,} steps (" in out
