@@ -42,6 +42,7 @@ def test_outputs_are_the_mean_over_the_views(train, relaunch_env, capsys):
         ("cifar10 --eval-views 3", "--eval-views 3 is not one of 1, 2, 6"),
         ("mnist --flip-alternating", "--flip-alternating goes with --flip"),
         ("cifar10 --arch net -b 8 --half-size-epochs 1", "leave --half-size-epochs out"),
+        ("tiny_imagenet --arch whitened --stem small -b 8", "--stem small is resnet18's"),
         ("cifar10 --ema 1", "its average would never move"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from relaunch.data_prep.errors import USAGE, Failure
 from relaunch.trainers.tasks.images import ImageOptions, ImageTask
 from relaunch.trainers.workloads import Workload, setting
 
@@ -21,6 +22,9 @@ def model(config, sizes):
     from relaunch.models.whitened import Whitened
 
     if config.arch == "whitened":
+        if config.options.stem != Options.stem:
+            what = f"--stem {config.options.stem} is resnet18's, and whitened has a first layer of its own"
+            raise Failure(USAGE, what, "leave one of them out")
         return Whitened(sizes.shape[0], sizes.outputs, (32, 64, 128, 256), stride=2)
     return resnet18(sizes.outputs, sizes.shape[0], config.options.stem)
 
