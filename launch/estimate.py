@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from relaunch.launch.plan import Plan
 
-SLOTS = {"sgd": 1, "adam": 2, "adamw": 2, "adadelta": 2}  # numbers that the optimizer keeps per parameter
+# numbers that the optimizer keeps per parameter; muon at most, as of a matrix it keeps one
+SLOTS = {"sgd": 1, "adam": 2, "adamw": 2, "adadelta": 2, "muon": 2}
 BASE = {"cpu": 0.75e9, "gpu": 0.6e9}  # bytes: python with torch and TensorBoard, as measured; a CUDA context
 
 
@@ -37,6 +38,7 @@ def size(layers: dict, plan: Plan) -> Size:
     width = 4 if plan.accelerate.precision == "no" else 2  # bytes of an activation
     slots = SLOTS[config.optimizer] - (config.optimizer == "sgd" and config.momentum == 0)
     beside = 1 + slots + (plan.accelerate.processes > 1)  # of a weight: gradient, optimizer, DDP's buckets
+    kept = parameters * (2 if config.ema else 1)  # weights, and their average
     training = 2 * sum(outputs) * plan.micro_batch  # 2: their gradients
     largest = max(map(sum, zip(outputs, [0, *outputs])), default=0)  # one layer's input and output
     scoring = largest * config.eval_batch_size
@@ -44,9 +46,9 @@ def size(layers: dict, plan: Plan) -> Size:
         parameters,
         trained,
         BASE["cpu" if plan.accelerate.use_cpu else "gpu"],
-        4 * (parameters + trained * beside),
+        4 * (kept + trained * beside),
         width * max(training, scoring),
-        4 * (parameters + trained * slots),
+        4 * (kept + trained * slots),
     )
 
 

@@ -229,6 +229,8 @@ def test_memory_is_estimated_from_the_models_layers():
     frozen = estimate.size(LAYERS | {"trained": 320}, planned(LAPTOP, "cpu2"))
     assert frozen.state == 4 * (18816 + 320 * 4) and frozen.checkpoint == 4 * (18816 + 320 * 2)
     assert "18,816 parameters (320 of them trained), " in estimate.say(frozen)
+    averaged = planned(LAPTOP, "cpu2", "mnist --ema 0.9 --optimizer muon")
+    assert estimate.size(LAYERS, averaged).state == 4 * 18816 * 6
 
 
 @pytest.mark.parametrize(
