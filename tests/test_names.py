@@ -204,7 +204,7 @@ OFFERED = {
     "train mnist --optimizer adm": "did you mean adam? there are sgd, adam, adamw, adadelta",
     "train mnist --mixed-precision bf61": "did you mean bf16? there are no, fp16, bf16",
     "train cifar10 --arch net_bm": "did you mean net_bn? there are",
-    "train cifar10 --preset tutorail": "did you mean tutorial? it has tutorial",
+    "train cifar10 --preset tutorail": "did you mean tutorial? it has fast, airbench, tutorial",
     "train mnist --lr-schedle cosine": "did you mean --schedule?",
     "train mnist 'my run'": "unknown argument 'my run'",
 }

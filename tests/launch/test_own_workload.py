@@ -177,9 +177,9 @@ def test_a_slurm_job_starts_a_copy_beside_its_script(flowers, relaunch_env, monk
 
 
 def test_an_option_that_the_job_would_take_is_refused(relaunch_env):
-    file = write(relaunch_env / "work", ("    sharp:", "    time: int = setting(1, 'x')\n    sharp:"))
-    assert "the option time hides --time of relaunch submit slurm" in refused(
-        "submit", "slurm", file, "--time", 5
+    file = write(relaunch_env / "work", ("    sharp:", "    partition: int = setting(1, 'x')\n    sharp:"))
+    assert "the option partition hides --partition of relaunch submit slurm" in refused(
+        "submit", "slurm", file, "--partition", 5
     )
 
 
