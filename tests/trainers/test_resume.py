@@ -131,12 +131,13 @@ def test_a_stop_during_an_evaluation_leaves_it_to_the_resumed_run(train, relaunc
     assert outcome(relaunch_env / "parts") == outcome(relaunch_env / "whole")
 
 
-def test_a_kill_after_an_owed_evaluation_does_not_record_it_twice(train, relaunch_env, fault):
+def test_a_kill_after_an_owed_evaluation_does_not_record_it_twice(train, relaunch_env, fault, at):
     command = ["cifar10", "--arch", "net", "--batch-size", 8, "--epochs", 2, "--eval-batch-size", 5]
     assert train(*command, "--run", "./whole") == 0
     fault("evaluate=0,do=term")
     assert train(*command, "--run", "./parts") == 75
     fault("save,do=raise")  # between the record and its checkpoint
+    at(13, lambda training: training.saver.settle())  # which is written beside the steps
     with pytest.raises(RuntimeError, match="RELAUNCH_FAULT at save 12"):
         train(*command, "--run", "./parts", "--resume", "auto")
     fault("")
