@@ -120,9 +120,10 @@ def make_model(config: RunConfig, sizes: Sizes) -> nn.Module:
 
 def fit_inputs(config: RunConfig, packed: Packed, model: nn.Module, count: int = 2000) -> None:
     """Set what a model takes from its data before it is trained: its `fit_inputs` gets the first images."""
-    if hasattr(model, "fit_inputs"):
+    first_inputs = getattr(workloads.load(config.workload).task, "first_inputs", None)  # of images
+    if first_inputs and hasattr(model, "fit_inputs"):
         with own.blamed():
-            model.fit_inputs(workloads.load(config.workload).task.first_inputs(config, packed, count))
+            model.fit_inputs(first_inputs(config, packed, count))
 
 
 def check_outputs(config: RunConfig, sizes: Sizes, outputs, inputs: int = 1, when: str = "") -> None:

@@ -252,14 +252,21 @@ def nearest(start: Start, samples: int) -> int:
 def mark(start: Start, settings: config.RunConfig, launch: Launch, target: Target | None) -> str:
     """Eight characters of all that decides what is measured, but for the seed and the machine."""
     assert start.data
-    trained = settings.to_json()
-    del trained["seed"], trained["data"], trained["time"]
+    trained = {n: value for n, value in chosen(settings).items() if n not in ("seed", "data", "time")}
     shape = start.accelerate
     runs = [shape.processes, shape.machines, shape.use_cpu, shape.precision, shape.gpu_ids, start.emulated]
     begun = [launch.weights, launch.init_head, launch.fork]
     begun += [launch.micro_batch] if launch.micro_batch else []
     text = json.dumps([trained, start.data.hash, runs, begun, target and str(target)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def chosen(settings: config.RunConfig) -> dict:
+    """The settings that are not as before there was a choice: a new one makes no old cell another."""
+    before = config.completed(config.RunConfig, {}) | config.completed(type(settings.options), {})
+    values = settings.to_json()
+    options = values.pop("options")
+    return {n: value for n, value in (values | options).items() if n not in before or value != before[n]}
 
 
 def told(given, target, job, cells, unit, equal) -> tuple[str, list[str]]:

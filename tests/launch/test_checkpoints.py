@@ -4,7 +4,6 @@ import gc
 import json
 import os
 import shutil
-import signal
 
 import pytest
 
@@ -14,6 +13,7 @@ from relaunch.launch import checkpoints
 from relaunch.trainers import aside, records
 from relaunch.trainers.rundir import RunDir
 from relaunch.trainers.weights import checkpoint
+from rigs.killed import killed
 from rigs.runs import outcome, status, steps, tree
 from rigs.saved import save, saved_run
 
@@ -244,31 +244,6 @@ def test_mistakes_are_one_line(run, argv, code, says):
 CALLS = [(os, "fsync"), (os, "rename"), (os, "replace"), (os, "unlink"), (os, "mkdir"), (files, "remove")]
 
 
-def killed(moments: int, what) -> bool:
-    """Do `what` in a child process that gets SIGKILL after so many of CALLS; False if it ended before."""
-    child = os.fork()
-    if child == 0:
-        left = moments
-
-        def counted(call):
-            def wrapped(*args, **kwargs):
-                nonlocal left
-                left -= 1
-                if left < 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return call(*args, **kwargs)
-
-            return wrapped
-
-        try:
-            for owner, name in CALLS:
-                setattr(owner, name, counted(getattr(owner, name)))
-            what()
-        finally:
-            os._exit(0)
-    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
-
-
 @pytest.mark.slow
 def test_killed_at_any_moment_of_a_restore_and_of_its_undoing(run, tmp_path, capfd):
     """A valid checkpoint is there each time, none is lost, and the same command again does it."""
@@ -282,7 +257,7 @@ def test_killed_at_any_moment_of_a_restore_and_of_its_undoing(run, tmp_path, cap
             if undoes:
                 checkpoints.main(["first", "restore", "40"])
             argv = ["first", "restore", "aside-1" if undoes else "40"]
-            alive = killed(moment, lambda: checkpoints.main(argv))
+            alive = killed(moment, CALLS, lambda: checkpoints.main(argv))
             assert checkpoint.newest_valid(run)
             there = [
                 path for folder in (run.checkpoints, *aside.folders(run)) for path in records.within(folder)

@@ -49,6 +49,10 @@ def test_marks_are_of_what_is_measured(relaunch_env):
     assert base == marks("--grid", "batch_size=4,16", "--seed", "7", "--repeats", "9")
     for words in (["--lr", "0.5"], ["--config", "bf16"], ["--until", "top1=60"], ["--epochs", "2"]):
         assert not base & marks("--grid", "batch_size=4,16", *words), words
+    # what an older version did not know makes no other cell of one that does without it
+    plain, averaged = (planned("mnist", "--grid", "batch_size=4", *w).cells for w in ([], ["--ema", "0.9"]))
+    assert not {"ema", "eval_views"} & cells.chosen(plain[0].settings).keys()
+    assert cells.chosen(averaged[0].settings)["ema"] == 0.9 and plain[0].mark != averaged[0].mark
 
 
 def test_what_this_machine_has_not_is_a_row(relaunch_env, monkeypatch):

@@ -20,18 +20,9 @@ def model(config, sizes):
     return nets[config.arch](channels, classes)
 
 
-# a rate that falls to 0 over a short run, and Muon
-FAST = dict(
-    optimizer="muon",
-    lr=0.06,
-    momentum=0.6,
-    weight_decay=0.01,
-    schedule="linear",
-    label_smoothing=0.2,
-    crop=2,
-    flip=True,
-    flip_alternating=True,
-)
+# of short trainings, also other workloads': Muon, and a rate that falls to 0
+SHORT = dict(optimizer="muon", momentum=0.6, weight_decay=0.01, schedule="linear")
+FAST = SHORT | dict(lr=0.06, label_smoothing=0.2, crop=2, flip=True, flip_alternating=True)
 
 WORKLOAD = Workload(
     name="cifar10",

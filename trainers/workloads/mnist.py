@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from relaunch.trainers.tasks.images import ImageOptions, ImageTask
 from relaunch.trainers.workloads import Workload
+from relaunch.trainers.workloads.cifar10 import SHORT
 
 
 def model(config, sizes):
@@ -31,17 +32,7 @@ WORKLOAD = Workload(
         # and its mean and deviation: our packed set's are those of its own training images
         "example": dict(normalise="0.1307:0.3081"),
         # above 99 % after one epoch: cifar10's recipe of that name, without mirroring
-        "fast": dict(
-            arch="whitened_small",
-            epochs=1,
-            batch_size=125,
-            optimizer="muon",
-            lr=0.04,
-            momentum=0.6,
-            weight_decay=0.01,
-            schedule="linear",
-            label_smoothing=0.1,
-            crop=2,
-        ),
+        "fast": SHORT
+        | dict(arch="whitened_small", epochs=1, batch_size=125, lr=0.04, label_smoothing=0.1, crop=2),
     },
 )

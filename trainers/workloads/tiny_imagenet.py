@@ -8,6 +8,7 @@ from typing import Literal
 from relaunch.data_prep.errors import USAGE, Failure
 from relaunch.trainers.tasks.images import ImageOptions, ImageTask
 from relaunch.trainers.workloads import Workload, setting
+from relaunch.trainers.workloads.cifar10 import SHORT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,16 +68,13 @@ WORKLOAD = Workload(
             normalise="imagenet",
         ),
         # cifar10's recipe of that name, with a fourth group of convolutions and progressive sizes
-        "fast": dict(
+        "fast": SHORT
+        | dict(
             arch="whitened",
             epochs=8,
             half_size_epochs=3,
             batch_size=125,
-            optimizer="muon",
             lr=0.04,
-            momentum=0.6,
-            weight_decay=0.01,
-            schedule="linear",
             warmup_steps=0,
             label_smoothing=0.1,
             crop=6,

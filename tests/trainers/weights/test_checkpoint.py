@@ -3,18 +3,16 @@
 import json
 import os
 import shutil
-import signal
-import threading
 
 import pytest
 import torch
-from tqdm import tqdm
 
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import Failure
 from relaunch.trainers.rundir import RunDir
 from relaunch.trainers.weights import checkpoint
 from relaunch.trainers.weights.checkpoint import FILES, State
+from rigs.killed import killed
 from rigs.runs import outcome, sha256, steps, tree
 
 NET = ["cifar10", "--arch", "net", "--batch-size", 8, "--max-steps", 20, "--save-every", 4]
@@ -215,32 +213,6 @@ MOMENTS = [
 ]  # before each, the disk holds something else
 
 
-def killed(moments: int, what) -> bool:
-    """Do `what` in a child process that gets SIGKILL after so many of MOMENTS; False if it ended before."""
-    child = os.fork()
-    if child == 0:
-        left = moments
-        tqdm.set_lock(threading.RLock())  # its own is shared with the parent, and a kill would leave it taken
-
-        def counted(call):
-            def wrapped(*args, **kwargs):
-                nonlocal left
-                left -= 1
-                if left < 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return call(*args, **kwargs)
-
-            return wrapped
-
-        try:
-            for owner, name in MOMENTS:
-                setattr(owner, name, counted(getattr(owner, name)))
-            what()
-        finally:
-            os._exit(0)
-    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
-
-
 def never(one, other):
     """A disk that cannot swap two names."""
     return False
@@ -259,7 +231,7 @@ def test_killed_at_any_moment_of_a_save(run, step, swap, monkeypatch):
     while alive:
         shutil.rmtree(run.checkpoints, ignore_errors=True)
         checkpoint.save(run, old, keep=1)
-        alive = killed(moment, lambda: checkpoint.save(run, new, keep=1))
+        alive = killed(moment, MOMENTS, lambda: checkpoint.save(run, new, keep=1))
         if swap is not never:
             assert all(checkpoint.verify(path) for path in checkpoint.checkpoints(run)), moment
             checkpoint.newest_valid(run)
@@ -276,7 +248,7 @@ def test_killed_at_any_moment_of_a_save(run, step, swap, monkeypatch):
 def test_a_training_killed_while_it_saves_ends_the_same(train, relaunch_env):
     assert train(*NET, "--run", "./whole") == 0
     moments = 15  # beyond the files of the run's start
-    while killed(moments, lambda: train(*NET, "--run", "./run")):
+    while killed(moments, MOMENTS, lambda: train(*NET, "--run", "./run")):
         assert train(*NET, "--run", "./run", "--resume", "auto") == 0
         assert outcome(relaunch_env / "run") == outcome(relaunch_env / "whole"), moments
         shutil.rmtree(relaunch_env / "run")

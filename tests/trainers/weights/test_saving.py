@@ -5,14 +5,14 @@ import shutil
 import time
 
 import pytest
-import test_checkpoint
-from test_checkpoint import killed
+from test_checkpoint import MOMENTS
 
 from relaunch.data_prep import files
 from relaunch.trainers.group import faults
 from relaunch.trainers.rundir import RunDir
 from relaunch.trainers.weights import checkpoint
 from rigs.disks import Limit
+from rigs.killed import killed
 from rigs.runs import outcome, sha256, status, steps
 
 NET = "cifar10 --arch net_bn --batch-size 8 --max-steps 12 --save-every 4 --log-interval 1 --keep 9".split()
@@ -105,7 +105,7 @@ def test_killed_while_the_first_one_is_in_flight(train, relaunch_env):
         faults.arm("save=4,do=sleep:9;step=8,do=kill")
         train(*NET, "--run", "./run")
 
-    assert killed(10**6, child)
+    assert killed(10**6, (), child)
     assert steps(relaunch_env / "run") == []
     assert train(*NET, "--run", "./run", "--resume", "auto") == 0
     assert train(*NET, "--run", "./whole") == 0
@@ -113,10 +113,9 @@ def test_killed_while_the_first_one_is_in_flight(train, relaunch_env):
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_of_saves_beside_training(train, relaunch_env, at, monkeypatch):
+def test_killed_at_any_moment_of_saves_beside_training(train, relaunch_env, at):
     """Forks of one training at step 4 go on to two more saves; every tenth of the killed is resumed."""
-    more = [(os, "replace"), (os, "unlink")]  # of the records, and of what is pruned
-    monkeypatch.setattr(test_checkpoint, "MOMENTS", test_checkpoint.MOMENTS + more)
+    calls = [*MOMENTS, (os, "replace"), (os, "unlink")]  # of the records, too, and of what is pruned
     command = [*NET, "--keep", 1, "--log-interval", 50, "--run"]  # the forks begin where a line is due
     assert train(*command, "./whole") == 0
     run, moments = RunDir(relaunch_env / "run"), []
@@ -131,7 +130,7 @@ def test_killed_at_any_moment_of_saves_beside_training(train, relaunch_env, at, 
         shutil.copytree(run.path, calm := relaunch_env / "calm")
         alive = True
         while alive:
-            alive = killed(len(moments), lambda: go_on(training))
+            alive = killed(len(moments), calls, lambda: go_on(training))
             assert all(checkpoint.verify(path) for path in checkpoint.checkpoints(run)), len(moments)
             moments.append(checkpoint.step_of(checkpoint.newest_valid(run)))
             run.path.rename(gone := relaunch_env / f"killed-{len(moments)}")
