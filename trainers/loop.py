@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import sys
@@ -13,16 +12,14 @@ from tqdm import tqdm
 
 from relaunch.data_prep.errors import DIVERGED, Failure
 from relaunch.data_prep.talk import fitted, tell
-from relaunch.trainers import ending, lines, workloads
+from relaunch.trainers import ending, lines, update, workloads
 from relaunch.trainers.average import Average
 from relaunch.trainers.ending import BY_REQUEST, BY_SIGNAL, NO_STOP, SAVE, UNSAVED
 from relaunch.trainers.evaluate import score_split
 from relaunch.trainers.group import process
-from relaunch.trainers.group.faults import fault
 from relaunch.trainers.saving import Saver
 from relaunch.trainers.schedule import due, learning_rate, patience_spent, total_steps
 from relaunch.trainers.spent import Spent
-from relaunch.trainers.tasks import order
 
 PENDING, PENDING_BYTES = 128, 32e6  # of micro-batches whose metrics wait on the device, at most
 
@@ -113,35 +110,7 @@ class Training:
 
     def advance(self):
         """One optimizer step over one global batch."""
-        c, step, accelerator = self.config, self.step, self.runtime.accelerator
-        rate = learning_rate(c, step, self.epoch_steps, self.total)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * group["lr_scale"]
-        for micro in range(c.grad_accum_steps):
-            self.spent.switch("input")
-            batch = self.batches.batch(step, micro)
-            self.spent.switch("compute")
-            for generator in self.generators:
-                generator.manual_seed(order.key("dropout", c.seed, step, micro, self.runtime.rank))
-            last = micro == c.grad_accum_steps - 1
-            together = contextlib.nullcontext() if last else accelerator.no_sync(self.model)
-            with self.runtime.peers.waiting(), together:  # DDP sends buffers, and sums gradients
-                loss, metrics = self.batches.loss(self.model, batch)
-                accelerator.backward(loss / c.grad_accum_steps if c.grad_accum_steps > 1 else loss)
-            self.pending_metrics.append(metrics)
-            self.pending_bytes += sum(getattr(t, "nbytes", 0) for t in metrics)
-        self.spent.switch("optimizer")
-        if c.clip:
-            accelerator.clip_grad_norm_(self.model.parameters(), c.clip)
-        with self.runtime.met() if accelerator.scaler else self.runtime.peers.waiting():
-            self.optimizer.step()  # a scaler's reads whether all gradients are finite
-        self.optimizer.zero_grad()
-        self.skipped += self.runtime.precision == "fp16" and self.optimizer.step_was_skipped
-        self.spent.switch("other")
-        self.step += 1
-        if self.average:
-            self.average.update(self.module, self.step)
-        fault("step", self.step)
+        update.take(self)
 
     # stopping -----------------------------------------------------------------------------------------------
 
