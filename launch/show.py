@@ -118,6 +118,9 @@ def table(plan: Plan) -> str:
         ("precision", precision(plan) + mixed(plan) + tf32(plan)),
     ]
     if config:
+        if config.compile != "off":
+            auto = "if measuring a few steps both ways, before the first, shows that it repays itself"
+            rows.append(("torch.compile", "yes" if config.compile == "on" else auto))
         rows.append(("batch", batch(plan)))
         if config.input != "packed":
             rows.append(("input", f"{config.input}, {plural(config.workers, 'worker')} a process"))

@@ -49,7 +49,7 @@ class Training:
         self.run, self.metrics = run, metrics
         self.spent = spent or Spent()
         self.module = model
-        self.model = runtime.wrap(model)
+        self.model = runtime.wrap(model, compiled=config.compile == "on")
         self.average = Average(model, config.ema) if config.ema else None
         self.scored = self.average.module if self.average else model
         self.optimizer = optimizer

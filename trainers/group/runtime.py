@@ -6,6 +6,7 @@ One of the few files that know accelerate.
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import platform
 import warnings
@@ -41,6 +42,18 @@ def repeatable():
             raise
         fix = "add --no-deterministic (a resumed run may then end with other bits), or choose another --arch"
         raise Failure(USAGE, what + found, fix) from error
+
+
+@contextmanager
+def compilable():
+    """What torch.compile cannot do with a model, or on this machine, becomes Failure 69."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        said = next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)
+        raise Failure(HARDWARE, f"torch.compile failed: {said}", "leave --compile out") from error
 
 
 class Runtime:
@@ -96,6 +109,7 @@ class Runtime:
             self.peers.watched(),
             devices.connecting(),
             repeatable(),
+            compilable(),
             fits("raise --grad-accum-steps, which takes the same batch in more parts, or lower --batch-size"),
         ):
             yield
@@ -182,8 +196,8 @@ class Runtime:
                 raise failure
         return [value for value, _ in outcomes]
 
-    def wrap(self, model: torch.nn.Module) -> torch.nn.Module:
-        """The model as all ranks train it: in DDP, and in accelerate's precision.
+    def wrap(self, model: torch.nn.Module, compiled: bool = False) -> torch.nn.Module:
+        """The model as all ranks train it: in DDP, in accelerate's precision, and by torch.compile.
 
         DDP sends rank 0's buffers to all before each forward. Those that modules name in `constant_buffers`
         are sent once, here.
@@ -201,7 +215,9 @@ class Runtime:
             model = self.accelerator.prepare(model)
         if isinstance(model, DistributedDataParallel) and self.device.type == "cpu":
             model._set_ddp_runtime_logging_sample_rate(10)  # for all_reduce_wait; one costs 40 us
-        return model
+        if compiled and self.device.type == "cpu":  # of a machine without a GPU it would say so each time
+            logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+        return torch.compile(model, dynamic=False) if compiled else model
 
     @contextmanager
     def trial(self):
@@ -241,6 +257,7 @@ class Runtime:
         The mean over the steps of this process that DDP measures by itself: the first ten, and then one in
         ten on a CPU, one in a hundred on a GPU, by its own clock. 0 for a model that is not in DDP.
         """
+        model = getattr(model, "_orig_mod", model)  # torch.compile's
         if not isinstance(model, DistributedDataParallel):
             return 0.0
         found = model._get_ddp_logging_data()
