@@ -18,7 +18,8 @@ TRAINED = "/trained"  # with --ema: an entry of each weight in optimizer.safeten
 
 def numerics(training) -> int:
     """Of what this version trains."""
-    return OF_TEXT if training.task.kind == "text" else NUMERICS
+    of_task = OF_TEXT if training.task.kind == "text" else NUMERICS
+    return max(of_task, getattr(training.module, "numerics", 1))
 
 
 def numerics_of(state: State) -> int:
