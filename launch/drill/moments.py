@@ -1,0 +1,43 @@
+"""When a drill kills what: drawn before anything starts, from words that its page states. Pure.
+
+draw("drill-mnist, seed 1", kills=5, total=60, world=2)    # five Moments, in the order of their steps
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+LAUNCHER, FIRST, OTHER, TREE = "launcher", "rank 0", "another rank", "all"
+ENDS_SAVES = (FIRST, TREE)  # whose death cuts off a save: rank 0 writes
+AIMED = 3  # one kill in so many is aimed at a save
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One kill: not before `step`, a position between two steps; `aimed`: and not before a save is made."""
+
+    step: float
+    victim: str
+    aimed: bool
+    share: float  # 0..1: of the time that a save takes; of the ranks, which one is another
+
+
+def draw(words: str, kills: int, total: int, world: int) -> list[Moment]:
+    """A moment in each of as many equal parts of the training's steps: each is reached, whatever was lost.
+
+    Each kind of victim is drawn once before one is drawn again. The same words draw the same.
+    """
+    chance = random.Random(words)
+    kinds = [LAUNCHER, FIRST, *([OTHER] if world > 1 else []), TREE]
+    victims: list[str] = []
+    while len(victims) < kills:
+        victims += chance.sample(kinds, len(kinds))
+    del victims[kills:]
+    able = [i for i, victim in enumerate(victims) if victim in ENDS_SAVES]
+    aimed = chance.sample(able, min(len(able), max(1, kills // AIMED)))
+    part = (total - 1) / kills  # the last step leaves no time
+    return [
+        Moment(part * (i + chance.random()), victim, i in aimed, chance.random())
+        for i, victim in enumerate(victims)
+    ]
