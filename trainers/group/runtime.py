@@ -189,12 +189,7 @@ class Runtime:
         are sent once, here.
         """
         self.share_buffers(model)
-        constant = [
-            f"{name}.{buffer}".lstrip(".")
-            for name, module in model.named_modules()
-            for buffer in getattr(module, "constant_buffers", ())
-        ]
-        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, constant)
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, self.constant(model))
         if self.accelerator.ddp_handler and self.unused:  # else DDP waits for their gradients, and gives up
             self.accelerator.ddp_handler.find_unused_parameters = True
         with self.peers.waiting():  # it compares the ranks' parameters
@@ -202,6 +197,15 @@ class Runtime:
         if isinstance(model, DistributedDataParallel) and self.device.type == "cpu":
             model._set_ddp_runtime_logging_sample_rate(10)  # for all_reduce_wait; one costs 40 us
         return model
+
+    @staticmethod
+    def constant(model: torch.nn.Module) -> list[str]:
+        """Names of the buffers that no forward pass changes, as modules say in `constant_buffers`."""
+        return [
+            f"{name}.{buffer}".lstrip(".")
+            for name, module in model.named_modules()
+            for buffer in getattr(module, "constant_buffers", ())
+        ]
 
     @contextmanager
     def trial(self):
