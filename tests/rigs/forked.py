@@ -12,7 +12,8 @@ def together(world: int, *argv, precision: str = "no") -> list[int]:
 
     What they say goes to this process's streams.
     """
-    from torch.utils import tensorboard  # noqa: F401  once, and not in each
+    import torch._dynamo  # noqa: F401  which optimizers import: two seconds, once and not in each
+    from torch.utils import tensorboard  # noqa: F401
 
     from relaunch.trainers import build, loop, metrics  # noqa: F401
 

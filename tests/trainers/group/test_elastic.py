@@ -173,12 +173,18 @@ def test_one_process_two_and_one_after_the_other(train, relaunch_env, capfd):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workload", workloads.names())
-@pytest.mark.parametrize("precision", ["no", "bf16"])
-def test_every_workload(relaunch_env, workload, precision):
+@pytest.mark.parametrize(
+    "workload, precision, worlds",
+    [
+        *((name, "no", (1, 4)) for name in workloads.names() if name not in ("cifar10", "wikitext2")),
+        *((name, "no", WORLDS) for name in ("cifar10", "wikitext2")),
+        *((name, "bf16", (1, 2)) for name in ("cifar10", "wikitext2")),
+    ],
+)
+def test_every_workload(relaunch_env, workload, precision, worlds):
     net = [workload, "--batch-size", 16, "--max-steps", 5, "--log-interval", 2, "--elastic-exact"]
     found = []
-    for world in WORLDS if precision == "no" else (1, 4):
+    for world in worlds:
         assert set(together(world, *net, "--run", f"on{world}", precision=precision)) == {0}
         found.append(equal(relaunch_env / f"runs/on{world}"))
     assert all(one == found[0] for one in found)
