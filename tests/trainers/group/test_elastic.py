@@ -17,6 +17,7 @@ from rigs.forked import together
 from rigs.own import write
 from rigs.runs import outcome, records
 
+pytestmark = pytest.mark.xdist_group("processes")
 WORLDS = (1, 2, 4, 8)
 # batch norm, accumulation, clipping, an average; 6 steps an epoch, of which windows of 4 cut the second
 NET = "cifar10 --batch-size 16 --max-steps 9 --log-interval 4 --clip 1 --ema 0.9 --elastic-exact".split()
