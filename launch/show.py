@@ -12,6 +12,7 @@ from relaunch.data_prep.names import command, printable
 from relaunch.launch import estimate
 from relaunch.launch.estimate import Size
 from relaunch.launch.plan import Plan
+from relaunch.trainers import shards
 from relaunch.trainers.config import TF32
 
 
@@ -61,6 +62,9 @@ def batch(plan: Plan) -> str:
         else ""
     )
     processes = plural(plan.accelerate.processes, "process", "processes")
+    if config.elastic_exact:
+        own = shards.SHARDS // plan.accelerate.processes
+        processes += f" x {own} of {shards.SHARDS} parts (--elastic-exact)"
     parted = ", or in as few micro-batches as fit its memory" if plan.fits else ""
     return f"{config.batch_size} = {processes}{accumulated} x {plan.micro_batch}{parted}"
 

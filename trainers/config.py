@@ -89,7 +89,9 @@ class RunConfig:
     clip: float = setting(0.0, "largest norm of the gradient; 0 leaves it alone", least=0)
     seed: int = setting(1, "seed of initial weights, order, augmentation and dropout", least=0)
     threads: int | None = setting(
-        None, "CPU threads per process (default: physical cores / local processes)", least=1
+        None,
+        "CPU threads per process (default: physical cores / local processes; with --elastic-exact 1)",
+        least=1,
     )
     input: Literal["packed", "raw"] = setting(
         "packed",
@@ -103,6 +105,7 @@ class RunConfig:
         "off", "torch.compile; auto: where it repays itself within this training, measured before it begins"
     )
     deterministic: bool = setting(True, "bit-reproducible kernels on CUDA")
+    elastic_exact: bool = setting(False, "equal bits on 1, 2, 4 and 8 processes, at a price in speed")
     # torch's own default, and what runs did before there was a choice
     tf32: Literal["conv", "all", "none"] = setting(
         "conv",
@@ -151,6 +154,8 @@ class RunConfig:
         if self.time and seconds(self.time) and self.compile == "auto":
             what = "--compile auto compares the time of so many steps, and --time asks how many they are"
             raise Failure(USAGE, what, "choose --compile on or off")
+        if self.elastic_exact and not self.threads:  # a number that every machine has: it decides the bits
+            object.__setattr__(self, "threads", 1)
         if self.batch_size % self.grad_accum_steps:
             what = f"--batch-size {self.batch_size} does not divide by --grad-accum-steps "
             raise Failure(USAGE, f"{what}{self.grad_accum_steps}", "choose a multiple")
@@ -159,11 +164,6 @@ class RunConfig:
         if work := self.code and workloads.load(self.workload):  # which other ranks may not have
             return own.revive, (work.code, self.to_json())
         return super().__reduce_ex__(protocol)
-
-    def micro_batches(self, processes: int) -> list[int]:
-        """The sizes in which each can take its share of a batch, from 2 up: one alone has no variance."""
-        share = max(1, self.batch_size // processes)
-        return [size for size in range(2, share + 1) if share % size == 0] or [1]
 
     def to_json(self) -> dict:
         """A dict that `from_json` turns into an equal config."""

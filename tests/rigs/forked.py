@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -82,3 +83,20 @@ class Ranks:
 
     def said(self) -> str:
         return "\n".join(log.read_text(errors="replace")[-2000:] for log in self.logs if log.exists())
+
+
+def together(world: int, *argv, precision: str = "no") -> list[int]:
+    """Train `WORKLOAD --flag value …` on so many processes; their exit codes, by rank.
+
+    What they say goes to this process's streams.
+    """
+    import torch._dynamo  # noqa: F401  which optimizers import: two seconds, once and not in each
+
+    with tempfile.TemporaryDirectory() as folder:
+        words = list(map(str, argv))
+        ranks = Ranks(
+            world, words, Path(folder), lambda: os.environ.update(ACCELERATE_MIXED_PRECISION=precision)
+        )
+        codes = ranks.end()
+        print(ranks.said())
+    return codes

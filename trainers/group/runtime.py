@@ -196,28 +196,36 @@ class Runtime:
                 raise failure
         return [value for value, _ in outcomes]
 
-    def wrap(self, model: torch.nn.Module, compiled: bool = False) -> torch.nn.Module:
-        """The model as all ranks train it: in DDP, in accelerate's precision, and by torch.compile.
+    def wrap(self, model: torch.nn.Module) -> torch.nn.Module:
+        """The model as all ranks train it: in DDP, and in accelerate's precision.
 
         DDP sends rank 0's buffers to all before each forward. Those that modules name in `constant_buffers`
         are sent once, here.
         """
         self.share_buffers(model)
-        constant = [
-            f"{name}.{buffer}".lstrip(".")
-            for name, module in model.named_modules()
-            for buffer in getattr(module, "constant_buffers", ())
-        ]
-        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, constant)
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, self.constant(model))
         if self.accelerator.ddp_handler and self.unused:  # else DDP waits for their gradients, and gives up
             self.accelerator.ddp_handler.find_unused_parameters = True
         with self.peers.waiting():  # it compares the ranks' parameters
             model = self.accelerator.prepare(model)
         if isinstance(model, DistributedDataParallel) and self.device.type == "cpu":
             model._set_ddp_runtime_logging_sample_rate(10)  # for all_reduce_wait; one costs 40 us
-        if compiled and self.device.type == "cpu":  # of a machine without a GPU it would say so each time
+        return model
+
+    def compiled(self, model: torch.nn.Module) -> torch.nn.Module:
+        """The same model by torch.compile, which compiles in its first step. See `compilable`."""
+        if self.device.type == "cpu":  # of a machine without a GPU it would say so each time
             logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-        return torch.compile(model, dynamic=False) if compiled else model
+        return torch.compile(model, dynamic=False)
+
+    @staticmethod
+    def constant(model: torch.nn.Module) -> list[str]:
+        """Names of the buffers that no forward pass changes, as modules say in `constant_buffers`."""
+        return [
+            f"{name}.{buffer}".lstrip(".")
+            for name, module in model.named_modules()
+            for buffer in getattr(module, "constant_buffers", ())
+        ]
 
     @contextmanager
     def trial(self):
