@@ -100,7 +100,8 @@ class Outcome:
         kills, asked, all_lost = len(self.rows), len(self.drill.moments), lost(self.run)
         late = f" of {asked}: the training ended before the others" if kills < asked else ""
         if (stops := len(records.starts(self.run)) - 1 - kills) > 0:
-            late += f"; beside them it was stopped and gone on with {stops} times, which counts as time lost"
+            times = f"{stops:,} time{'s' * (stops > 1)}"
+            late += f"; it was also stopped and gone on with {times}, which counts as time lost"
         each, causes = all_lost / kills, self.spent[1]["causes"]
         calm, told = (dict(goodput.rows(spent)) for spent in self.spent)
         walls = [goodput.amount(spent["wall"]) for spent in self.spent]

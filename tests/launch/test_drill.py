@@ -46,7 +46,7 @@ def test_moments_are_drawn_from_the_words_alone():
         (["mnist", "--max-restarts", "2"], "--max-restarts does not go with a drill"),
         (["mnist", "--run", "taken"], "runs/taken exists and is not a drill"),
         (["--kills", "3"], "workload"),
-        (["mnist", "--submit", "pbs"], "--submit 'pbs' is not known; did you mean"),
+        (["mnist", "--submit", "pbs"], "--submit 'pbs' is not known; there is slurm"),
         (["mnist", "--submit", "slurm"], "needs to know how long it may run"),
         (["mnist", "--submit", "slurm", "--time", "5", "--chain", "2"], "--chain does not go with a drill"),
         (["mnist", "--submit", "slurm", "--time", "5", "--sweep", "lr=1,2"], "--sweep does not go with"),
