@@ -5,7 +5,10 @@ relaunch drill mnist --data digits --max-steps 60 --kills 5
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
 import sys
+from functools import partial
 from pathlib import Path
 
 from relaunch.data_prep import files
@@ -15,9 +18,12 @@ from relaunch.data_prep.recipes import ensure
 from relaunch.data_prep.talk import give, tell
 from relaunch.launch import command, draft, processes, supervise
 from relaunch.launch.compare import at_least
-from relaunch.launch.drill.moments import draw
+from relaunch.launch.drill import jobs
+from relaunch.launch.drill.moments import HERE, IN_JOBS, OTHER, draw
 from relaunch.launch.drill.outcome import Outcome
 from relaunch.launch.drill.training import RECORD, Drill
+from relaunch.launch.drill.victims import Launched
+from relaunch.launch.submit import describe
 from relaunch.trainers import rundir
 from relaunch.trainers.flags import Parser, without
 from relaunch.trainers.job import Job
@@ -31,6 +37,7 @@ and every row of metrics. Exit code 0 if all are equal to the bit, else 1.
 
   relaunch drill mnist --data digits --max-steps 60 --kills 5
   relaunch drill cifar10 --config 8gpu --epochs 2 --save-every 50
+  relaunch drill cifar10 --config 8gpu --epochs 2 --submit slurm --time 30 --partition gpu
 
 The launcher, rank 0, another rank or all processes are killed, some of them while a checkpoint is written.
 The page says what was killed when, which steps were repeated, how much time was lost, goodput and badput by
@@ -47,6 +54,13 @@ def parser() -> Parser:
         help="the drill's folder, with both trainings and page.html [runs/drill-WORKLOAD-date]; the moments "
         "are drawn from its name and --seed",
     )
+    p.add_argument(
+        "--submit",
+        choices=("slurm",),
+        metavar="slurm",
+        help="train both as SLURM jobs, killed on their node and submitted again; the flags of a job follow, "
+        "as relaunch submit slurm --help lists them",
+    )
     return p
 
 
@@ -57,17 +71,27 @@ def main(argv: list[str]) -> int:
         return 0 if argv else USAGE
     own = parser()
     given, words = own.parse_known_args(argv)
-    typed, rest = command.split(words)
+    # of a job's flags, --time is one of a training, too
+    trains = describe.parser("slurm").parse_known_args(words)[1] if given.submit else words
+    typed, rest = command.split(trains)
     if not rest or rest[0].startswith("-"):
         raise Failure(USAGE, "the workload is missing", "type relaunch drill mnist, for example")
     job = command.job(rest, own)
     refuse(job, typed)
-    total, world = size(typed, rest, job, given.kills)
+    if given.submit:
+        jobs.check(words)
+    total, world = size(typed, rest, job, given)
     folder = made(given.run, job.config.workload)
     RunDir(folder).lock(wait=0, says=False)
     drawn_from = f"{folder.name}, seed {job.config.seed}"
-    again = [*without(argv, "--run"), "--run", given.run or str(folder)]
-    drill = Drill(folder, words, draw(drawn_from, given.kills, total, world), again)
+    kinds = IN_JOBS if given.submit else HERE if world > 1 else [kind for kind in HERE if kind != OTHER]
+    drill = Drill(
+        folder,
+        without(argv, "--run", "--kills"),
+        draw(drawn_from, given.kills, total, kinds),
+        [*without(argv, "--run"), "--run", given.run or str(folder)],
+        partial(jobs.Submitted if given.submit else Launched, words),
+    )
     drill.keep()
     with supervise.Asked() as asked:
         drill.undisturbed(asked)
@@ -112,14 +136,20 @@ def refuse(job: Job, typed: dict) -> None:
         raise Failure(HARDWARE, "a drill finds the processes of a training under /proc, which Linux has")
 
 
-def size(typed: dict, rest: list[str], job: Job, kills: int) -> tuple[int, int]:
-    """Steps and processes of the training, which is checked as its start would check it."""
+def size(typed: dict, rest: list[str], job: Job, given: argparse.Namespace) -> tuple[int, int]:
+    """Steps and processes of the training, which is checked as its start here would check it."""
     ensure(job.config.data, data_root(job.launch.data_root))  # its size decides the steps
-    todo, _ = draft.prepare("train", typed, rest)
-    if todo.accelerate.machines > 1:
+    if given.submit:  # to another machine than this one
+        todo, _ = draft.draft("train", typed, rest)
+        assert todo.config, "it is to be trained"
+        todo = dataclasses.replace(todo, data=draft.data_of(todo.config, job.launch.data_root))
+    else:
+        todo, _ = draft.prepare("train", typed, rest)
+    if todo.accelerate.machines > 1 and not given.submit:
         what = f"--config {todo.accelerate.name} is of {todo.accelerate.machines} machines"
-        raise Failure(USAGE, f"{what}, and a drill kills processes of this one", "choose another --config")
-    total = todo.total_steps or 0
+        fix = "choose another --config, or train it as a job: --submit slurm"
+        raise Failure(USAGE, f"{what}, and a drill kills processes of this one", fix)
+    total, kills = todo.total_steps or 0, given.kills
     if total < kills:
         what = f"--kills {kills} is more than the {total:,} steps of the training"
         raise Failure(USAGE, what, f"take fewer, or train longer: --max-steps {10 * kills}, for example")

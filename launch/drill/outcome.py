@@ -27,14 +27,15 @@ from relaunch.trainers.weights import checkpoint
 STATE = ("model.safetensors", "optimizer.safetensors")
 DAY = 86400.0  # s
 MEANS = """\
-Both trainings are started as relaunch train starts them, with the same settings. One was left alone. The \
-other was killed with SIGKILL, which no program can notice or delay, and each time started again with \
---resume auto, until it was done. Where the launcher is killed, the kernel tells the processes that train: \
-they save and leave. Where one of these is killed, what was done since the last checkpoint is done again.
+Both trainings have the same settings. One was left alone. The other was killed with SIGKILL, which no \
+program can notice or delay, and each time started again with --resume auto, until it was done. Where the \
+launcher is killed, the kernel tells the processes that train: they save and leave. Where one of these is \
+killed, what was done since the last checkpoint is done again.
 
 The step of a kill is reckoned from the log and the pace of the undisturbed training. Seconds lost are those \
-of repeated steps and of restarts: from the kill to the first step of the next start. A drill shows what \
-killed processes cost. It does not show a node without power, or a disk that loses what it has confirmed."""
+of repeated steps and of restarts: from the kill to the first step of the next start, with the wait in a \
+queue if there is one. A drill shows what killed processes cost. It does not show a node without power, or a \
+disk that loses what it has confirmed."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,9 @@ class Outcome:
         repeated, total = sum(row.repeated for row in self.rows), records.step_of(self.last[1])
         kills, asked, all_lost = len(self.rows), len(self.drill.moments), lost(self.run)
         late = f" of {asked}: the training ended before the others" if kills < asked else ""
+        if (stops := len(records.starts(self.run)) - 1 - kills) > 0:
+            times = f"{stops:,} time{'s' * (stops > 1)}"
+            late += f"; it was also stopped and gone on with {times}, which counts as time lost"
         each, causes = all_lost / kills, self.spent[1]["causes"]
         calm, told = (dict(goodput.rows(spent)) for spent in self.spent)
         walls = [goodput.amount(spent["wall"]) for spent in self.spent]

@@ -1,6 +1,6 @@
 """The two trainings of a drill: one to its end in peace, one to its end through kills.
 
-    drill = Drill(folder, words, moments)
+    drill = Drill(folder, words, moments, typed, start)
     with supervise.Asked() as asked:
         drill.undisturbed(asked)
         drill.killed(asked)
@@ -12,29 +12,25 @@ so that the same command goes on where it was stopped.
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
-import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, PREEMPTED, USAGE, Failure
 from relaunch.data_prep.names import command, listed
 from relaunch.data_prep.talk import tell
-from relaunch.launch import PROGRAM, processes, supervise
-from relaunch.launch.compare.run import why
-from relaunch.launch.drill import victims
+from relaunch.launch import supervise
 from relaunch.launch.drill.moments import Moment
 from relaunch.trainers import goodput, records
 from relaunch.trainers.rundir import RunDir
 from relaunch.trainers.shapes import NUMBER, shaped
 from relaunch.trainers.weights import checkpoint
 
-STARTING, TICK = 0.2, 0.01  # s between looks at a start, which read all of /proc; and at a training
-LEAVE = 120.0  # s that what a kill left alive has to save and leave
 RECORD, SCHEMA = "drill.json", 1
 
 
@@ -81,11 +77,33 @@ class Position:
         return self.known + min(self.interval, (time.monotonic() - self.since) / self.pace)
 
 
-class Drill:
-    """One drill in its folder. `words`: of `relaunch train`, less the run."""
+class Start(Protocol):
+    """One start of a training: a process here (victims.Launched), or a job (jobs.Submitted)."""
 
-    def __init__(self, folder: Path, words: list[str], moments: list[Moment], typed: list[str]):
+    looks: float  # s between looks while it starts
+    tick: float  # and while it trains
+
+    def ended(self) -> bool: ...
+    def trains(self, first: int | None) -> bool: ...
+    def strike(self, moment: Moment) -> str: ...
+    def gone(self, hurry: Callable[[], bool]) -> None: ...
+    def stop(self, number: int) -> None: ...
+    def outcome(self) -> tuple[int, str]: ...
+
+
+class Drill:
+    """One drill in its folder. `words`: what decides it, as typed; `start(run, *flags)` starts a run."""
+
+    def __init__(
+        self,
+        folder: Path,
+        words: list[str],
+        moments: list[Moment],
+        typed: list[str],
+        start: Callable[..., Start],
+    ):
         self.folder, self.words, self.moments, self.typed = folder, words, moments, typed
+        self.start = start
         self.calm, self.run = RunDir(folder / "undisturbed"), RunDir(folder / "killed")
         self.record = folder / RECORD
         self.kills = self.recorded()
@@ -120,49 +138,32 @@ class Drill:
             return
         files.remove(self.calm.path)
         tell(f"relaunch drill: training undisturbed, in {self.calm.path}", sys.stderr)
-        self.end(self.start(self.calm), self.calm, asked)
+        self.end(self.start(self.calm), asked)
 
     def killed(self, asked: supervise.Asked) -> None:
         """Train it through what is left of the kills. Fewer are made if it ends before."""
-        processes.adopt_orphans()  # of a launcher that was killed: we see them to their end
         while True:
-            said = size(self.log(self.run))
-            child = self.start(self.run, "--resume", "auto", "--max-restarts", "0")
-            if len(self.kills) == len(self.moments) or not self.strike(child, said, asked):
-                self.end(child, self.run, asked)
+            before = len(records.starts(self.run)), size(self.run.log(0))
+            start = self.start(self.run, "--resume", "auto", "--max-restarts", "0")
+            if len(self.kills) == len(self.moments) or not self.strike(start, before, asked):
+                self.end(start, asked)
                 return
             if asked.first:
                 raise self.stopped(asked)
 
-    def start(self, run: RunDir, *more: str) -> subprocess.Popen:
-        """Its output goes into a log. It is told to stop if we die."""
-        with files.storage(self.folder, "--run"):
-            output = open(self.log(run), "ab", opener=files.shyly)
-        with output:
-            words = [*self.words, "--run", str(run.path), *more]
-            return supervise.start([sys.executable, PROGRAM, "train", *words], dict(os.environ), output)
-
-    def log(self, run: RunDir) -> Path:
-        return run.path.with_suffix(".log")
-
-    def end(self, child: subprocess.Popen, run: RunDir, asked: supervise.Asked) -> None:
+    def end(self, start: Start, asked: supervise.Asked) -> None:
         """Wait for it. Failure 75 where it was told to stop, else the one that it ended with."""
-        told = False
-        while child.poll() is None:
-            time.sleep(STARTING)
-            if asked.insisted:
-                child.kill()
-            elif asked.first and not told:
-                told = True
+        while not start.ended():
+            time.sleep(start.looks)
+            if asked.first:
                 asked.acknowledge("stopping; what is trained is saved")
-                child.send_signal(asked.first)
+                start.stop(asked.first)
+                start.gone(lambda: asked.insisted)
         if asked.first:
             raise self.stopped(asked)
-        if code := child.returncode:
-            said = why(self.log(run)) or f"code {code}"
-            after = f"after {len(self.kills)} kills " if run is self.run else ""
-            what = f"{after}the training ended with: {said}"
-            raise Failure(code if code > 0 else 128 - code, what, f"see {self.log(run)}")
+        code, said = start.outcome()
+        if code:
+            raise Failure(code, f"after {len(self.kills)} kills the training ended with: {said}")
 
     def stopped(self, asked: supervise.Asked) -> Failure:
         assert asked.first
@@ -172,38 +173,34 @@ class Drill:
 
     # killing -------------------------------------------------------------------------------------
 
-    def strike(self, child: subprocess.Popen, said: int, asked: supervise.Asked) -> bool:
+    def strike(self, start: Start, before: tuple[int, int], asked: supervise.Asked) -> bool:
         """Wait for the next moment, and kill. False if the training ends before, or is to stop.
 
-        `said`: bytes in its log before this start.
+        `before`: starts of the run, and bytes of its log, before this start.
         """
         moment, names, position = self.moments[len(self.kills)], None, None
-        while child.poll() is None and not asked.first:
+        while not start.ended() and not asked.first:
             if position is None:
-                time.sleep(STARTING)
-                group = victims.ranks(child.pid, records.status(self.run).get("pid"))
-                if group and self.steps(said):
+                time.sleep(start.looks)
+                if self.steps(*before) and start.trains(records.status(self.run).get("pid")):
                     position = Position(self.run, records.starts(self.run)[-1]["step"], self.pace())
                     tell(f"relaunch drill: it trains from step {position.known:,}", sys.stderr)
                 continue
-            time.sleep(TICK)
+            time.sleep(start.tick)
             if (step := int(position.now())) < moment.step:
                 continue
             if moment.aimed:
-                before, names = names, set(records.names(self.run.checkpoints))
-                if before is None or not (new := names - before):
+                earlier, names = names, set(records.names(self.run.checkpoints))
+                if earlier is None or not (new := names - earlier):
                     continue
                 step = max(int(found[0]) for name in new if (found := re.findall(r"step-(\d+)", name)))
                 time.sleep(moment.share * self.write())
-            at, victim = time.time(), victims.strike(child, moment, group)
-            victim += ", at a save" * moment.aimed
+            at, victim = time.time(), start.strike(moment) + ", at a save" * moment.aimed
             number = f"kill {len(self.kills) + 1} of {len(self.moments)}"
             tell(f"relaunch drill: {number} at about step {step:,}: {victim}", sys.stderr)
-            self.gone(child, asked)
+            start.gone(lambda: asked.insisted)
             left = records.status(self.run)
-            if (
-                left.get("state") == "preempted"
-            ):  # of a launcher that was killed the ranks saved, and say where
+            if left.get("state") == "preempted":  # without their launcher the ranks saved, and say where
                 step = left.get("step", step)
             starts = len(records.starts(self.run))
             self.kills.append(Kill(at, victim, step, self.found(), starts, lost(self.run)))
@@ -211,20 +208,13 @@ class Drill:
             return True
         return False
 
-    def steps(self, said: int) -> bool:
-        """Whether this start has said what it trains, which it does before its first step."""
-        with files.open_plain(self.log(self.run)) as log:
+    def steps(self, starts: int, said: int) -> bool:
+        """Whether a start after these has said what it trains, which it does before its first step."""
+        if len(records.starts(self.run)) == starts or size(self.run.log(0)) <= said:
+            return False
+        with files.open_plain(self.run.log(0)) as log:
             log.seek(said)
             return f"\n{self.run.path}: ".encode() in log.read()
-
-    def gone(self, child: subprocess.Popen, asked: supervise.Asked) -> None:
-        """Wait until the launcher has left, and what was killed with it; others have time to save."""
-        try:
-            child.wait(LEAVE)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-        processes.sweep(LEAVE, hurry=lambda: asked.insisted)
 
     def found(self) -> str:
         """What lies there for a resume."""

@@ -1,4 +1,4 @@
-"""The processes of a training, found below the launcher that we started; and SIGKILL for some of them.
+"""A start of a training on this machine: the processes below its launcher, and SIGKILL for some of them.
 
     victims.ranks(child.pid, first=4711)    # {0: 4711, 1: 4712}
 
@@ -7,12 +7,65 @@ By process ids alone, and none but descendants of ours.
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
-from relaunch.launch import processes
+from relaunch.data_prep import files
+from relaunch.launch import PROGRAM, processes, supervise
+from relaunch.launch.compare.run import why
 from relaunch.launch.drill.moments import FIRST, LAUNCHER, TREE, Moment
+from relaunch.trainers.rundir import RunDir
+
+LEAVE = 120.0  # s that what a kill left alive has to save and leave
+
+
+class Launched:
+    """One start by `relaunch train`."""
+
+    looks, tick = 0.2, 0.01  # s between looks while it starts, which read all of /proc; and while it trains
+
+    def __init__(self, words: list[str], run: RunDir, *more: str):
+        """Its output goes into a log beside the run. It is told to stop if we die."""
+        processes.adopt_orphans()  # of a launcher that is killed: we see them to their end
+        self.log, self.group = run.path.with_suffix(".log"), dict[int, int]()
+        with files.storage(self.log, "--run"):
+            output = open(self.log, "ab", opener=files.shyly)
+        with output:
+            command = [sys.executable, PROGRAM, "train", *words, "--run", str(run.path), *more]
+            self.child = supervise.start(command, dict(os.environ), output)
+
+    def ended(self) -> bool:
+        return self.child.poll() is not None
+
+    def trains(self, first: int | None) -> bool:
+        """Whether rank 0, which says of itself that it is process `first`, is of this start."""
+        self.group = ranks(self.child.pid, first)
+        return bool(self.group)
+
+    def strike(self, moment: Moment) -> str:
+        return strike(self.child, moment, self.group)
+
+    def gone(self, hurry: Callable[[], bool]) -> None:
+        """Wait until the launcher has left, and what was killed with it; others have time to save."""
+        deadline = time.monotonic() + LEAVE
+        while not self.ended():
+            if hurry() or time.monotonic() > deadline:
+                self.child.kill()
+            time.sleep(self.tick)
+        processes.sweep(LEAVE, hurry)
+
+    def stop(self, number: int) -> None:
+        self.child.send_signal(number)
+
+    def outcome(self) -> tuple[int, str]:
+        """(exit code, what it said of a failure) of one that has ended."""
+        code = self.child.returncode
+        return (code if code >= 0 else 128 - code), f"{why(self.log) or f'code {code}'} (see {self.log})"
 
 
 def ranks(launcher: int, first: int | None) -> dict[int, int]:

@@ -11,22 +11,22 @@ import pytest
 from relaunch.data_prep.errors import DATA, USAGE, Failure
 from relaunch.launch import PROGRAM, drill
 from relaunch.launch.drill import moments, outcome, victims
-from relaunch.launch.drill.moments import ENDS_SAVES, FIRST, LAUNCHER, OTHER, TREE, Moment
+from relaunch.launch.drill.moments import ENDS_SAVES, HERE, IN_JOBS, OTHER, TREE, Moment
 from relaunch.trainers.rundir import RunDir
 from rigs.processes import Process
 from rigs.runs import outcome as outcome_of
 
 
 def test_moments_are_drawn_from_the_words_alone():
-    drawn = moments.draw("drill, seed 1", kills=7, total=71, world=2)
-    assert drawn == moments.draw("drill, seed 1", 7, 71, 2) != moments.draw("drill, seed 2", 7, 71, 2)
+    drawn = moments.draw("drill, seed 1", kills=7, total=71, kinds=HERE)
+    assert drawn == moments.draw("drill, seed 1", 7, 71, HERE) != moments.draw("drill, seed 2", 7, 71, HERE)
     for i, moment in enumerate(drawn):  # one in each seventh of the steps, and none behind the last
         assert 10 * i <= moment.step < 10 * (i + 1)
     for kinds in (drawn[:4], drawn[4:]):
         assert len({moment.victim for moment in kinds}) == len(kinds)
     aimed = [moment.victim for moment in drawn if moment.aimed]
     assert len(aimed) == 2 and set(aimed) <= set(ENDS_SAVES)
-    assert {m.victim for m in moments.draw("alone", 6, 60, 1)} == {LAUNCHER, FIRST, TREE}
+    assert {moment.victim for moment in moments.draw("jobs", 3, 60, IN_JOBS)} == set(IN_JOBS)
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,10 @@ def test_moments_are_drawn_from_the_words_alone():
         (["mnist", "--max-restarts", "2"], "--max-restarts does not go with a drill"),
         (["mnist", "--run", "taken"], "runs/taken exists and is not a drill"),
         (["--kills", "3"], "workload"),
+        (["mnist", "--submit", "pbs"], "--submit 'pbs' is not known; there is slurm"),
+        (["mnist", "--submit", "slurm"], "needs to know how long it may run"),
+        (["mnist", "--submit", "slurm", "--time", "5", "--chain", "2"], "--chain does not go with a drill"),
+        (["mnist", "--submit", "slurm", "--time", "5", "--sweep", "lr=1,2"], "--sweep does not go with"),
     ],
 )
 def test_mistakes_are_one_line_before_anything_starts(relaunch_env, words, says):
