@@ -64,7 +64,7 @@ def batch(plan: Plan) -> str:
     processes = plural(plan.accelerate.processes, "process", "processes")
     if config.elastic_exact:
         own = shards.SHARDS // plan.accelerate.processes
-        processes += f" x {own} of {shards.SHARDS} parts (--elastic-exact)"
+        processes += f" x {own} of {shards.SHARDS} shards (--elastic-exact)"
     parted = ", or in as few micro-batches as fit its memory" if plan.fits else ""
     return f"{config.batch_size} = {processes}{accumulated} x {plan.micro_batch}{parted}"
 

@@ -42,7 +42,8 @@ def fitted(config: RunConfig, packed, runtime) -> RunConfig:
         found, why = largest(Trial(config, packed, runtime))
     parts = shards.micro_batch(config, runtime.world) // found  # as yet in one
     if runtime.main:
-        said = f"--micro-batch auto: {found} at a time, {parts} micro-batch{'es' * (parts > 1)} a step"
+        each = "a shard" if config.elastic_exact else "a step"
+        said = f"--micro-batch auto: {found} at a time, {parts} micro-batch{'es' * (parts > 1)} {each}"
         tell(f"{said}; {why}" if why else said)
     return dataclasses.replace(config, grad_accum_steps=parts)
 
@@ -103,8 +104,8 @@ class Trial:
         if self.model is None:
             self.model = make_model(config, self.packed.sizes).to(device)
             self.optimizer = make_optimizer(config, self.model)
-            if runtime.world > 1:
-                self.buckets = [torch.zeros_like(p) for p in self.model.parameters()]  # as DDP has
+            copies = shards.copies(config, runtime.world)
+            self.kept = [torch.zeros_like(p) for p in self.model.parameters() for _ in range(copies)]
             self.trained = runtime.alone(self.model)
         batches = make_batches(config, self.packed, device, runtime.rank, runtime.world)
         loss, _ = batches.loss(self.trained, batches.batch(0, 0))

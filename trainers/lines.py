@@ -25,7 +25,7 @@ def headline(training, packed, state, begun: str = "") -> str:
     threads = f"{r.threads} thread{'s' * (r.threads > 1)} each"
     micro_batch, shared = shards.micro_batch(c, r.world), f"{r.world}"
     if c.elastic_exact:
-        shared += f" x {training.shards} of {shards.SHARDS} parts"
+        shared += f" x {training.shards} of {shards.SHARDS} shards"
     lines = [
         f"{training.run.path}: {c.workload} {c.arch} on {packed.name}, "
         f"{processes(r.world, r.precision)} on {r.device.type}{tf32}, {threads}",

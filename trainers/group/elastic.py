@@ -2,7 +2,7 @@
 
     for micro in elastic.micro_batches(each=1, spent=spent):
         ...                                  # forward and back, which adds to `.grad`
-    # here `.grad` is the mean over the SHARDS parts of the batch, equal on all processes
+    # here `.grad` is the mean over the SHARDS shards of the batch, equal on all processes
 
 What a shard computes depends on nothing else: it begins with the buffers of the step before. Its gradient is
 added to the others' in a fixed tree, ((0+1)+(2+3))+((4+5)+(6+7)): a process has whole branches of it, and the
@@ -48,7 +48,7 @@ class Elastic:
         Failure 64 for a layer that speaks to other processes itself.
         """
         if any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()):
-            what = "--elastic-exact keeps the parts of a batch apart, and SyncBatchNorm mixes them"
+            what = "--elastic-exact keeps the shards of a batch apart, and SyncBatchNorm mixes them"
             raise Failure(USAGE, what, "use BatchNorm, or leave --elastic-exact out")
         self.runtime, self.shards = runtime, SHARDS // runtime.world
         self.parameters = [p for p in model.parameters() if p.requires_grad]
@@ -138,7 +138,7 @@ class Elastic:
         if not self.timed:
             return ""
         share = 100 * self.seconds / self.timed / (spent.of_rank()["steps"] / self.steps)
-        return f"--elastic-exact: adding up the gradients of {SHARDS} parts took {share:.1f} % of a step"
+        return f"--elastic-exact: adding up the gradients of {SHARDS} shards took {share:.1f} % of a step"
 
 
 def copies(tensors: list[Tensor]) -> list[Tensor]:

@@ -1,6 +1,9 @@
 """--elastic-exact: the same bits on 1, 2, 4 and 8 processes."""
 
+import json
 import random
+import shutil
+from hashlib import sha256
 
 import pytest
 import torch
@@ -12,6 +15,7 @@ from relaunch.trainers.config import parse
 from relaunch.trainers.group.elastic import Elastic, branch
 from relaunch.trainers.group.runtime import Runtime
 from relaunch.trainers.spent import Spent
+from relaunch.trainers.tasks.sample_batches import SampleBatches
 from relaunch.trainers.tasks.sharded import Sharded
 from rigs.forked import together
 from rigs.own import write
@@ -146,8 +150,8 @@ def test_a_layer_that_mixes_the_shards_is_refused(alone):
 @pytest.mark.parametrize(
     "flags, processes, said",
     [
-        ("-b 64", 3, "shares 8 parts of each batch evenly, and there are 3 processes; use 1, 2, 4 or 8"),
-        ("-b 60", 2, "does not divide by the 8 parts of --elastic-exact; use --batch-size 56 or 64"),
+        ("-b 64", 3, "shares the 8 shards of each batch evenly, and there are 3 processes; use 1, 2, 4 or 8"),
+        ("-b 60", 2, "does not divide by the 8 shards of --elastic-exact; use --batch-size 56 or 64"),
         ("-b 40 --grad-accum-steps 2", 1, "--elastic-exact x 2 micro-batches; use --batch-size 32 or 48"),
         ("-b 4", 1, "use --batch-size 8"),
         ("-b 24", 4, None),
@@ -169,7 +173,7 @@ def test_one_process_two_and_one_after_the_other(train, relaunch_env, capfd):
     assert train(*NET, "--run", "two", "--resume", "auto") == 0
     said = capfd.readouterr().out
     assert "saved by 2 processes in fp32: the same bits follow\n" in said
-    assert "adding up the gradients of 8 parts took" in said
+    assert "adding up the gradients of 8 shards took" in said
     assert equal(runs / "two") == equal(runs / "whole") and len(records(runs / "two")) == 6
 
 
@@ -208,3 +212,43 @@ def test_a_workload_of_ones_own_with_a_part_that_is_not_trained(relaunch_env):
     for world in (1, 2):
         assert set(together(world, *net, "--run", f"on{world}")) == {0}
     assert equal(relaunch_env / "runs/on1") == equal(relaunch_env / "runs/on2")
+
+
+# without it -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("worlds", [(8, 1, 2), (2, 4, 1), (1, 8)])
+def test_without_it_the_same_samples_follow(relaunch_env, monkeypatch, capfd, worlds):
+    """Also their order, augmentation, mixing and schedule; the resumed run says what is not the same."""
+    net = "cifar10 --batch-size 16 --max-steps 9 --cutmix 0.5 --log-interval 1".split()
+    batch, log = SampleBatches.batch, relaunch_env / "log"
+
+    def noted(batches, step, micro):
+        found = batch(batches, step, micro)
+        rows = [sha256(b"".join(t.numpy().tobytes() for t in row)).hexdigest() for row in zip(*found)]
+        with open(log / f"rank{batches.rank}", "a") as file:
+            file.write(json.dumps([step, 16 // batches.world * batches.rank, rows]) + "\n")
+        return found
+
+    def seen(run: str) -> dict:
+        """(step, place in the batch) -> hash of a sample with its label, as the model got them; and rates."""
+        found: dict = {"lr": [r["lr"] for r in records(relaunch_env / run) if "lr" in r]}
+        for line in "".join(file.read_text() for file in log.iterdir()).splitlines():
+            step, first, rows = json.loads(line)
+            for at, row in enumerate(rows, first):  # step 0 is looked at, too, and passed by DDP's warm-up
+                assert found.setdefault((step, at), row) == row
+        shutil.rmtree(log)
+        return found
+
+    monkeypatch.setattr(SampleBatches, "batch", noted)
+    log.mkdir()
+    assert together(1, *net, "--run", "./whole") == [0]
+    whole = seen("whole")
+    log.mkdir()
+    for world, stop in zip(worlds, (3, 5, 99) if len(worlds) == 3 else (4, 99)):
+        codes = together(world, *net, "--run", "./parts", "--resume", "auto", "--stop-after", stop)
+        assert set(codes) == {75 if stop < 9 else 0}
+    assert seen("parts") == whole and len(whole) == 1 + 9 * 16
+    said = "in fp32: the same samples follow; dropout, BatchNorm and rounding may differ"
+    assert capfd.readouterr().out.count(said) == len(worlds) - 1
