@@ -105,7 +105,7 @@ def warm_up(training) -> None:
     """
     if training.runtime.world > 2 and not training.elastic:
         for _ in range(2):
-            with training.runtime.peers.waiting():
+            with training.runtime.peers.waiting("all_reduce of the gradients"):
                 loss, _ = training.batches.loss(training.model, training.batches.batch(0, 0))
                 training.runtime.accelerator.backward(loss)
         training.optimizer.zero_grad()

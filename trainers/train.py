@@ -19,7 +19,7 @@ from relaunch.trainers.begin import Beginning, begin, command_of, command_to_go_
 from relaunch.trainers.claim import claim
 from relaunch.trainers.config import RunConfig, parse
 from relaunch.trainers.cores import physical_cores
-from relaunch.trainers.group import log, process
+from relaunch.trainers.group import log, process, stacks
 from relaunch.trainers.job import Job
 from relaunch.trainers.launched import record_of
 from relaunch.trainers.profiling import steps
@@ -146,6 +146,7 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
         return 0, str(path)
     # beside our launcher, which shows a crash's last lines, one rank of a machine speaks
     aloud = runtime.first_here or "RELAUNCH_OUTCOME" not in os.environ
+    stacks.keep(RunDir(path))
     if process.began:  # else the streams are those of somebody's program
         log.keep(RunDir(path).log(rank), f"rank {rank} of {world}", aloud)
     samples = state.meta["samples"] if state else 0

@@ -8,7 +8,6 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import platform
 import warnings
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
@@ -26,7 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from relaunch.data_prep.errors import HARDWARE, USAGE, Failure
 from relaunch.trainers.cores import physical_cores
-from relaunch.trainers.group import devices, memory
+from relaunch.trainers.group import devices, memory, stacks
 from relaunch.trainers.group.peers import Peers
 from relaunch.trainers.group.process import fits
 
@@ -65,7 +64,7 @@ class Runtime:
         self.keeps_memory = memory.keep()
         self.unused: list[str] = []  # parameters that a step may give no gradient, as a trial showed
         self.peers = Peers(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)), timeout)
-        with self.peers.watched(), self.peers.waiting(), devices.connecting():
+        with self.peers.watched(), self.peers.waiting("the rendezvous"), devices.connecting():
             found = devices.find(dict(os.environ))
             cpu = devices.check(dict(os.environ), found)
             if cpu:
@@ -95,11 +94,11 @@ class Runtime:
             raise Failure(HARDWARE, f"{os.environ['WORLD_SIZE']} processes were started and {self.world} met")
         # flags and small objects travel beside the gradients, over sockets: no device waits for them
         with self.peers.watched():
-            with self.peers.waiting():
+            with self.peers.waiting("new_group"):
                 self._group = (
                     dist.new_group(backend="gloo", timeout=self.peers.limit) if self.world > 1 else None
                 )
-            self.peers.hosts = self.broadcast(self.gather(platform.node()))
+            self.peers.meet(self.broadcast(self.gather(stacks.myself())))
         atexit.register(self.close)  # with its threads alive the process may end in an abort
 
     @contextmanager
@@ -142,7 +141,7 @@ class Runtime:
         if self.world == 1:
             return flag
         value = torch.tensor([flag])
-        with self.peers.waiting():
+        with self.peers.waiting("all_reduce of the flags"):
             dist.all_reduce(value, dist.ReduceOp.MAX, group=self._group)
         return int(value)
 
@@ -156,7 +155,7 @@ class Runtime:
         if self.world == 1:
             return [value]
         parts = [None] * self.world if self.main else None
-        with self.peers.waiting():
+        with self.peers.waiting("gather"):
             dist.gather_object(value, parts, dst=0, group=self._group)
         return parts
 
@@ -165,7 +164,7 @@ class Runtime:
         if self.world == 1:
             return value
         box = [value]
-        with self.peers.waiting():
+        with self.peers.waiting("broadcast"):
             dist.broadcast_object_list(box, src=0, group=self._group)
         return box[0]
 
@@ -206,7 +205,7 @@ class Runtime:
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, self.constant(model))
         if self.accelerator.ddp_handler and self.unused:  # else DDP waits for their gradients, and gives up
             self.accelerator.ddp_handler.find_unused_parameters = True
-        with self.peers.waiting():  # it compares the ranks' parameters
+        with self.peers.waiting("DDP's comparison of the parameters"):
             model = self.accelerator.prepare(model)
         if isinstance(model, DistributedDataParallel) and self.device.type == "cpu":
             model._set_ddp_runtime_logging_sample_rate(10)  # for all_reduce_wait; one costs 40 us
@@ -245,7 +244,7 @@ class Runtime:
 
     def waiting(self):
         """Around what waits for the device, and so for other ranks: a missing one is found out."""
-        return self.peers.waiting() if self.device.type == "cuda" else nullcontext()
+        return self.peers.waiting("work on the device") if self.device.type == "cuda" else nullcontext()
 
     def wait_for_device(self) -> None:
         if self.device.type == "cuda":
@@ -277,7 +276,7 @@ class Runtime:
     def share_buffers(self, module: torch.nn.Module) -> None:
         """Make rank 0's buffers (BatchNorm's running statistics) everyone's."""
         if self.world > 1:
-            with self.peers.waiting():
+            with self.peers.waiting("broadcast of the buffers"):
                 for buffer in module.buffers():
                     dist.broadcast(buffer, src=0)
 
