@@ -94,7 +94,7 @@ class Peers:
         return time.monotonic() - self._slept
 
     @contextmanager
-    def waiting(self, what: str):
+    def waiting(self, what: str = "a collective"):
         """Around what waits for other ranks, as a device may: there the thread keeps the time."""
         before, self._wait = self._wait, (self._awake(), what)
         try:
