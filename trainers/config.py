@@ -11,17 +11,16 @@ from __future__ import annotations
 import dataclasses
 import typing
 from dataclasses import MISSING, dataclass, field, fields
-from pathlib import Path
 from typing import Literal
 
 from relaunch.data_prep.errors import DATA, USAGE, Failure
 from relaunch.data_prep.names import offered
 from relaunch.data_prep.talk import give
-from relaunch.trainers import rundir, workloads
+from relaunch.trainers import workloads
 from relaunch.trainers.finetune import scaled
 from relaunch.trainers.flags import Parser, add_fields, check_all, seconds, words
 from relaunch.trainers.interval import EVERY, between_saves, steps_or
-from relaunch.trainers.job import INSTEAD, Job, Launch
+from relaunch.trainers.job import INSTEAD, Job, Launch, run_of
 from relaunch.trainers.workloads import Workload, own, setting
 
 TRAIN = "relaunch train"
@@ -106,6 +105,18 @@ class RunConfig:
         "where float32 is TF32 on GPUs from Ampere on, several times faster with 10 bits of mantissa for 23: "
         "conv: in convolutions; all: in matrix products, too; none: nowhere",
     )
+    on_nan: Literal["stop", "rollback"] = setting(
+        "stop",
+        "where a loss or gradient is not finite: stop, with code 70; rollback: go back to the last "
+        "checkpoint and leave that step out",
+    )
+    check_every: int = setting(
+        0,
+        "steps between two that are computed twice and compared bit by bit, to find hardware that computes "
+        "wrong; 0: only one after a gradient far outside the last ones",
+        least=0,
+        metavar="STEPS",
+    )
     save_every: int | str = setting(1000, EVERY, least=1, metavar="STEPS|TIME", reads=steps_or)
     keep: int = setting(3, "newest checkpoints kept, beside the best", least=1)
     eval_every: int = setting(
@@ -135,7 +146,7 @@ class RunConfig:
         library, colon, _ = self.arch.partition(":")
         if self.arch not in work.archs and not (colon and library in work.task.libraries):
             what = f"{self.workload} has no architecture {self.arch!r}"
-            raise Failure(USAGE, what, offered(self.arch, architectures(work)))
+            raise Failure(USAGE, what, offered(self.arch, work.architectures))
         if self.workers and self.input != "raw":
             what = f"--workers {self.workers} goes with --input raw: packed data need nobody who loads them"
             raise Failure(USAGE, what, "add --input raw, or leave --workers out")
@@ -144,6 +155,9 @@ class RunConfig:
         if self.ema >= 1:
             what = f"--ema {self.ema} is no decay: its average would never move"
             raise Failure(USAGE, what, "give one below 1, as 0.999")
+        if self.check_every and not self.deterministic:
+            what = "--check-every compares bits, and --no-deterministic gives them up"
+            raise Failure(USAGE, what, "leave one of them out")
         between_saves(self.save_every, 0.0)
         if self.time:
             seconds(self.time)
@@ -194,19 +208,6 @@ def completed(cls, values: dict) -> dict:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in merged.items()}
 
 
-def architectures(work) -> list[str]:
-    """What --arch takes: the workload's own, and those of the libraries whose models fit its task."""
-    return [*work.archs, *(f"{library}:NAME" for library in work.task.libraries)]
-
-
-def run_of(argv: list[str]) -> Path | None:
-    """The run's folder that a command line names, before it is known what else it may say."""
-    finder = Parser(add_help=False)
-    finder.add_argument("--run")
-    named = finder.parse_known_args(list(argv))[0].run
-    return rundir.locate(named) if named else None
-
-
 def workload_parser(name: str, prog: str = TRAIN, work: Workload | None = None) -> Parser:
     """The parser of one workload: its own flags, the common ones, and their defaults for it."""
     work = work or workloads.load(name)
@@ -218,9 +219,7 @@ def workload_parser(name: str, prog: str = TRAIN, work: Workload | None = None) 
         prog=f"{prog} {name}", description=work.about + (f"\n\npresets:{presets}" if presets else "")
     )
     defaults = {**work.defaults, "data": work.data, "arch": work.archs[0]}
-    archs = ", ".join(architectures(work)).replace(
-        "torchvision:NAME", "torchvision:NAME for images in colour"
-    )
+    archs = ", ".join(work.architectures).replace("torchvision:NAME", "torchvision:NAME for images in colour")
     add_fields(
         parser,
         work.options,
