@@ -113,7 +113,7 @@ class RunConfig:
     check_every: int = setting(
         0,
         "steps between two that are computed twice and compared bit by bit, to find hardware that computes "
-        "wrong; 0: only one after a gradient far outside the last ones",
+        "wrong; 0: only one after a loss far outside the last ones",
         least=0,
         metavar="STEPS",
     )

@@ -3,12 +3,12 @@
 guard.admits(training, losses)    # in a step, after its last backward pass: whether to take the update
 guard.refuse(training)            # at its boundary, on every rank: NotFinite says where it came from
 
-The numbers are the losses and the norm of each parameter's gradient. On a CPU they are read at once, and the
-update is not called. On a GPU that would cost each step a wait for the device: there they are read a step
-later, or before anything is logged or saved, and the kernels of SGD, Adam and AdamW are given a flag with
-which they pass the step by. Other optimizers have no such kernel; what they make of the weights until then
-goes nowhere, because the training ends or takes up a checkpoint. An fp16 scaler passes by gradients that
-overflow, as it is there for: with one it is the losses that are looked at, for which its step waits anyway.
+On a CPU that is one pass over the gradients, and the update is not called. On a GPU it would cost each step a
+wait for the device: there the kernels of SGD, Adam and AdamW are given a flag with which they pass the step
+by, and the host reads the numbers a step later, or before anything is logged or saved. Other optimizers have
+no such kernel; what they make of the weights until then goes nowhere, because the training ends or takes up a
+checkpoint. An fp16 scaler passes by gradients that overflow, as it is there for: with one it is the losses
+that are looked at, for which its step waits anyway.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ from relaunch.trainers import records
 from relaunch.trainers.group.peers import named
 
 PASS_BY = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)  # `step` of these takes `found_inf`
-# a gradient whose norm is so many times the largest of so many before is far outside
+# a loss so many times the largest of so many before is far outside: what went wrong in an update shows there,
+# and the norms of all gradients cost 5 % of a small step
 FAR, BEFORE = 8.0, 32
 LOSS = "the loss"
+ONE = torch.ones(1)
 FIX = "lower --lr, set --clip, or add --on-nan rollback"
 
 
@@ -53,8 +55,8 @@ class Guard:
     def forget(self) -> None:
         """As if there had been no step."""
         self.found: tuple[int, str] | None = None  # a step, and what was not finite in it
-        self.unread: deque[tuple] = deque()  # arguments of `judge` on their way here, and when they came
-        self.norms: deque[float] = deque(maxlen=BEFORE)
+        self.unread: deque[tuple] = deque()  # what `judge` is given, on its way here, and when it came
+        self.losses: deque[float] = deque(maxlen=BEFORE)
         self.far = False  # whether the last one read was far outside
         self.suspects = False  # whether one was, on any rank, and no step has been checked since
 
@@ -67,12 +69,13 @@ class Guard:
     def admits(self, training, losses: list[Tensor]) -> bool:
         """Whether this step's update is to be taken; `losses`: of its micro-batches, one number each."""
         step, scaled = training.step + 1, training.runtime.accelerator.scaler
-        given = [] if scaled else [(i, g) for i, p in enumerate(self.parameters) if (g := p.grad) is not None]
-        norms = torch._foreach_norm([g for _, g in given]) if given else ()
-        numbers = torch.stack([*norms, *(loss.view(()) for loss in losses)])
-        whose = [i for i, _ in given]
-        if scaled or not self.on_device:
-            return self.judge(step, whose, numbers) or bool(scaled)
+        gradients = [] if scaled else [g for p in self.parameters if (g := p.grad) is not None]
+        if not self.on_device and finite(gradients):
+            return self.judge(step, [], [loss.item() for loss in losses]) or bool(scaled)
+        whose = [name for name, p in zip(self.names, self.parameters) if p.grad is not None]
+        numbers = torch.stack([*torch._foreach_norm(gradients), *(loss.view(()) for loss in losses)])
+        if not self.on_device:
+            return self.judge(step, whose, numbers.tolist())
         if type(training.optimizer) in PASS_BY:
             training.optimizer.found_inf = numbers.isfinite().all().logical_not().float()
         here = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=numbers.is_cuda)
@@ -85,23 +88,24 @@ class Guard:
     def read(self, leave: int = 0) -> None:
         """Look at the numbers of the steps before the last `leave`. Waits for the device."""
         while len(self.unread) > leave:
-            *numbers, came = self.unread.popleft()
+            step, whose, here, came = self.unread.popleft()
             came.synchronize()
-            self.judge(*numbers)
+            self.judge(step, whose, here.tolist())
 
-    def judge(self, step: int, whose: list[int], numbers: Tensor) -> bool:
-        """Whether a step's numbers are finite: the norms of these parameters' gradients, and the losses."""
-        found = numbers.tolist()
-        norm = math.hypot(*found[: len(whose)])
-        finite = math.isfinite(norm) and all(map(math.isfinite, found[len(whose) :]))
-        if finite:
-            self.far = self.repeats and len(self.norms) == BEFORE and norm > FAR * max(self.norms)
-            self.norms.append(norm)
-        elif not self.found:
-            odd = [self.names[i] for i, number in zip(whose, found) if not math.isfinite(number)]
-            lost = all(map(math.isfinite, found[len(whose) :]))
-            self.found = step, f"the gradient of {odd[0]}" if lost else LOSS
-        return finite
+    def judge(self, step: int, whose: list[str], numbers: list[float]) -> bool:
+        """Whether a step's numbers are finite: norms of these parameters' gradients, and the losses."""
+        if all(map(math.isfinite, numbers)):
+            loss = sum(numbers[len(whose) :])
+            self.far = self.repeats and len(self.losses) == BEFORE and loss > FAR * max(self.losses)
+            self.losses.append(loss)
+            return True
+        if not self.found:
+            odd = {name for name, n in zip([*whose, *[LOSS] * len(numbers)], numbers) if not math.isfinite(n)}
+            self.found = (
+                step,
+                LOSS if LOSS in odd else f"the gradient of {next(n for n in whose if n in odd)}",
+            )
+        return False
 
     def refuse(self, training) -> NoReturn:
         """On every rank, as one of them found something: raise a NotFinite that says where it came from."""
@@ -120,3 +124,10 @@ class Guard:
             return step, what, kept
 
         raise NotFinite(*training.runtime.on_rank_0(why))
+
+
+def finite(tensors: list[Tensor]) -> bool:
+    """Whether all numbers of tensors on a CPU are finite, by the kernel of scalers, which multiplies by 1."""
+    if tensors:
+        torch._amp_foreach_non_finite_check_and_unscale_(tensors, odd := torch.zeros(1), ONE)
+    return not tensors or not odd.item()

@@ -157,11 +157,6 @@ class Training:
             if self.runtime.agree(bool(self.guard.found)):
                 self.guard.refuse(self)
 
-    @property
-    def left_out(self) -> set[int]:
-        """The steps, counted from 1, that are counted and not taken."""
-        return {each["step"] for each in self.rollbacks}
-
     def forget(self):
         """Drop what steps left behind that are not in a checkpoint, before one is restored."""
         self.optimizer.zero_grad()

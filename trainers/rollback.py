@@ -55,3 +55,7 @@ def write_down(training) -> None:
     with files.storage(run.path, "--run PATH"):
         files.write_atomic(run.plan, files.dump_json(records.plan(run) | {"rollbacks": training.rollbacks}))
         training.metrics.go_back(training.step, training.evaluated)
+
+
+def leaves_out(training, step: int) -> bool:
+    return any(each["step"] == step for each in training.rollbacks)

@@ -6,7 +6,7 @@ import contextlib
 
 from torch import Tensor, nn
 
-from relaunch.trainers import silent
+from relaunch.trainers import rollback, silent
 from relaunch.trainers.group.faults import fault
 from relaunch.trainers.schedule import learning_rate
 from relaunch.trainers.tasks import order
@@ -15,7 +15,7 @@ from relaunch.trainers.tasks import order
 def take(training) -> None:
     """One optimizer step of a `Training`, over one global batch."""
     c, step, accelerator = training.config, training.step, training.runtime.accelerator
-    if step + 1 in training.left_out:
+    if rollback.leaves_out(training, step + 1):
         training.step += 1
         return
     rate = learning_rate(c, step, training.epoch_steps, training.total)

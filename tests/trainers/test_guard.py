@@ -6,9 +6,8 @@ import math
 import pytest
 import torch
 
-from relaunch.trainers import records
+from relaunch.trainers import records, rollback
 from relaunch.trainers.guard import BEFORE, FAR, Guard
-from relaunch.trainers.loop import Training
 from relaunch.trainers.rundir import RunDir
 from relaunch.trainers.weights import checkpoint
 from rigs.runs import outcome, status, steps
@@ -58,7 +57,7 @@ def test_a_rollback_trains_what_a_training_without_that_batch_would(
     rows = [row["step"] for row in back["metrics"] if "loss" in row and row["split"] == "train"]
     assert rows == [1, 2, 3, 4, 5, 8, 9, 10, 11, 12]
     fault("")
-    monkeypatch.setattr(Training, "left_out", {6, 7})
+    monkeypatch.setattr(rollback, "leaves_out", lambda training, step: step in (6, 7))
     assert train(*BACK, "--run", "./without") == 0
     assert back == outcome(relaunch_env / "without")
 
@@ -99,20 +98,20 @@ def test_it_may_be_chosen_when_the_run_goes_on(train, relaunch_env, fault):
     assert status(relaunch_env / "run")["step"] == 12
 
 
-def test_a_gradient_far_outside_the_last_ones_is_noticed(train, at):
+def test_a_loss_far_outside_the_last_ones_is_noticed(train, at):
     guards = []
     at(3, lambda training: guards.append(training.guard))
     assert train(*NET, "--max-steps", 3, "--run", "./run") == 0
     guard: Guard = guards[0]
     guard.forget()
 
-    def seen(norm: float) -> bool:
-        assert guard.judge(1, [0], torch.tensor([norm, 2.0]))
+    def seen(loss: float) -> bool:
+        assert guard.judge(1, ["w"], [2.0, loss])
         return guard.far
 
     assert not any(seen(1 + step % 3) for step in range(BEFORE)), "the first ones have none before them"
     assert not seen(3 * FAR) and seen(3.1 * FAR**2) and not seen(3.1 * FAR**2)
-    assert not guard.judge(2, [0], torch.tensor([1.0, math.inf])) and guard.found == (2, "the loss")
+    assert not guard.judge(2, ["w"], [1.0, math.inf]) and guard.found == (2, "the loss")
 
 
 @pytest.fixture
@@ -158,7 +157,7 @@ def test_ranks_go_back_together_though_one_alone_found_it(start, relaunch_env, m
     whole = start(*BACK, "--run", "./whole", **two).end()
     assert whole.code == 0, whole.err
     monkeypatch.setenv(
-        "RELAUNCH_FAULT", f"gradient=6,rank=1,do=nan;step=10,do=kill,once={relaunch_env}/killed"
+        "RELAUNCH_FAULT", f"gradient=6,rank=1,do=nan;step=10,do=kill,once={relaunch_env}/struck"
     )
     assert start(*BACK, "--run", "./killed", **two).end().code != 0
     assert start(*BACK, "--run", "./killed", "--resume", "auto", **two).end().code == 0

@@ -34,9 +34,7 @@ def test_bits_that_flip_in_one_of_two_passes_are_76(train, relaunch_env, fault, 
     assert status(relaunch_env / "run")["code"] == 76 and steps(relaunch_env / "run") == [4]
 
 
-def test_a_gradient_far_outside_the_last_ones_has_the_next_step_checked(
-    train, relaunch_env, fault, monkeypatch
-):
+def test_a_loss_far_outside_the_last_ones_has_the_next_step_checked(train, relaunch_env, fault, monkeypatch):
     monkeypatch.setattr(guard, "BEFORE", 2)
     monkeypatch.setattr(guard, "FAR", 0.0)
     fault(f"gradient=4,do=flip:1,once={relaunch_env / 'flipped'}")
