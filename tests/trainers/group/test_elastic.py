@@ -154,6 +154,7 @@ def test_a_layer_that_mixes_the_shards_is_refused(alone):
         ("-b 60", 2, "does not divide by the 8 shards of --elastic-exact; use --batch-size 56 or 64"),
         ("-b 40 --grad-accum-steps 2", 1, "--elastic-exact x 2 micro-batches; use --batch-size 32 or 48"),
         ("-b 4", 1, "use --batch-size 8"),
+        ("-b 64 --no-deterministic", 1, "and --no-deterministic gives them up; leave one"),
         ("-b 24", 4, None),
     ],
 )
