@@ -24,6 +24,15 @@ def precision(plan: Plan) -> str:
     return "fp32" if plan.accelerate.precision == "no" else plan.accelerate.precision
 
 
+def mixed(plan: Plan) -> str:
+    """What autocast computes in what: the weights themselves stay float32."""
+    if plan.accelerate.precision == "no":
+        return ""
+    scaled = ", its gradients scaled against underflow" if plan.accelerate.precision == "fp16" else ""
+    kept = "; weights, their gradients, the optimizer and the loss in fp32" if plan.config else ""
+    return f": matrix products and convolutions{scaled}{kept}"
+
+
 def tf32(plan: Plan) -> str:
     """What float32 is on a GPU: it says nothing of its own generation here."""
     if plan.accelerate.use_cpu or plan.accelerate.precision != "no" or not plan.config:
@@ -110,9 +119,12 @@ def table(plan: Plan) -> str:
     rows += [
         ("this machine", this),
         ("threads", f"{plan.threads} a process"),
-        ("precision", precision(plan) + tf32(plan)),
+        ("precision", precision(plan) + mixed(plan) + tf32(plan)),
     ]
     if config:
+        if config.compile != "off":
+            auto = "if measuring a few steps both ways, before the first, shows that it repays itself"
+            rows.append(("torch.compile", "yes" if config.compile == "on" else auto))
         rows.append(("batch", batch(plan)))
         if config.input != "packed":
             rows.append(("input", f"{config.input}, {plural(config.workers, 'worker')} a process"))

@@ -89,7 +89,7 @@ WEIGHTY = {
     "markupsafe",
     "igraph",
 }
-KNOW_ACCELERATE = {"trainers/group/runtime.py", "trainers/train.py"}  # train: its version
+KNOW_ACCELERATE = {"trainers/group/runtime.py", "trainers/launched.py"}  # launched: its version
 
 
 def imports(source: str):

@@ -23,6 +23,7 @@ HELP = {
         *(
             "doctor",
             "compare",
+            "drill",
             "lab",
             "runs",
             "checkpoints",
@@ -69,6 +70,7 @@ REFUSALS = {
     "profile-steps-beyond": "train mnist --max-steps 10 --profile-steps 100:110",
     "summary-unknown-workload": "summary mnits",
     "compare-without-a-grid": "compare mnist",
+    "drill-of-more-kills-than-steps": "drill mnist --max-steps 3 --config cpu",
     "runs-show-unknown-run": "runs show nothing",
     "checkpoints-unknown-run": "checkpoints nothing",
     "checkpoints-unknown-step": "checkpoints first restore 11",

@@ -101,6 +101,9 @@ class RunConfig:
     raw: str | None = setting(
         None, "… the folder (mnist, cifar10: or archive) that was packed", metavar="PATH"
     )
+    compile: Literal["off", "on", "auto"] = setting(
+        "off", "torch.compile; auto: where it repays itself within this training, measured before it begins"
+    )
     deterministic: bool = setting(True, "bit-reproducible kernels on CUDA")
     elastic_exact: bool = setting(False, "equal bits on 1, 2, 4 and 8 processes, at a price in speed")
     # torch's own default, and what runs did before there was a choice
@@ -138,7 +141,7 @@ class RunConfig:
         library, colon, _ = self.arch.partition(":")
         if self.arch not in work.archs and not (colon and library in work.task.libraries):
             what = f"{self.workload} has no architecture {self.arch!r}"
-            raise Failure(USAGE, what, offered(self.arch, architectures(work)))
+            raise Failure(USAGE, what, offered(self.arch, work.architectures))
         if self.workers and self.input != "raw":
             what = f"--workers {self.workers} goes with --input raw: packed data need nobody who loads them"
             raise Failure(USAGE, what, "add --input raw, or leave --workers out")
@@ -148,8 +151,9 @@ class RunConfig:
             what = f"--ema {self.ema} is no decay: its average would never move"
             raise Failure(USAGE, what, "give one below 1, as 0.999")
         between_saves(self.save_every, 0.0)
-        if self.time:
-            seconds(self.time)
+        if self.time and seconds(self.time) and self.compile == "auto":
+            what = "--compile auto compares the time of so many steps, and --time asks how many they are"
+            raise Failure(USAGE, what, "choose --compile on or off")
         if self.elastic_exact and not self.threads:  # a number that every machine has: it decides the bits
             object.__setattr__(self, "threads", 1)
         if self.batch_size % self.grad_accum_steps:
@@ -194,11 +198,6 @@ def completed(cls, values: dict) -> dict:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in merged.items()}
 
 
-def architectures(work) -> list[str]:
-    """What --arch takes: the workload's own, and those of the libraries whose models fit its task."""
-    return [*work.archs, *(f"{library}:NAME" for library in work.task.libraries)]
-
-
 def run_of(argv: list[str]) -> Path | None:
     """The run's folder that a command line names, before it is known what else it may say."""
     finder = Parser(add_help=False)
@@ -218,9 +217,7 @@ def workload_parser(name: str, prog: str = TRAIN, work: Workload | None = None) 
         prog=f"{prog} {name}", description=work.about + (f"\n\npresets:{presets}" if presets else "")
     )
     defaults = {**work.defaults, "data": work.data, "arch": work.archs[0]}
-    archs = ", ".join(architectures(work)).replace(
-        "torchvision:NAME", "torchvision:NAME for images in colour"
-    )
+    archs = ", ".join(work.architectures).replace("torchvision:NAME", "torchvision:NAME for images in colour")
     add_fields(
         parser,
         work.options,

@@ -34,6 +34,8 @@ def headline(training, packed, state, begun: str = "") -> str:
     ]
     if r.device.type == "cpu" and r.precision == "bf16" and hardware.without_bf16():
         lines.append("this CPU has no bf16 instructions (lscpu: avx512_bf16, amx_bf16): fp32 is faster")
+    if c.compile == "on":
+        lines.append("its steps are compiled (--compile on), which the first of them wait for")
     if c.input != "packed":
         lines[1] += f"; input {c.input}, {workers(c.workers)}"
     if r.world > 1:

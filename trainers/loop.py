@@ -50,7 +50,8 @@ class Training:
         self.run, self.metrics = run, metrics
         self.spent = spent or Spent()
         self.module = model
-        self.model = runtime.alone(model) if config.elastic_exact else runtime.wrap(model)
+        wrapped = runtime.alone(model) if config.elastic_exact else runtime.wrap(model)
+        self.model = runtime.compiled(wrapped) if config.compile == "on" else wrapped
         self.elastic = Elastic(runtime, model) if config.elastic_exact else None
         self.shards = shards.of(config, runtime.world) // runtime.world  # of this process
         self.average = Average(model, config.ema) if config.ema else None

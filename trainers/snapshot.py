@@ -18,7 +18,8 @@ TRAINED = "/trained"  # with --ema: an entry of each weight in optimizer.safeten
 
 def numerics(training) -> int:
     """Of what this version trains."""
-    return OF_TEXT if training.task.kind == "text" else NUMERICS
+    of_task = OF_TEXT if training.task.kind == "text" else NUMERICS
+    return max(of_task, getattr(training.module, "numerics", 1))
 
 
 def numerics_of(state: State) -> int:
@@ -104,7 +105,7 @@ def warm_up(training) -> None:
     """
     if training.runtime.world > 2 and not training.elastic:
         for _ in range(2):
-            with training.runtime.peers.waiting():
+            with training.runtime.peers.waiting("all_reduce of the gradients"):
                 loss, _ = training.batches.loss(training.model, training.batches.batch(0, 0))
                 training.runtime.accelerator.backward(loss)
         training.optimizer.zero_grad()

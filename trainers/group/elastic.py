@@ -104,7 +104,7 @@ class Elastic:
         for some in alike(sums) if world > 1 else ():
             flat = packed(some, world)
             pieces = torch.empty_like(flat)
-            with self.runtime.peers.waiting():
+            with self.runtime.peers.waiting("exchange of the gradients"):
                 dist.all_to_all_single(pieces, flat)  # its own piece, of each rank
                 of_rank, kept = pieces.view(world, -1), list[list[Tensor]]()
                 for rank, piece in enumerate(of_rank):
@@ -116,7 +116,7 @@ class Elastic:
     def from_rank_0(self, tensors: list[Tensor]) -> None:
         for some in alike(tensors) if self.runtime.world > 1 else ():
             flat = packed(some)
-            with self.runtime.peers.waiting():
+            with self.runtime.peers.waiting("broadcast of the weights"):
                 dist.broadcast(flat, src=0)
             unpack(flat, some)
 
