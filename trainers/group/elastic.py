@@ -55,7 +55,9 @@ class Elastic:
         constant = set(runtime.constant(model))
         self.buffers = [buffer for name, buffer in model.named_buffers() if name not in constant]
         self.steps = self.timed = 0
-        self.seconds = 0.0  # of the timed steps, beside forward and back
+        self.seconds = self.first = (
+            0.0  # of the timed steps, beside forward and back; of the first step, in all
+        )
         self.from_rank_0([*model.parameters(), *model.buffers()])
 
     def micro_batches(self, each: int, spent: Spent) -> Iterator[int]:
@@ -79,6 +81,7 @@ class Elastic:
         self.from_rank_0(self.buffers)  # whose first shard is that of the batch
         self.finish(kept.pop(), used)
         self.seconds += self.clock() - began
+        self.first = self.first or spent.of_rank()["steps"]
         self.timed += self.times
         self.steps += 1
 
@@ -138,7 +141,8 @@ class Elastic:
         """A line of it, when the steps of this start are done; empty if none was timed."""
         if not self.timed:
             return ""
-        share = 100 * self.seconds / self.timed / (spent.of_rank()["steps"] / self.steps)
+        step = (spent.of_rank()["steps"] - self.first) / (self.steps - 1)  # the first may compile
+        share = 100 * self.seconds / self.timed / step
         return f"--elastic-exact: adding up the gradients of {SHARDS} shards took {share:.1f} % of a step"
 
 
