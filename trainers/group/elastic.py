@@ -55,9 +55,8 @@ class Elastic:
         constant = set(runtime.constant(model))
         self.buffers = [buffer for name, buffer in model.named_buffers() if name not in constant]
         self.steps = self.timed = 0
-        self.seconds = self.first = (
-            0.0  # of the timed steps, beside forward and back; of the first step, in all
-        )
+        self.seconds = 0.0  # of the timed steps, beside forward and back
+        self.first = 0.0  # of the first step, in which a model may be compiled
         self.from_rank_0([*model.parameters(), *model.buffers()])
 
     def micro_batches(self, each: int, spent: Spent) -> Iterator[int]:
@@ -141,7 +140,7 @@ class Elastic:
         """A line of it, when the steps of this start are done; empty if none was timed."""
         if not self.timed:
             return ""
-        step = (spent.of_rank()["steps"] - self.first) / (self.steps - 1)  # the first may compile
+        step = (spent.of_rank()["steps"] - self.first) / (self.steps - 1)
         share = 100 * self.seconds / self.timed / step
         return f"--elastic-exact: adding up the gradients of {SHARDS} shards took {share:.1f} % of a step"
 
