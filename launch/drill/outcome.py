@@ -84,9 +84,12 @@ class Outcome:
 
     # in words -------------------------------------------------------------------------------------
 
+    def times(self) -> str:
+        kills = len(self.drill.kills)
+        return f"killed {kills} time{'s' * (kills > 1)}"
+
     def verdict(self) -> str:
-        times = f"{len(self.drill.kills)} time{'s' * (len(self.drill.kills) != 1)}"
-        what = f"{self.config.get('workload')} on {self.config.get('data')}, killed {times}"
+        what = f"{self.config.get('workload')} on {self.config.get('data')}, {self.times()}"
         if self.unlike:
             return f"{what} and resumed, did not end as the undisturbed training: {self.unlike[0]}."
         rows = len(records.metrics(self.calm))
@@ -189,7 +192,7 @@ class Outcome:
 
     def write(self, drawn_from: str) -> Path:
         """page.html and page.md; returns the former's path."""
-        title = f"A drill of {self.config.get('workload')}: killed {len(self.drill.kills)} times"
+        title = f"A drill of {self.config.get('workload')}: {self.times()}"
         blocks, target = self.blocks(drawn_from), self.drill.folder / "page.html"
         with files.storage(target, "--run"):
             files.write_atomic(target, page.html(title, blocks))
