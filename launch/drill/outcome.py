@@ -13,7 +13,7 @@ from pathlib import Path
 
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, Failure
-from relaunch.data_prep.names import command, printable, table
+from relaunch.data_prep.names import command, table
 from relaunch.launch.drill.moments import AIMED
 from relaunch.launch.drill.training import Drill, Kill, lost
 from relaunch.trainers import goodput, records
@@ -117,7 +117,7 @@ class Outcome:
                 f"repeated steps {goodput.amount(causes['repeated'])}",
             ),
             (
-                "lost for each",
+                "lost for each kill",
                 f"{goodput.amount(each)}: with one failure in 24 hours, {100 * each / DAY:.2g} % of the time",
             ),
             ("wall time", f"{walls[1]}; undisturbed {walls[0]}"),
@@ -145,8 +145,9 @@ class Outcome:
     def text(self) -> str:
         """The short form, for a terminal."""
         head, rows = self.kills()
-        lines = [self.verdict(), "", *table([head, *rows], left=5), ""]
-        return "\n".join([*lines, *(f"{name:16}{printable(text)}" for name, text in self.facts())])
+        return "\n".join(
+            [self.verdict(), "", *table([head, *rows], left=5), "", *table(self.facts(), left=2)]
+        )
 
     # the page -------------------------------------------------------------------------------------
 
