@@ -13,7 +13,7 @@ READY := $(VENV)/.installed
 INDEX := https://download.pytorch.org/whl/$(TORCH)
 # what `make bench` measures, in how many rounds, and where the packed data lie if not in data
 BENCH := overhead startup tutorial_cifar10 mnist_example wikitext2_example image_input resnet18_64 evaluate \
-	ddp_cpu memory checkpoint time_to_accuracy
+	ddp_cpu elastic memory checkpoint time_to_accuracy
 ROUNDS ?= 9
 DATA ?=
 PINNED = $(shell sed -nE 's/^(torch|torchvision)==([^ ]+).*/\1==\2+$(TORCH)/p' constraints.txt)
@@ -25,7 +25,7 @@ help:
 	@echo "make test      the tests (4 minutes on two cores; JOBS=1: one after the other)"
 	@echo "make test-all  also the slow ones and those that start a cluster"
 	@echo "make test-gpu  those that need a GPU (2 minutes on 16 cores and one H100)"
-	@echo "make storm     every file of a run damaged in 2,000 ways, and read by everything (half an hour)"
+	@echo "make storm     power cuts, kills, damage, fuzz and resumes by the thousand, and their figures (two hours)"
 	@echo "make bench     speed beside what people run, written to docs/performance.md (half an hour, two idle cores)"
 	@echo "               ROUNDS=3 DATA=FOLDER; BENCH=memory measures that again beside what was measured"
 	@echo "make lint      style, format and types"
@@ -49,7 +49,7 @@ test-all: test
 test-gpu: $(READY)
 	$(TEST) -n $(JOBS) -m gpu
 
-# not a test that is run each time: 2,000 cases take half an hour on two cores with nothing else to do
+# not a test that is run each time: the parts of it that take seconds are
 storm: $(READY)
 	$(VENV)/bin/python tests/storm.py --jobs $(JOBS)
 

@@ -232,6 +232,8 @@ class Appended:
         if now:
             with self._open() as f:
                 self.size = f.tell()
+            if not self.size:
+                sync(path.parent)  # its name, too, is to outlive a power cut
         self._digest = self._read_again()
 
     def _read_again(self):

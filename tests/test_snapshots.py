@@ -52,6 +52,7 @@ REFUSALS = {
     "unknown-arch": "train cifar10 --arch resnet17",
     "unknown-data": "train mnist --data nothing",
     "batch-does-not-divide": "train mnist --config cpu2 -b 9",
+    "batch-does-not-divide-by-shards": "train mnist --config cpu2 -b 60 --elastic-exact",
     "batch-larger-than-the-data": "train mnist --config cpu -b 1000",
     "empty-run": "train mnist --run ''",
     "run-exists": "train mnist --run first",

@@ -1,7 +1,7 @@
-"""A part of tests/storm.py that is fast; `make storm` does 2,000 cases."""
+"""Parts of `make storm` that are fast, and those that take seconds."""
 
 import pytest
-import storm
+from storms import crashes, damage
 
 
 @pytest.fixture
@@ -15,5 +15,17 @@ def folder(relaunch_env, signals):
 
 @pytest.mark.slow
 def test_a_damaged_run_is_noticed_by_whoever_reads_it(folder):
-    with storm.Storm(folder) as calm:
+    with damage.Storm(folder) as calm:
         assert not [line for number in range(16) for line in calm.case(number)]
+
+
+def test_a_power_cut_at_any_call_of_saves_and_prunes(tmp_path):
+    count, wrong = crashes.cuts(tmp_path, "saves", crashes.saves).wrong(most=16)
+    assert not wrong and count > 60
+
+
+@pytest.mark.slow
+def test_a_power_cut_at_any_call_of_a_run(folder):
+    found = list(crashes.storm(folder, every=80))
+    assert not [line for _, _, wrong in found for line in wrong]
+    assert sum(count for _, count, _ in found) > 1000

@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -49,6 +50,9 @@ class RunDir:
 
     def log(self, rank: int) -> Path:
         return self.logs / f"rank-{rank}.log"
+
+    def stacks(self, rank: int | str) -> Path:
+        return self.logs / f"stacks-rank-{rank}.txt"
 
     def checkpoint(self, step: int) -> Path:
         return self.checkpoints / f"step-{step:09d}"
@@ -165,19 +169,26 @@ ROOT = Path("runs")
 def create(name: str | None, workload: str) -> RunDir:
     """Make a new run's folder: `name` (a name under runs/, or a path), else runs/WORKLOAD-date-time[-n]."""
     if name:
-        path = locate(name)
-        path.mkdir(parents=True, exist_ok=True)
+        make(path := locate(name), exist_ok=True)
         return RunDir(path)
     base = ROOT / f"{workload}-{time.strftime('%Y%m%d-%H%M%S')}"
-    base.parent.mkdir(parents=True, exist_ok=True)
     for n in range(1000):
         path = base if n == 0 else base.with_name(f"{base.name}-{n}")
         try:
-            path.mkdir()
+            make(path, exist_ok=False)
             return RunDir(path)
         except FileExistsError:
             continue
     raise Failure(STORAGE, f"a thousand runs are named {base}", "give this one a name with --run")
+
+
+def make(path: Path, exist_ok: bool) -> None:
+    """A folder that outlives a power cut, and those above it that were not there."""
+    new = [each for each in (path, *path.parents) if not each.exists()]
+    path.mkdir(parents=True, exist_ok=exist_ok)
+    for each in new:
+        with suppress(PermissionError):  # to read that folder, which nobody needs to go on
+            files.sync(each.parent)
 
 
 def locate(name: str) -> Path:

@@ -126,7 +126,8 @@ def refuse(job: Job, typed: dict) -> None:
         "--evaluate": (launch.evaluate, "a drill trains"),
         "--stop-after": (launch.stop_after, "a drill trains to the end"),
         "--time": (config.time, "it is measured, and both have as many steps: say --max-steps"),
-        "--micro-batch": (
+        "--compile auto": (config.compile == "auto", "it is measured, and both have the same: say on or off"),
+        "--micro-batch auto": (
             launch.micro_batch,
             "it is measured, and both have the same: say --grad-accum-steps",
         ),

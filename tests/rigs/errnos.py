@@ -16,6 +16,8 @@ import io
 import os
 import sys
 
+from rigs.raw import opening
+
 CALLS = (
     "open close write read pread fsync fstat stat lstat replace rename unlink mkdir rmdir listdir truncate"
 )
@@ -51,6 +53,11 @@ class Raw(io.FileIO):
 
     trouble: Trouble
 
+    def __init__(self, file, *how):
+        if not isinstance(file, int):
+            self.trouble.strike(file)
+        super().__init__(file, *how)
+
     def write(self, content):
         self.trouble.strike(self.fileno())
         return super().write(content)
@@ -76,15 +83,7 @@ class Raw(io.FileIO):
             super().close()  # whatever close(2) says, the descriptor is gone
 
 
-def opened(file, mode="r", buffering=-1, encoding=None, errors=None, newline=None, closefd=True, opener=None):
-    """builtins.open, on Raw."""
-    if not isinstance(file, int):
-        Raw.trouble.strike(file)
-    raw = Raw(file, mode.replace("b", "").replace("t", ""), closefd, opener)
-    if buffering == 0:
-        return raw
-    kind = io.BufferedRandom if "+" in mode else io.BufferedReader if "r" in mode else io.BufferedWriter
-    return kind(raw) if "b" in mode else io.TextIOWrapper(kind(raw), encoding, errors, newline)
+opened = opening(Raw)
 
 
 def arm(who: str) -> None:

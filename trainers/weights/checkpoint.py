@@ -85,8 +85,11 @@ def commit(
             raise Failure(DIVERGED, what, "lower --lr, or set --clip")
     target = run.checkpoint(meta["step"])
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    first = not run.checkpoints.is_dir()
     part.mkdir(parents=True)
     try:
+        if first:  # the folder's own name, too, is to outlive a power cut
+            files.sync(run.path)
         contents = [*(kept.content for kept in parts), memoryview(files.dump_json(meta).encode())]
         written = {}
         for name, content in zip(FILES, contents):
