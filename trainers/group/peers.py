@@ -258,7 +258,7 @@ class Peers:
         wait = self._wait
         waits = wait[1] if wait else ""
         place = Place(waits, stacks.where() if waits else f"in {stacks.where()}")
-        does = f"waits in {place}" if waits else f"is {place}"
+        does = f"{'waits' if waits else 'is'} {place}"
         return place, stacks.write(self.rank, self._who(self.rank), does)
 
     def _who(self, rank: int) -> str:
