@@ -21,9 +21,9 @@ from relaunch.trainers.group import process
 
 
 class Ranks:
-    """`count` workers of one training, each with its output in `folder`; `first`: called in each child."""
+    """`count` workers of one training, each with its output in `folder`."""
 
-    def __init__(self, count: int, argv: list[str], folder: Path, first=lambda: None):
+    def __init__(self, count: int, argv: list[str], folder: Path):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -40,13 +40,13 @@ class Ranks:
                         local = {"RANK": rank, "WORLD_SIZE": count, "MASTER_PORT": port}
                         local |= {"LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1"}
                         os.environ.update({name: str(value) for name, value in local.items()})
-                    code = self.work([*argv, "--threads", "1"], self.logs[rank], first)
+                    code = self.work([*argv, "--threads", "1"], self.logs[rank])
                 finally:
                     os._exit(code)
             self.pids.append(child)
 
     @staticmethod
-    def work(argv: list[str], log: Path, first) -> int:
+    def work(argv: list[str], log: Path) -> int:
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
@@ -54,7 +54,6 @@ class Ranks:
         tqdm.set_lock(threading.RLock())  # its own is shared with the parent, and a kill would leave it taken
         for state in (AcceleratorState, GradientState, PartialState):
             state._shared_state.clear()  # what this process had is of one rank
-        first()
         sys.argv = ["trainers.train", *argv]
         return process.main(train.run)
 
