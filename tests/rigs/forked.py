@@ -64,10 +64,13 @@ class Ranks:
                 self.codes[rank] = os.waitstatus_to_exitcode(status)
         return rank in self.codes
 
+    def all_ended(self) -> bool:
+        return all([self.ended(rank) for rank in range(len(self.pids))])
+
     def end(self, timeout: float = 120) -> list[int]:
         """Wait for all."""
         deadline = time.monotonic() + timeout
-        while not all([self.ended(rank) for rank in range(len(self.pids))]):
+        while not self.all_ended():
             if time.monotonic() > deadline:
                 self.kill()
                 raise AssertionError(f"they never ended: {self.said()}")
