@@ -67,7 +67,7 @@ def resumes(folder: Path, cases: int | None, seed: int) -> Found:
 
 
 Part = Callable[[Path, int | None, int], Found]
-PARTS: dict[str, Part] = {"kills": kills, "damage": damage, "resumes": resumes, "fuzz": fuzz}
+PARTS: dict[str, Part] = {"damage": damage, "kills": kills, "resumes": resumes, "fuzz": fuzz}
 PARTS |= {"hostile": hostile, "cuts": cuts}
 
 
