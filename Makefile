@@ -13,7 +13,7 @@ READY := $(VENV)/.installed
 INDEX := https://download.pytorch.org/whl/$(TORCH)
 # what `make bench` measures, in how many rounds, and where the packed data lie if not in data
 BENCH := overhead startup tutorial_cifar10 mnist_example wikitext2_example image_input resnet18_64 evaluate \
-	ddp_cpu memory checkpoint time_to_accuracy
+	ddp_cpu elastic memory checkpoint time_to_accuracy
 ROUNDS ?= 9
 DATA ?=
 PINNED = $(shell sed -nE 's/^(torch|torchvision)==([^ ]+).*/\1==\2+$(TORCH)/p' constraints.txt)

@@ -37,6 +37,7 @@ def bare(turns, stem: str, classes: int, threads: int) -> None:
     torch.set_num_threads(threads)
     torch.manual_seed(1)
     model = resnet18(classes, stem=stem)
+    model._forward_pre_hooks.clear()  # torchvision's: the layout that images have in plain PyTorch
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
     x, target = torch.randn(BATCH, 3, 64, 64), torch.randint(0, classes, (BATCH,))
 

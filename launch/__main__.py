@@ -32,6 +32,7 @@ VERBS = {
     "profile": "measure a training step: its operators, phases, FLOPs and traces, at some batch sizes",
     "summary": "list a model's layers, parameters and FLOPs",
     "compare": "train a workload under several settings, and say which is the fastest",
+    "drill": "kill a training at random moments, resume it, and prove that nothing was lost",
     "lab": "carry out a whole lab and write its report",
     "report": "write a page about runs: curves, results, mistakes, model, settings",
     "doctor": "check this machine for a config and a workload, and rehearse a start",
@@ -87,6 +88,10 @@ def run(argv: list[str]) -> int:
         from relaunch.launch import compare
 
         return compare.main(rest)
+    if verb == "drill":
+        from relaunch.launch import drill
+
+        return drill.main(rest)
     if verb == "lab":
         from relaunch.launch import lab
 

@@ -27,7 +27,8 @@ how it is launched:
   --emulate               start the config's processes on this machine's CPU in place of its GPUs
   --dry-run               say what would run where, and start nothing
   --max-restarts N        starts again after a crash, from the last checkpoint; a new checkpoint refills them
-                          [3; 0 with several machines: there all must start again together]"""
+                          [3; 0 with several machines: there all must start again together]
+  --restart-hung          starts again after a hang (76), too"""
 
 
 def help() -> str:
@@ -47,6 +48,7 @@ def flags() -> Parser:
     parser.add_argument("--emulate", action="store_true")
     parser.add_argument("--dry-run", action="store_true")
     parser.add_argument("--max-restarts", type=int, metavar="N")
+    parser.add_argument("--restart-hung", action="store_true")
     return parser
 
 

@@ -85,7 +85,7 @@ def size_of(todo: plan.Plan, root: str | None) -> estimate.Size | None:
 
 def draft(verb: str, typed: dict, rest: list[str]) -> tuple[plan.Plan, Job | None]:
     """The plan of a command line, not yet checked against this machine, and without its data."""
-    typed = {k: v for k, v in typed.items() if k not in ("dry_run", "max_restarts")}
+    typed = {k: v for k, v in typed.items() if k not in ("dry_run", "max_restarts", "restart_hung")}
     emulate = typed.pop("emulate", False)
     job = command.job(rest) if verb == "train" else None
     trains = job is not None and not job.launch.evaluate

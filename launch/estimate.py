@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 
 from relaunch.launch.plan import Plan
+from relaunch.trainers import shards
 
 # numbers that the optimizer keeps per parameter; muon at most, as of a matrix it keeps one
 SLOTS = {"sgd": 1, "adam": 2, "adamw": 2, "adadelta": 2, "muon": 2}
@@ -37,7 +38,8 @@ def size(layers: dict, plan: Plan) -> Size:
     outputs = [math.prod(layer["output"]) for layer in layers["layers"]]  # numbers, for one sample
     width = 4 if plan.accelerate.precision == "no" else 2  # bytes of an activation
     slots = SLOTS[config.optimizer] - (config.optimizer == "sgd" and config.momentum == 0)
-    beside = 1 + slots + (plan.accelerate.processes > 1)  # of a weight: gradient, optimizer, DDP's buckets
+    # of a weight: gradient, optimizer, what gradients are exchanged in
+    beside = 1 + slots + shards.copies(config, plan.accelerate.processes)
     kept = parameters * (2 if config.ema else 1)  # weights, and their average
     training = 2 * sum(outputs) * plan.micro_batch  # 2: their gradients
     largest = max(map(sum, zip(outputs, [0, *outputs])), default=0)  # one layer's input and output

@@ -15,7 +15,7 @@ from pathlib import Path
 from relaunch.data_prep.sizes import Sizes
 from relaunch.launch.accelerate_config import AccelerateConfig
 from relaunch.launch.facts import Facts
-from relaunch.trainers import PROGRAM, workloads
+from relaunch.trainers import PROGRAM, shards, workloads
 from relaunch.trainers.config import RunConfig
 
 # Left over from whatever started us, these make a single process look for companions that nobody started.
@@ -86,7 +86,7 @@ class Plan:
     @property
     def micro_batch(self) -> int:
         assert self.config, "nothing is trained"
-        return self.config.batch_size // (self.accelerate.processes * self.config.grad_accum_steps)
+        return shards.micro_batch(self.config, self.accelerate.processes)
 
     @property
     def epoch_steps(self) -> int | None:
@@ -177,7 +177,7 @@ def with_run(plan: Plan, run: Path) -> Plan:
 def with_smallest_micro_batches(plan: Plan) -> Plan:
     """The same plan with the smallest that --micro-batch auto may choose: what it needs at least."""
     assert plan.config, "nothing is trained"
-    sizes = plan.config.micro_batches(plan.accelerate.processes)
+    sizes = shards.micro_batches(plan.config, plan.accelerate.processes)
     config = dataclasses.replace(plan.config, grad_accum_steps=sizes[-1] // sizes[0])
     return dataclasses.replace(plan, config=config)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from relaunch.data_prep.errors import HARDWARE, STORAGE, USAGE, Failure
 from relaunch.launch.facts import has_address, is_free
 from relaunch.launch.plan import Plan
-from relaunch.trainers import workloads
+from relaunch.trainers import shards, workloads
 from relaunch.trainers.tasks.task import instead
 
 
@@ -141,19 +141,7 @@ def threads(plan: Plan) -> Failure | None:
 def batch(plan: Plan) -> Failure | None:
     if plan.config is None:
         return None
-    config, processes = plan.config, plan.accelerate.processes
-    share = processes * config.grad_accum_steps
-    if config.batch_size % share == 0:
-        return None
-    parts = f"{processes} processes" + (
-        f" x {config.grad_accum_steps} micro-batches" if config.grad_accum_steps > 1 else ""
-    )
-    near = max(share, round(config.batch_size / share) * share)
-    return Failure(
-        USAGE,
-        f"--batch-size {config.batch_size} (over all processes) does not divide by {parts}",
-        f"use --batch-size {near}, for example",
-    )
+    return shards.problem(plan.config, plan.accelerate.processes)
 
 
 def fits(plan: Plan) -> Failure | None:

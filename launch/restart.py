@@ -1,4 +1,4 @@
-"""After a crash: start again from the last checkpoint, unless that would only repeat it.
+"""After a crash, or a hang: start again from the last checkpoint, unless that would only repeat it.
 
 restart.run_with_restarts(plan, run, limit=3)    # the End of the last attempt
 """
@@ -36,16 +36,22 @@ class Crash:
     checkpoint: int | None  # step of the newest
 
 
-def run_with_restarts(todo: plan.Plan, run: RunDir | None, limit: int) -> supervise.End:
-    """Carry out a plan to its end, through crashes. `run` is None where nothing is trained."""
+def run_with_restarts(todo: plan.Plan, run: RunDir | None, limit: int, hung: bool = False) -> supervise.End:
+    """Carry out a plan to its end, through crashes and, with `hung`, through hangs (--restart-hung).
+
+    `run` is None where nothing is trained. A hang is for a person by default: the machine or network that
+    made it is still there, and each one costs a whole --timeout of all ranks.
+    """
     ours = secrets.token_hex(8)
-    end = _run_with_restarts(todo, run, limit, ours)
+    end = _run_with_restarts(todo, run, limit, hung, ours)
     if run:
         note(run, end, ours)
     return end
 
 
-def _run_with_restarts(todo: plan.Plan, run: RunDir | None, limit: int, ours: str) -> supervise.End:
+def _run_with_restarts(
+    todo: plan.Plan, run: RunDir | None, limit: int, hung: bool, ours: str
+) -> supervise.End:
     crashes: list[Crash] = []
     with supervise.Asked() as asked:
         while True:
@@ -65,7 +71,7 @@ def _run_with_restarts(todo: plan.Plan, run: RunDir | None, limit: int, ours: st
                 )
             if run and not todo.direct and (end.crashed or end.code == HUNG):
                 tell(last_lines(run, end.what, since), sys.stderr, end="")
-            if not end.crashed:
+            if not (end.crashed or hung and end.code == HUNG and end.what):  # not where ranks never met
                 stopped = asked.first and end.what and not end.fix
                 return dataclasses.replace(end, fix=again) if stopped else end
             if run is None:

@@ -12,6 +12,7 @@ from relaunch.data_prep.names import command, printable
 from relaunch.launch import estimate
 from relaunch.launch.estimate import Size
 from relaunch.launch.plan import Plan
+from relaunch.trainers import shards
 from relaunch.trainers.config import TF32
 
 
@@ -21,6 +22,15 @@ def plural(n: int, word: str, words: str | None = None) -> str:
 
 def precision(plan: Plan) -> str:
     return "fp32" if plan.accelerate.precision == "no" else plan.accelerate.precision
+
+
+def mixed(plan: Plan) -> str:
+    """What autocast computes in what: the weights themselves stay float32."""
+    if plan.accelerate.precision == "no":
+        return ""
+    scaled = ", its gradients scaled against underflow" if plan.accelerate.precision == "fp16" else ""
+    kept = "; weights, their gradients, the optimizer and the loss in fp32" if plan.config else ""
+    return f": matrix products and convolutions{scaled}{kept}"
 
 
 def tf32(plan: Plan) -> str:
@@ -52,6 +62,9 @@ def batch(plan: Plan) -> str:
         else ""
     )
     processes = plural(plan.accelerate.processes, "process", "processes")
+    if config.elastic_exact:
+        own = shards.SHARDS // plan.accelerate.processes
+        processes += f" x {own} of {shards.SHARDS} shards (--elastic-exact)"
     parted = ", or in as few micro-batches as fit its memory" if plan.fits else ""
     return f"{config.batch_size} = {processes}{accumulated} x {plan.micro_batch}{parted}"
 
@@ -106,9 +119,12 @@ def table(plan: Plan) -> str:
     rows += [
         ("this machine", this),
         ("threads", f"{plan.threads} a process"),
-        ("precision", precision(plan) + tf32(plan)),
+        ("precision", precision(plan) + mixed(plan) + tf32(plan)),
     ]
     if config:
+        if config.compile != "off":
+            auto = "if measuring a few steps both ways, before the first, shows that it repays itself"
+            rows.append(("torch.compile", "yes" if config.compile == "on" else auto))
         rows.append(("batch", batch(plan)))
         if config.input != "packed":
             rows.append(("input", f"{config.input}, {plural(config.workers, 'worker')} a process"))

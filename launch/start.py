@@ -48,7 +48,8 @@ def main(verb: str, argv: list[str]) -> int:
         tell(show.line(todo))
         limit = restart.LIMIT if todo.accelerate.machines == 1 else 0
         run = RunDir(todo.place.run) if todo.place else None
-        end = restart.run_with_restarts(todo, run, typed.get("max_restarts", limit))
+        limit, hung = typed.get("max_restarts", limit), "restart_hung" in typed
+        end = restart.run_with_restarts(todo, run, limit, hung)
     finally:
         if made and made.path.is_dir() and not any(made.path.iterdir()):
             made.path.rmdir()  # it did not get as far as a run

@@ -5,6 +5,7 @@ resnet18(classes=200, stem="small")(torch.zeros(1, 3, 64, 64)).shape    # [1, 20
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from relaunch.models import vision
@@ -28,4 +29,14 @@ def resnet18(classes: int, channels: int = 3, stem: str = "imagenet") -> nn.Modu
         model.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
     if model.conv1.weight.shape[1] != 3 or stem == "small":
         nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+    model.register_forward_pre_hook(channels_last)
+    model.numerics = 2  # with the images' channels first, as before, it computed other bits
     return model
+
+
+def channels_last(module: nn.Module, images: tuple) -> tuple:
+    """Before a forward pass: the layout that convolutions are fastest in, which their outputs then have, too.
+
+    The weights stay as they are, and so does what the optimizer keeps of them.
+    """
+    return (images[0].contiguous(memory_format=torch.channels_last), *images[1:])

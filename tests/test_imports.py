@@ -25,7 +25,7 @@ TORCH_FREE = (
         "rundir",
         "records",
     ),
-    *("resumed", "shapes", "spent", "workloads"),
+    *("resumed", "shapes", "shards", "spent", "workloads"),
     *("group.process", "tasks.task", "tasks.samples", "tasks.images", "tasks.text", "tasks.arrays"),
     "tasks.regression",
     *("profiling.asked", "profiling.figures", "profiling.page", "profiling.results", "profiling.steps"),
@@ -54,6 +54,7 @@ MAY = {  # what a part may import of ours
         "trainers.records",
         "trainers.resumed",
         "trainers.rundir",
+        "trainers.shards",
         "trainers.tasks.task",
         "trainers.weights.checkpoint",
         "trainers.workloads",
@@ -88,7 +89,7 @@ WEIGHTY = {
     "markupsafe",
     "igraph",
 }
-KNOW_ACCELERATE = {"trainers/group/runtime.py", "trainers/train.py"}  # train: its version
+KNOW_ACCELERATE = {"trainers/group/runtime.py", "trainers/launched.py"}  # launched: its version
 
 
 def imports(source: str):

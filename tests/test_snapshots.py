@@ -23,6 +23,7 @@ HELP = {
         *(
             "doctor",
             "compare",
+            "drill",
             "lab",
             "runs",
             "checkpoints",
@@ -51,6 +52,7 @@ REFUSALS = {
     "unknown-arch": "train cifar10 --arch resnet17",
     "unknown-data": "train mnist --data nothing",
     "batch-does-not-divide": "train mnist --config cpu2 -b 9",
+    "batch-does-not-divide-by-shards": "train mnist --config cpu2 -b 60 --elastic-exact",
     "batch-larger-than-the-data": "train mnist --config cpu -b 1000",
     "empty-run": "train mnist --run ''",
     "run-exists": "train mnist --run first",
@@ -68,6 +70,7 @@ REFUSALS = {
     "profile-steps-beyond": "train mnist --max-steps 10 --profile-steps 100:110",
     "summary-unknown-workload": "summary mnits",
     "compare-without-a-grid": "compare mnist",
+    "drill-of-more-kills-than-steps": "drill mnist --max-steps 3 --config cpu",
     "runs-show-unknown-run": "runs show nothing",
     "checkpoints-unknown-run": "checkpoints nothing",
     "checkpoints-unknown-step": "checkpoints first restore 11",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Iterable
 
 import torch
@@ -13,10 +14,11 @@ from relaunch.data_prep.names import nearest
 from relaunch.data_prep.packed import Packed
 from relaunch.data_prep.sizes import Sizes
 from relaunch.models import zoo
-from relaunch.trainers import finetune, muon, workloads
+from relaunch.trainers import finetune, muon, shards, workloads
 from relaunch.trainers.config import RunConfig
 from relaunch.trainers.group.process import fits
 from relaunch.trainers.tasks import order
+from relaunch.trainers.tasks.sharded import Sharded
 from relaunch.trainers.tasks.task import Batches, check_data
 from relaunch.trainers.workloads import own
 
@@ -27,18 +29,17 @@ def make_batches(
     """The training split as a rank sees it. Failure 64 where workload, data and ranks do not fit."""
     task = workloads.load(config.workload).task
     check_data(config.workload, task, packed.sizes)
-    if config.batch_size % (world * config.grad_accum_steps):
-        raise Failure(
-            USAGE,
-            f"--batch-size {config.batch_size} does not divide by {world} processes x "
-            f"{config.grad_accum_steps} accumulation steps",
-            "choose a multiple",
-        )
+    if problem := shards.problem(config, world):
+        raise problem
     if config.input == "raw" and not getattr(task, "raw", False):  # a task of one's own may not say
         what = f"--input raw is for images, and {config.workload} trains on {packed.kind}"
         raise Failure(USAGE, what, "leave it out")
     with own.blamed():
-        return task.batches(config, packed, device, rank, world)
+        if not config.elastic_exact:
+            return task.batches(config, packed, device, rank, world)
+        each = config.grad_accum_steps
+        parts = dataclasses.replace(config, grad_accum_steps=each * shards.SHARDS // world)
+        return Sharded(task.batches(parts, packed, device, rank, world), rank, world, each)
 
 
 def new_model(config: RunConfig, sizes: Sizes) -> nn.Module:
@@ -146,7 +147,7 @@ def check_step(config: RunConfig, model: nn.Module, sizes: Sizes, world: int = 1
     """
     task = workloads.load(config.workload).task
     example, twin = task.example(config, sizes), copy.deepcopy(model).train()
-    alone = config.batch_size == world * config.grad_accum_steps
+    alone = shards.micro_batch(config, world) == 1
     with torch.random.fork_rng(devices=[]), own.blamed(), fits("choose a smaller model"):
         try:
             inputs, outputs = 1, twin(example)

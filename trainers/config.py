@@ -89,7 +89,9 @@ class RunConfig:
     clip: float = setting(0.0, "largest norm of the gradient; 0 leaves it alone", least=0)
     seed: int = setting(1, "seed of initial weights, order, augmentation and dropout", least=0)
     threads: int | None = setting(
-        None, "CPU threads per process (default: physical cores / local processes)", least=1
+        None,
+        "CPU threads per process (default: physical cores / local processes; with --elastic-exact 1)",
+        least=1,
     )
     input: Literal["packed", "raw"] = setting(
         "packed",
@@ -99,7 +101,11 @@ class RunConfig:
     raw: str | None = setting(
         None, "… the folder (mnist, cifar10: or archive) that was packed", metavar="PATH"
     )
+    compile: Literal["off", "on", "auto"] = setting(
+        "off", "torch.compile; auto: where it repays itself within this training, measured before it begins"
+    )
     deterministic: bool = setting(True, "bit-reproducible kernels on CUDA")
+    elastic_exact: bool = setting(False, "equal bits on 1, 2, 4 and 8 processes, at a price in speed")
     # torch's own default, and what runs did before there was a choice
     tf32: Literal["conv", "all", "none"] = setting(
         "conv",
@@ -135,7 +141,7 @@ class RunConfig:
         library, colon, _ = self.arch.partition(":")
         if self.arch not in work.archs and not (colon and library in work.task.libraries):
             what = f"{self.workload} has no architecture {self.arch!r}"
-            raise Failure(USAGE, what, offered(self.arch, architectures(work)))
+            raise Failure(USAGE, what, offered(self.arch, work.architectures))
         if self.workers and self.input != "raw":
             what = f"--workers {self.workers} goes with --input raw: packed data need nobody who loads them"
             raise Failure(USAGE, what, "add --input raw, or leave --workers out")
@@ -145,8 +151,11 @@ class RunConfig:
             what = f"--ema {self.ema} is no decay: its average would never move"
             raise Failure(USAGE, what, "give one below 1, as 0.999")
         between_saves(self.save_every, 0.0)
-        if self.time:
-            seconds(self.time)
+        if self.time and seconds(self.time) and self.compile == "auto":
+            what = "--compile auto compares the time of so many steps, and --time asks how many they are"
+            raise Failure(USAGE, what, "choose --compile on or off")
+        if self.elastic_exact and not self.threads:  # a number that every machine has: it decides the bits
+            object.__setattr__(self, "threads", 1)
         if self.batch_size % self.grad_accum_steps:
             what = f"--batch-size {self.batch_size} does not divide by --grad-accum-steps "
             raise Failure(USAGE, f"{what}{self.grad_accum_steps}", "choose a multiple")
@@ -155,11 +164,6 @@ class RunConfig:
         if work := self.code and workloads.load(self.workload):  # which other ranks may not have
             return own.revive, (work.code, self.to_json())
         return super().__reduce_ex__(protocol)
-
-    def micro_batches(self, processes: int) -> list[int]:
-        """The sizes in which each can take its share of a batch, from 2 up: one alone has no variance."""
-        share = max(1, self.batch_size // processes)
-        return [size for size in range(2, share + 1) if share % size == 0] or [1]
 
     def to_json(self) -> dict:
         """A dict that `from_json` turns into an equal config."""
@@ -194,11 +198,6 @@ def completed(cls, values: dict) -> dict:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in merged.items()}
 
 
-def architectures(work) -> list[str]:
-    """What --arch takes: the workload's own, and those of the libraries whose models fit its task."""
-    return [*work.archs, *(f"{library}:NAME" for library in work.task.libraries)]
-
-
 def run_of(argv: list[str]) -> Path | None:
     """The run's folder that a command line names, before it is known what else it may say."""
     finder = Parser(add_help=False)
@@ -218,9 +217,7 @@ def workload_parser(name: str, prog: str = TRAIN, work: Workload | None = None) 
         prog=f"{prog} {name}", description=work.about + (f"\n\npresets:{presets}" if presets else "")
     )
     defaults = {**work.defaults, "data": work.data, "arch": work.archs[0]}
-    archs = ", ".join(architectures(work)).replace(
-        "torchvision:NAME", "torchvision:NAME for images in colour"
-    )
+    archs = ", ".join(work.architectures).replace("torchvision:NAME", "torchvision:NAME for images in colour")
     add_fields(
         parser,
         work.options,

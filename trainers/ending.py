@@ -19,6 +19,8 @@ def finish(training) -> int:
         training.run.write_status(state, code, training.step, why)
         if told := goodput.rows(records.time_spent(training.run)):
             training.say("\n".join(["where the time went:", *(f"  {name:11}{text}" for name, text in told)]))
+    if training.elastic and (cost := training.elastic.cost(training.spent)):
+        training.say(cost)
     training.say(lines.last_line(training, why))
     return code
 

@@ -19,8 +19,9 @@ from pathlib import Path
 import torch
 
 from relaunch.data_prep import limits
-from relaunch.data_prep.errors import HARDWARE, USAGE, Failure
+from relaunch.data_prep.errors import HARDWARE, Failure
 from relaunch.data_prep.talk import tell
+from relaunch.trainers import shards
 from relaunch.trainers.build import make_batches, make_model, make_optimizer
 from relaunch.trainers.config import RunConfig
 from relaunch.trainers.group.process import Lost, fits
@@ -35,14 +36,14 @@ def fitted(config: RunConfig, packed, runtime) -> RunConfig:
 
     Failure 64 where the batch does not divide by the ranks, 69 where its smallest part does not fit.
     """
-    if config.batch_size % runtime.world:
-        what = f"--batch-size {config.batch_size} does not divide by {runtime.world} processes"
-        raise Failure(USAGE, what, "choose a multiple")
+    if problem := shards.problem(config, runtime.world):
+        raise problem
     with runtime.trial(), all_but_a_rest(runtime.device):
         found, why = largest(Trial(config, packed, runtime))
-    parts = config.batch_size // runtime.world // found
+    parts = shards.micro_batch(config, runtime.world) // found  # as yet in one
     if runtime.main:
-        said = f"--micro-batch auto: {found} at a time, {parts} micro-batch{'es' * (parts > 1)} a step"
+        each = "a shard" if config.elastic_exact else "a step"
+        said = f"--micro-batch auto: {found} at a time, {parts} micro-batch{'es' * (parts > 1)} {each}"
         tell(f"{said}; {why}" if why else said)
     return dataclasses.replace(config, grad_accum_steps=parts)
 
@@ -50,7 +51,7 @@ def fitted(config: RunConfig, packed, runtime) -> RunConfig:
 def largest(trial: Trial) -> tuple[int, str]:
     """The largest micro-batch that fits on every rank, and why it is no larger."""
     runtime, found = trial.runtime, 0
-    for size in trial.config.micro_batches(runtime.world):
+    for size in shards.micro_batches(trial.config, runtime.world):
         tried = runtime.on_every_rank(partial(trial.take, size))
         failure = next(filter(None, runtime.broadcast(runtime.gather(tried))), None)
         if failure and not found:
@@ -82,7 +83,7 @@ class Trial:
             return Failure(HARDWARE, f"{what} ({which})", fix)
         try:
             with own.blamed(), fits(fix):
-                parts = self.config.batch_size // self.runtime.world // size
+                parts = shards.micro_batch(self.config, self.runtime.world) // size
                 self.step(dataclasses.replace(self.config, grad_accum_steps=parts))
         except Lost as lost:
             return Failure(lost.code, f"{what}: {lost.what}", fix)  # without the tensors of its traceback
@@ -103,8 +104,8 @@ class Trial:
         if self.model is None:
             self.model = make_model(config, self.packed.sizes).to(device)
             self.optimizer = make_optimizer(config, self.model)
-            if runtime.world > 1:
-                self.buckets = [torch.zeros_like(p) for p in self.model.parameters()]  # as DDP has
+            copies = shards.copies(config, runtime.world)
+            self.kept = [torch.zeros_like(p) for p in self.model.parameters() for _ in range(copies)]
             self.trained = runtime.alone(self.model)
         batches = make_batches(config, self.packed, device, runtime.rank, runtime.world)
         loss, _ = batches.loss(self.trained, batches.batch(0, 0))

@@ -7,7 +7,7 @@ import sys
 
 import torch
 
-from relaunch.trainers import finetune, goodput, hardware, records, snapshot
+from relaunch.trainers import finetune, goodput, hardware, records, shards, snapshot
 from relaunch.trainers.config import TF32
 from relaunch.trainers.spent import STAY
 
@@ -23,15 +23,19 @@ def headline(training, packed, state, begun: str = "") -> str:
     if r.device.type == "cuda" and r.precision == "no" and torch.cuda.get_device_capability() >= (8, 0):
         tf32 = TF32[c.tf32]
     threads = f"{r.threads} thread{'s' * (r.threads > 1)} each"
-    micro_batch = c.batch_size // r.world // c.grad_accum_steps
+    micro_batch, shared = shards.micro_batch(c, r.world), f"{r.world}"
+    if c.elastic_exact:
+        shared += f" x {training.shards} of {shards.SHARDS} shards"
     lines = [
         f"{training.run.path}: {c.workload} {c.arch} on {packed.name}, "
         f"{processes(r.world, r.precision)} on {r.device.type}{tf32}, {threads}",
-        f"batch {c.batch_size} = {r.world} x {c.grad_accum_steps} x {micro_batch}, "
+        f"batch {c.batch_size} = {shared} x {c.grad_accum_steps} x {micro_batch}, "
         f"{training.epoch_steps} steps an epoch, {training.total} in all",
     ]
     if r.device.type == "cpu" and r.precision == "bf16" and hardware.without_bf16():
         lines.append("this CPU has no bf16 instructions (lscpu: avx512_bf16, amx_bf16): fp32 is faster")
+    if c.compile == "on":
+        lines.append("its steps are compiled (--compile on), which the first of them wait for")
     if c.input != "packed":
         lines[1] += f"; input {c.input}, {workers(c.workers)}"
     if r.world > 1:
@@ -39,6 +43,9 @@ def headline(training, packed, state, begun: str = "") -> str:
         lines.append(f"what each rank says is in {training.run.logs}")
     if begun:
         lines.append(begun)
+    if c.elastic_exact:
+        said = f"--elastic-exact: 1, 2, 4 and 8 processes with {threads} train these bits"
+        lines.append(f"{said}, at any time in turn")
     if c.ema:
         lines.append(f"the average of the weights (--ema {c.ema:g}) is scored, and saved as the model")
     lines += finetune.told(c, training.module)
@@ -51,10 +58,9 @@ def headline(training, packed, state, begun: str = "") -> str:
         lines += [] if begun else [f"resumed from step {state.meta['step']}"]
         was = state.meta["world"], state.meta["precision"]
         if was != (r.world, r.precision):
-            lines.append(
-                f"it was saved by {processes(*was)}: the same samples follow; "
-                "dropout, BatchNorm and rounding may differ"
-            )
+            same = c.elastic_exact and was[1] == r.precision
+            after = "samples follow; dropout, BatchNorm and rounding may differ"
+            lines.append(f"it was saved by {processes(*was)}: the same {'bits follow' if same else after}")
         if (then := snapshot.numerics_of(state)) != (now := snapshot.numerics(training)):
             lines.append(
                 f"it was saved by a version with numerics {then}, and this one has {now}: "

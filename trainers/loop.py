@@ -12,11 +12,12 @@ from tqdm import tqdm
 
 from relaunch.data_prep.errors import DIVERGED, Failure
 from relaunch.data_prep.talk import fitted, tell
-from relaunch.trainers import ending, lines, update, workloads
+from relaunch.trainers import ending, lines, shards, update, workloads
 from relaunch.trainers.average import Average
 from relaunch.trainers.ending import BY_REQUEST, BY_SIGNAL, NO_STOP, SAVE, UNSAVED
 from relaunch.trainers.evaluate import score_split
 from relaunch.trainers.group import process
+from relaunch.trainers.group.elastic import Elastic
 from relaunch.trainers.saving import Saver
 from relaunch.trainers.schedule import due, learning_rate, patience_spent, total_steps
 from relaunch.trainers.spent import Spent
@@ -49,7 +50,10 @@ class Training:
         self.run, self.metrics = run, metrics
         self.spent = spent or Spent()
         self.module = model
-        self.model = runtime.wrap(model)
+        wrapped = runtime.alone(model) if config.elastic_exact else runtime.wrap(model)
+        self.model = runtime.compiled(wrapped) if config.compile == "on" else wrapped
+        self.elastic = Elastic(runtime, model) if config.elastic_exact else None
+        self.shards = shards.of(config, runtime.world) // runtime.world  # of this process
         self.average = Average(model, config.ema) if config.ema else None
         self.scored = self.average.module if self.average else model
         self.optimizer = optimizer

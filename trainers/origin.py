@@ -154,6 +154,7 @@ STATE_HAS = {
     "arch": "its weights are another model's",
     "optimizer": "its optimizer's state is another rule's",
     "freeze": "its optimizer has no state of what was frozen",
+    "elastic_exact": "the open sums of its log are those of other shards",
 }
 
 

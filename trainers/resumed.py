@@ -37,6 +37,8 @@ def merge_resumed(old: RunConfig, job: Job) -> RunConfig:
     # data may have moved: it is compared by its hash, where it is opened
     for name in sorted(job.given - {"data"}):
         was, now = (getattr(c.options if name in options else c, name) for c in (old, new))
+        if name == "compile" and now == "auto":  # what it chose when it began stays
+            continue
         if was == now or name in job.preset and was == begun_without.get(name, MISSING):
             continue
         if name in EXTENDABLE and name in job.preset and old.time:  # which took its place when it began

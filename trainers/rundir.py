@@ -51,6 +51,9 @@ class RunDir:
     def log(self, rank: int) -> Path:
         return self.logs / f"rank-{rank}.log"
 
+    def stacks(self, rank: int | str) -> Path:
+        return self.logs / f"stacks-rank-{rank}.txt"
+
     def checkpoint(self, step: int) -> Path:
         return self.checkpoints / f"step-{step:09d}"
 

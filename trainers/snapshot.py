@@ -18,7 +18,8 @@ TRAINED = "/trained"  # with --ema: an entry of each weight in optimizer.safeten
 
 def numerics(training) -> int:
     """Of what this version trains."""
-    return OF_TEXT if training.task.kind == "text" else NUMERICS
+    of_task = OF_TEXT if training.task.kind == "text" else NUMERICS
+    return max(of_task, getattr(training.module, "numerics", 1))
 
 
 def numerics_of(state: State) -> int:
@@ -74,10 +75,12 @@ def restore(training, state: State) -> None:
     training.protected = {training.step}
     if len(meta["open_sums"]) == runtime.world:
         mine = meta["open_sums"][runtime.rank]
-    elif runtime.main:  # another world size: rank 0 takes what all had summed
+    elif runtime.main or training.elastic:  # another world size: rank 0 takes what all had summed
         mine = [[sum(column) for column in zip(*(part[i] for part in meta["open_sums"]))] for i in (0, 1)]
     else:
         mine = training.zeros(), training.zeros()
+    if training.elastic:
+        mine = [training.batches.mine(sums) for sums in mine]
     window, epoch_sums = mine
     if "windows" not in meta and epoch_sums[-1] < 0:  # less what the window holds of the epoch before
         window, epoch_sums = [a + b for a, b in zip(window, epoch_sums)], training.zeros()
@@ -100,9 +103,9 @@ def warm_up(training) -> None:
     After a first one DDP regroups the gradients, and with three or more ranks that changes how they round: a
     resumed run must sum as the one that it continues did.
     """
-    if training.runtime.world > 2:
+    if training.runtime.world > 2 and not training.elastic:
         for _ in range(2):
-            with training.runtime.peers.waiting():
+            with training.runtime.peers.waiting("all_reduce of the gradients"):
                 loss, _ = training.batches.loss(training.model, training.batches.batch(0, 0))
                 training.runtime.accelerator.backward(loss)
         training.optimizer.zero_grad()

@@ -8,20 +8,20 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-import platform
 import sys
 import time
 
-from relaunch.data_prep import VERSION, files
+from relaunch.data_prep import files
 from relaunch.data_prep.errors import PREEMPTED, STOPPED, USAGE, Failure
 from relaunch.data_prep.talk import tell
-from relaunch.trainers import hardware, origin, records, workloads
+from relaunch.trainers import origin, records, workloads
 from relaunch.trainers.begin import Beginning, begin, command_of, command_to_go_on
 from relaunch.trainers.claim import claim
 from relaunch.trainers.config import RunConfig, parse
 from relaunch.trainers.cores import physical_cores
-from relaunch.trainers.group import log, process
+from relaunch.trainers.group import log, process, stacks
 from relaunch.trainers.job import Job
+from relaunch.trainers.launched import record_of
 from relaunch.trainers.profiling import steps
 from relaunch.trainers.resumed import CHANGEABLE_ON_RESUME, EXTENDABLE
 from relaunch.trainers.rundir import RunDir
@@ -67,6 +67,7 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
     from relaunch.data_prep.packed import data_root, open_packed
     from relaunch.data_prep.recipes import ensure
     from relaunch.trainers.build import check_step, fit_inputs, make_batches, make_model, make_optimizer
+    from relaunch.trainers.compiling import chosen
     from relaunch.trainers.fitting import fitted
     from relaunch.trainers.length import fixed
     from relaunch.trainers.lines import headline, why_done
@@ -145,6 +146,7 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
         return 0, str(path)
     # beside our launcher, which shows a crash's last lines, one rank of a machine speaks
     aloud = runtime.first_here or "RELAUNCH_OUTCOME" not in os.environ
+    stacks.keep(RunDir(path))
     if process.began:  # else the streams are those of somebody's program
         log.keep(RunDir(path).log(rank), f"rank {rank} of {world}", aloud)
     samples = state.meta["samples"] if state else 0
@@ -154,11 +156,14 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
         config, said = fixed(config, runtime, packed, batches, model, RunDir(path), spent)
         held, total = [said], total_steps(config, epoch_steps)
         steps.check(job.launch.profile_steps, total)
+    if config.compile == "auto":
+        config, said = chosen(config, runtime, packed, batches, model, RunDir(path), total)
+        held.append(said)
     model.to(runtime.device)
 
     def write_down():
         with files.storage(run.path, "--run PATH"):
-            launched = plan(job, runtime, packed, epoch_steps, total) | record
+            launched = record_of(job, runtime, packed, epoch_steps, total) | record
             launched["starts"] = [*records.starts(run), {"step": step, "time": time.strftime(TIME)}]
             files.write_atomic(run.plan, files.dump_json(launched))  # first: what is begun has its record
             run.cut_metrics(step, evaluated)  # by the intervals that are in the config
@@ -250,41 +255,6 @@ def blamed_later(error: Exception, world: int) -> Exception:
     if world == 1:
         return failure
     return process.Lost(failure.code, failure.what, failure.fix, speaks=True)  # the others wait for this rank
-
-
-def plan(job: Job, runtime, packed, epoch_steps: int, total: int) -> dict:
-    """What was launched, for plan.json."""
-    import accelerate
-    import torch
-
-    gpu = (
-        torch.cuda.get_device_name()
-        if runtime.device.type == "cuda"
-        else platform.processor() or platform.machine()
-    )
-    return {
-        "command": ["trainers.train", *job.argv],
-        "config": os.environ.get("RELAUNCH_CONFIG"),
-        "world": runtime.world,
-        "device": runtime.device.type,
-        "device_name": gpu,
-        "precision": runtime.precision,
-        "threads": runtime.threads,
-        "keeps_memory": runtime.keeps_memory,  # which changes no bit, and so needs no setting
-        "host": platform.node(),
-        **hardware.here(),
-        "data": str(packed.path),
-        "data_hash": packed.hash,
-        "eval_split": packed.eval_split,
-        "steps_per_epoch": epoch_steps,
-        "total_steps": total,
-        "versions": {
-            "python": platform.python_version(),
-            "relaunch": VERSION,
-            "torch": torch.__version__,
-            "accelerate": accelerate.__version__,
-        },
-    }
 
 
 def config_hash(config: RunConfig) -> str:

@@ -15,23 +15,29 @@ def take(training) -> None:
     rate = learning_rate(c, step, training.epoch_steps, training.total)
     for group in training.optimizer.param_groups:
         group["lr"] = rate * group["lr_scale"]
-    for micro in range(c.grad_accum_steps):
+    each = c.grad_accum_steps
+    for micro in training.elastic.micro_batches(each, training.spent) if training.elastic else range(each):
         training.spent.switch("input")
-        batch = training.batches.batch(step, micro)
+        with training.runtime.peers.reading():
+            batch = training.batches.batch(step, micro)
         training.spent.switch("compute")
         for generator in training.generators:
-            generator.manual_seed(order.key("dropout", c.seed, step, micro, training.runtime.rank))
-        last = micro == c.grad_accum_steps - 1
+            shard = training.runtime.rank * training.shards + micro // each
+            generator.manual_seed(order.key("dropout", c.seed, step, micro % each, shard))
+        last = micro == each - 1
         together = contextlib.nullcontext() if last else accelerator.no_sync(training.model)
-        with training.runtime.peers.waiting(), together:  # DDP sends buffers, and sums gradients
-            loss, metrics = training.batches.loss(training.model, batch)
-            accelerator.backward(loss / c.grad_accum_steps if c.grad_accum_steps > 1 else loss)
+        with together:
+            with training.runtime.peers.waiting("broadcast of the buffers"):  # by DDP
+                loss, metrics = training.batches.loss(training.model, batch)
+            with training.runtime.peers.waiting("all_reduce of the gradients"):
+                accelerator.backward(loss / each if each > 1 else loss)
         training.pending_metrics.append(metrics)
         training.pending_bytes += sum(getattr(t, "nbytes", 0) for t in metrics)
     training.spent.switch("optimizer")
     if c.clip:
         accelerator.clip_grad_norm_(training.model.parameters(), c.clip)
-    with training.runtime.met() if accelerator.scaler else training.runtime.peers.waiting():
+    device = training.runtime.peers.waiting("work on the device")
+    with training.runtime.met() if accelerator.scaler else device:
         training.optimizer.step()  # a scaler's reads whether all gradients are finite
     training.optimizer.zero_grad()
     training.skipped += training.runtime.precision == "fp16" and training.optimizer.step_was_skipped

@@ -280,7 +280,8 @@ def sweep(typed: list[str], job: parsed.Job) -> tuple[tuple[str, tuple[str, ...]
 def seconds(text: str) -> int:
     """SLURM's ways to write a time limit: M, M:SS, H:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS. Else Failure 64."""
     if not re.fullmatch(r"(\d+-)?\d+(:\d+){0,2}", text):
-        raise Failure(USAGE, f"--time {text} is not a time", "write MINUTES, H:MM:SS or D-HH:MM:SS")
+        fix = "write MINUTES, H:MM:SS or D-HH:MM:SS: it is the job's limit, not the training's own --time"
+        raise Failure(USAGE, f"--time {text} is not a time", fix)
     parts = [int(part) for part in re.split("[-:]", text)]
     units = (86400, 3600, 60, 1) if "-" in text else (3600, 60, 1) if len(parts) == 3 else (60, 1)
     total = sum(n * unit for n, unit in zip(parts, units))

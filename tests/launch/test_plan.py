@@ -111,11 +111,22 @@ def test_the_table_says_it_all():
             "fp32, TF32 in convolutions and matrix products on GPUs from Ampere on (--tf32)",
         ),
         ("8gpu", "--tf32 none", "fp32"),
-        ("8gpu_fp16", "", "fp16"),
+        (
+            "8gpu_fp16",
+            "",
+            "fp16: matrix products and convolutions, its gradients scaled against underflow; weights, their "
+            "gradients, the optimizer and the loss in fp32",
+        ),
+        (
+            "cpu",
+            "--mixed-precision bf16",
+            "bf16: matrix products and convolutions; weights, their gradients, the optimizer and the loss in "
+            "fp32",
+        ),
         ("cpu", "", "fp32"),
     ],
 )
-def test_float32_that_is_not_is_said(name, flags, said):
+def test_what_is_computed_in_what_is_said(name, flags, said):
     rows = show.table(planned(EIGHT, name, f"mnist {flags}")).splitlines()
     assert f"{'precision':14}{said}" in rows
 

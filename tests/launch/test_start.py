@@ -78,7 +78,7 @@ def test_what_fits_is_let_through(machine, name):
             LAPTOP,
             "cpu2",
             ("mnist", "-b", "6", "--grad-accum-steps", "2"),
-            "2 processes x 2 micro-batches; use --batch-size 8",
+            "2 processes x 2 micro-batches; use --batch-size 4 or 8",
         ),
         (EIGHT, "2x8gpu", (), "64 no machine is called 'first-machine' here; say --main-process-ip HOST"),
         (

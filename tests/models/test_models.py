@@ -65,6 +65,20 @@ def test_resnet_has_torchvisions_names(stem):
     )
 
 
+def test_resnet_computes_with_channels_last_and_keeps_its_weights_layout():
+    """A momentum that is restored has the layout of a checkpoint, and a fused update reads both as one."""
+    ours, theirs = resnet18(10), torchvision.models.resnet18(num_classes=10)
+    theirs.load_state_dict(ours.state_dict())
+    images, seen = torch.randn(8, 3, 64, 64), []
+    ours.layer1.register_forward_hook(lambda module, given, out: seen.append(out))
+    found, wanted = ours(images), theirs(images)
+    assert torch.allclose(found, wanted, atol=1e-4) and ours.numerics == 2
+    assert seen[0].is_contiguous(memory_format=torch.channels_last) and not seen[0].is_contiguous()
+    found.sum().backward()
+    assert all(p.is_contiguous() for p in ours.parameters())
+    assert all(p.grad.is_contiguous() for p in ours.parameters())
+
+
 def test_small_stem_keeps_the_resolution():
     model, seen = resnet18(10, stem="small").eval(), []
     model.layer1.register_forward_hook(lambda m, args, out: seen.append(out.shape))

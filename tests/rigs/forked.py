@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -21,9 +22,11 @@ from relaunch.trainers.group import process
 
 
 class Ranks:
-    """`count` workers of one training, each with its output in `folder`."""
+    """`count` workers of one training, each with its output in `folder`; `first`: called in each child."""
 
-    def __init__(self, count: int, argv: list[str], folder: Path):
+    def __init__(self, count: int, argv: list[str], folder: Path, first=lambda: None):
+        import torch._dynamo  # noqa: F401  which optimizers import: two seconds, once and not in each
+
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -40,13 +43,13 @@ class Ranks:
                         local = {"RANK": rank, "WORLD_SIZE": count, "MASTER_PORT": port}
                         local |= {"LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1"}
                         os.environ.update({name: str(value) for name, value in local.items()})
-                    code = self.work([*argv, "--threads", "1"], self.logs[rank])
+                    code = self.work([*argv, "--threads", "1"], self.logs[rank], first)
                 finally:
                     os._exit(code)
             self.pids.append(child)
 
     @staticmethod
-    def work(argv: list[str], log: Path) -> int:
+    def work(argv: list[str], log: Path, first) -> int:
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
@@ -54,6 +57,7 @@ class Ranks:
         tqdm.set_lock(threading.RLock())  # its own is shared with the parent, and a kill would leave it taken
         for state in (AcceleratorState, GradientState, PartialState):
             state._shared_state.clear()  # what this process had is of one rank
+        first()
         sys.argv = ["trainers.train", *argv]
         return process.main(train.run)
 
@@ -84,3 +88,18 @@ class Ranks:
 
     def said(self) -> str:
         return "\n".join(log.read_text(errors="replace")[-2000:] for log in self.logs if log.exists())
+
+
+def together(world: int, *argv, precision: str = "no") -> list[int]:
+    """Train `WORKLOAD --flag value …` on so many processes; their exit codes, by rank.
+
+    What they say goes to this process's streams.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        words = list(map(str, argv))
+        ranks = Ranks(
+            world, words, Path(folder), lambda: os.environ.update(ACCELERATE_MIXED_PRECISION=precision)
+        )
+        codes = ranks.end()
+        print(ranks.said())
+    return codes

@@ -83,7 +83,10 @@ def log_probabilities(a, b):
 
 def test_resnet_loads_into_torchvision(exported):
     model, files, printed = exported("tiny_imagenet")
-    equal_outputs(model, torchvision.models.resnet18(num_classes=10), files, torch.randn(2, 3, 64, 64))
+    images = torch.randn(2, 3, 64, 64).to(
+        memory_format=torch.channels_last
+    )  # the layout that ours computes in
+    equal_outputs(model, torchvision.models.resnet18(num_classes=10), files, images)
     # float32 parameters, running statistics; the checkpoint has no momentum yet
     assert (
         files[".safetensors"].name == "tiny_imagenet-resnet18-000000012.safetensors"

@@ -96,10 +96,8 @@ def test_a_mistake_of_a_real_process(launch, relaunch_env):
 def test_a_mistake_of_two_processes_is_said_once(launch, relaunch_env):
     done = launch("mnist", "--batch-size", 9, processes=2, accelerate="accelerate")
     assert done.code and done.err.count("relaunch: ") == 1
-    assert (
-        "relaunch: 64 --batch-size 9 does not divide by 2 processes x 1 accumulation steps; choose a multiple"
-        in done.err
-    )
+    said = "--batch-size 9 (over all processes) does not divide by 2 processes; use --batch-size 8 or 10"
+    assert f"relaunch: 64 {said}\n" in done.err
     assert not (relaunch_env / "runs").exists()
 
 

@@ -49,6 +49,7 @@ def test_what_a_resumed_run_may_not_change(train, relaunch_env, capsys):
         (["--batch-size", 4], "--batch-size 4"),
         (["--epochs", 90], "--epochs 90"),
         (["--max-steps", 50], "--max-steps 50"),
+        (["--elastic-exact"], "--elastic-exact True"),
     ):
         assert train(*NET, *flags, "--run", "./run", "--resume", "auto") == 64
         error = capsys.readouterr().err

@@ -14,6 +14,8 @@ A second thread keeps the time, which the store may not let the first one do, by
 while this process is suspended: a collective takes an hour of sleep for an hour of waiting, and so has no
 limit of its own. When the time is up, or somebody is known to be missing, this thread cuts the connections,
 which a collective notices. Where a rank waits for its device no error reaches it: it ends the process.
+
+Before that, each rank writes its stacks, and those of ranks of its machine that do not answer: see stacks.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ from datetime import timedelta
 
 import torch.distributed as dist
 
-from relaunch.data_prep.errors import DIED, HUNG, Failure
+from relaunch.data_prep.errors import DIED, Failure
+from relaunch.trainers.group import stacks
+from relaunch.trainers.group.missing import AGAIN, Group, Place
 from relaunch.trainers.group.process import Lost, crashed, leave
 
 SLEPT = 2.0  # s between two looks, from which on nobody was waiting: the process was suspended
@@ -37,7 +41,7 @@ LOOK = 0.5  # s between looks for an alarm: what a dead rank costs the others, n
 ANSWER = 5.0  # s that a living rank may take to answer: ten looks, for machines with more ranks than cores
 UNWIND = 5.0  # s for a process that knows of the loss to end by itself: a file to write, no more
 TIMED_OUT, CLOSED = "timed out", "closed"
-AGAIN = "--resume auto goes on"
+NO_BATCH = "no batch"  # it waited for its data, not for other ranks
 
 
 def how(error: BaseException) -> str | None:
@@ -57,13 +61,12 @@ class Peers:
         self.rank, self.world = rank, world
         self.grace = min(30.0, seconds / 2)  # of `seconds`, for finding out who is missing, and for leaving
         self.patience = timedelta(seconds=seconds - self.grace)  # of a collective
-        self.hosts = [""] * world  # names of the ranks' machines, once they have met
         first = rank - int(os.environ.get("LOCAL_RANK", 0))
-        self.here = range(
-            first, first + int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-        )  # the ranks of this machine
+        here = range(first, first + int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+        self.group = Group(rank, world, here, self.patience.total_seconds(), [""] * world)
+        self._processes: list[stacks.Someone] = []  # of the ranks, once they have met
         self._failed, self._lost = "", None
-        self._since: float | None = None  # on the clock `_awake`, while this rank waits for others
+        self._wait: tuple[float, str] | None = None  # since when on the clock `_awake`, and for what
         self._looked, self._slept = time.monotonic(), 0.0
         self._wake, self._closing, self._concluded = threading.Event(), threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._listen, daemon=True)
@@ -91,13 +94,19 @@ class Peers:
         return time.monotonic() - self._slept
 
     @contextmanager
-    def waiting(self):
+    def waiting(self, what: str = "a collective"):
         """Around what waits for other ranks, as a device may: there the thread keeps the time."""
-        self._since = self._awake()
+        before, self._wait = self._wait, (self._awake(), what)
         try:
             yield
         finally:
-            self._since = None
+            self._wait = before and (self._awake(), before[1])
+
+    def reading(self):
+        """Around what waits for this rank's data: should it never end, others may not be there to notice."""
+        if self.world == 1 and self._timer.ident is None:
+            self._timer.start()
+        return self.waiting("")
 
     @contextmanager
     def watched(self):
@@ -137,7 +146,7 @@ class Peers:
         with suppress(RuntimeError):
             self._store.compare_set("cause", "", json.dumps(cause))
             self._store.set("alarm", "")
-            return self._store.add(f"told/{self.here[0]}", 1) == 1
+            return self._store.add(f"told/{self.group.here[0]}", 1) == 1
         return None
 
     # the thread -----------------------------------------------------------------------------------
@@ -169,101 +178,93 @@ class Peers:
 
     def _keep_time(self) -> None:
         while not self._closing.wait(LOOK):
-            if self._overdue():
-                self._failed = TIMED_OUT
+            if failed := self._overdue():
+                self._failed = failed
                 self._conclusion()
             if self._lost:
-                cut_connections()
-                if not self._closing.wait(UNWIND):
+                if self.world > 1:
+                    cut_connections()
+                    self._closing.wait(UNWIND)
+                if not self._closing.is_set():
                     leave(self._lost)
 
     def _conclusion(self) -> Lost:
         """Who is missing, once this rank's wait has failed."""
         self._wake.set()
         if self._thread.is_alive():  # without the store's machine it never concludes
-            self._concluded.wait(self.grace / 2 + 1)
-        self._lost = self._lost or self._cut_off()
+            self._concluded.wait(self.grace / 2 + stacks.WRITING + 1)
+        if self.world == 1:
+            place, writing = self._place()
+            writing.join(stacks.WRITING)
+            self._lost = self.group.hung({0}, {0}, {0: place})
+        self._lost = self._lost or self.group.cut_off(self._failed == TIMED_OUT)
         return self._lost
 
-    def _overdue(self) -> bool:
-        """Whether this rank has waited for too long, awake. Each look is one tick of that clock."""
+    def _overdue(self) -> str:
+        """How this rank's wait fails, if it took too long, awake. Each look is one tick of that clock."""
         now = time.monotonic()
         self._slept += max(0, now - self._looked - SLEPT)
         self._looked = now
-        since = self._since  # which the training may end meanwhile
-        return since is not None and self._awake() - since > self.patience.total_seconds()
+        wait = self._wait  # which the training may end meanwhile
+        if wait is None or self._awake() - wait[0] <= self.patience.total_seconds():
+            return ""
+        return TIMED_OUT if wait[1] else NO_BATCH
 
     def _conclude(self, store) -> Lost:
         """Answer the alarm, hear the others' answers, and say who is missing."""
         store.set(f"here/{self.rank}", "")
-        began, everyone = time.monotonic(), set(range(self.world))
+        began, everyone, limit = time.monotonic(), set(range(self.world)), min(ANSWER, self.grace / 2)
+        writing, asked = [], set()  # threads, and silent ranks of this machine
         while True:
             if self._failed:
                 store.set(f"failed/{self.rank}", self._failed)
             if store.check(["cause"]):
-                return self._caused(*json.loads(store.get("cause")))
+                return self.group.caused(*json.loads(store.get("cause")))
             here = {r for r in everyone if store.check([f"here/{r}"])}
             failed = {r: store.get(f"failed/{r}").decode() for r in everyone if store.check([f"failed/{r}"])}
-            waited, hung = time.monotonic() - began, TIMED_OUT in failed.values()
-            if waited > min(ANSWER, self.grace / 2):
-                if here != everyone or not hung:
-                    return self._name(everyone - here, here, hung)
-                if len(failed) == self.world or waited > self.grace / 2:
-                    return self._name(everyone - set(failed), here, hung)
+            waited, hung = time.monotonic() - began, not {TIMED_OUT, NO_BATCH}.isdisjoint(failed.values())
+            silent = everyone - here
+            if hung and not writing:
+                place, thread = self._place()
+                store.set(f"at/{self.rank}", json.dumps([place.waits, place.at]))
+                writing.append(thread)
+            if hung and not asked and waited > limit / 2 and self._processes and self.group.speaks(here):
+                asked = silent & set(self.group.here)
+                for rank in asked:
+                    stacks.ask(self._processes[rank])
+                    store.set(f"at/{rank}", json.dumps(["", stacks.state(self._processes[rank])]))
+            if waited > limit:
+                if not hung:
+                    return self.group.gone(silent, here)
+                if silent or len(failed) == self.world or waited > self.grace / 2:
+                    break
             time.sleep(LOOK / 5)
+        for rank in asked & silent:
+            answer = stacks.answer(self._processes[rank])
+            writing.append(stacks.write(rank, self._who(rank), "did not answer", answer))
+        places = {r: Place(*json.loads(store.get(f"at/{r}"))) for r in everyone if store.check([f"at/{r}"])}
+        for thread in writing:
+            thread.join(stacks.WRITING)
+        waiting = {r for r, by in failed.items() if by != NO_BATCH}
+        return self.group.hung(silent or everyone - waiting, here, places)
 
-    # the line -------------------------------------------------------------------------------------
+    # the stacks -----------------------------------------------------------------------------------
 
-    def _caused(self, rank: int, code: int, what: str, fix: str) -> Lost:
-        """What to say of a rank that told why it ends. A Failure it has said itself, on its machine."""
-        what = f"{named({rank}, self.hosts)} gone: {what}"
-        first = self.rank == min(set(self.here) - {rank}, default=rank)
-        return Lost(code, what, fix, first and (code == DIED or rank not in self.here))
+    def _place(self) -> tuple[Place, threading.Thread]:
+        """Where this rank is, and the thread that writes its stacks."""
+        wait = self._wait
+        waits = wait[1] if wait else ""
+        place = Place(waits, stacks.where() if waits else f"in {stacks.where()}")
+        does = f"waits in {place}" if waits else f"is {place}"
+        return place, stacks.write(self.rank, self._who(self.rank), does)
 
-    def _name(self, missing: set[int], here: set[int], hung: bool) -> Lost:
-        speaks = self.rank == min((here - missing) & set(self.here), default=self.rank)
-        them = named(missing, self.hosts)
-        if not missing:
-            failed = "did not end" if hung else "lost its connection"
-            what = f"all {self.world} ranks live, and a collective {failed}"
-            return Lost(
-                HUNG if hung else DIED,
-                what,
-                "look at the network between the machines; --resume auto goes on",
-                speaks,
-            )
-        if hung:
-            return Lost(
-                HUNG,
-                f"{them} missing: the others waited {self.patience.total_seconds():.0f} s in vain",
-                "see what became of it there; --resume auto goes on from the last checkpoint",
-                speaks,
-            )
-        return Lost(
-            DIED,
-            f"{them} gone: killed, or crashed with the lines above or in the log there",
-            AGAIN,
-            speaks,
-        )
+    def _who(self, rank: int) -> str:
+        found = self._processes[rank] if self._processes else stacks.myself()
+        return f"rank {rank} of {self.world}, process {found.pid} on {found.host}"
 
-    def _cut_off(self) -> Lost:
-        """What to say without the store, which is kept by accelerate on rank 0's machine."""
-        there = {r for r in range(self.world) if self.hosts[r] == self.hosts[0]} - set(self.here)
-        what = f"{named(there or {0}, self.hosts)} {'cut off' if self._failed == TIMED_OUT else 'gone'}"
-        what = (
-            "the accelerate launcher that started this process is gone"
-            if 0 in self.here
-            else f"{what} with {'its' if len(there) < 2 else 'their'} machine"
-        )
-        waited = (
-            f": waited {self.patience.total_seconds():.0f} s in vain" if self._failed == TIMED_OUT else ""
-        )
-        return Lost(
-            HUNG if waited else DIED,
-            what + waited,
-            "look at that machine and at the network; --resume auto goes on",
-            self.rank == self.here[0],
-        )
+    def meet(self, processes: list[stacks.Someone]) -> None:
+        """The ranks have met: the process of each."""
+        self._processes, self.group.hosts = processes, [each.host for each in processes]
 
 
 def cut_connections() -> None:
@@ -273,11 +274,3 @@ def cut_connections() -> None:
             with suppress(OSError), socket.socket(fileno=os.dup(int(descriptor))) as connection:
                 if connection.family in (socket.AF_INET, socket.AF_INET6) and connection.getpeername():
                     connection.shutdown(socket.SHUT_RDWR)  # not of one that listens: gloo would abort
-
-
-def named(ranks: set[int], hosts: list[str]) -> str:
-    """`rank 1 (on n0) is`, `ranks 2, 3 (on n1) are`."""
-    found = sorted({hosts[r] for r in ranks if hosts[r]})
-    where = f" (on {', '.join(found)})" if found else ""
-    listed, many = ", ".join(map(str, sorted(ranks))), len(ranks) > 1
-    return f"rank{'s' * many} {listed}{where} {'are' if many else 'is'}"

@@ -23,7 +23,7 @@ from typing import NoReturn
 
 from relaunch.data_prep.errors import DIED, HARDWARE, Failure, nameable
 from relaunch.data_prep.talk import INSISTS, acknowledged, hold, settle, tell, tell_in_handler
-from relaunch.trainers.group import faults, log
+from relaunch.trainers.group import faults, log, stacks
 
 SIGNALS = (
     signal.SIGTERM,
@@ -127,6 +127,7 @@ def main(run: Callable[[list[str]], tuple[int, str | None]], saves: bool = True)
     grouped = "WORLD_SIZE" in os.environ  # others may be there, and wait for this process
     hold()
     faulthandler.enable()  # a crash of native code says where it was
+    stacks.listen()
     if saves:
         listen()
     said: dict = {"run": None}

@@ -6,8 +6,8 @@ One of the few files that know accelerate.
 from __future__ import annotations
 
 import atexit
+import logging
 import os
-import platform
 import warnings
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
@@ -25,7 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from relaunch.data_prep.errors import HARDWARE, USAGE, Failure
 from relaunch.trainers.cores import physical_cores
-from relaunch.trainers.group import devices, memory
+from relaunch.trainers.group import devices, memory, stacks
 from relaunch.trainers.group.peers import Peers
 from relaunch.trainers.group.process import fits
 
@@ -43,6 +43,18 @@ def repeatable():
         raise Failure(USAGE, what + found, fix) from error
 
 
+@contextmanager
+def compilable():
+    """What torch.compile cannot do with a model, or on this machine, becomes Failure 69."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        said = next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)
+        raise Failure(HARDWARE, f"torch.compile failed: {said}", "leave --compile out") from error
+
+
 class Runtime:
     """Device, rank and accelerate of this process, and what all ranks decide together."""
 
@@ -52,7 +64,7 @@ class Runtime:
         self.keeps_memory = memory.keep()
         self.unused: list[str] = []  # parameters that a step may give no gradient, as a trial showed
         self.peers = Peers(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)), timeout)
-        with self.peers.watched(), self.peers.waiting(), devices.connecting():
+        with self.peers.watched(), self.peers.waiting("the rendezvous"), devices.connecting():
             found = devices.find(dict(os.environ))
             cpu = devices.check(dict(os.environ), found)
             if cpu:
@@ -82,11 +94,11 @@ class Runtime:
             raise Failure(HARDWARE, f"{os.environ['WORLD_SIZE']} processes were started and {self.world} met")
         # flags and small objects travel beside the gradients, over sockets: no device waits for them
         with self.peers.watched():
-            with self.peers.waiting():
+            with self.peers.waiting("new_group"):
                 self._group = (
                     dist.new_group(backend="gloo", timeout=self.peers.limit) if self.world > 1 else None
                 )
-            self.peers.hosts = self.broadcast(self.gather(platform.node()))
+            self.peers.meet(self.broadcast(self.gather(stacks.myself())))
         atexit.register(self.close)  # with its threads alive the process may end in an abort
 
     @contextmanager
@@ -96,6 +108,7 @@ class Runtime:
             self.peers.watched(),
             devices.connecting(),
             repeatable(),
+            compilable(),
             fits("raise --grad-accum-steps, which takes the same batch in more parts, or lower --batch-size"),
         ):
             yield
@@ -128,7 +141,7 @@ class Runtime:
         if self.world == 1:
             return flag
         value = torch.tensor([flag])
-        with self.peers.waiting():
+        with self.peers.waiting("all_reduce of the flags"):
             dist.all_reduce(value, dist.ReduceOp.MAX, group=self._group)
         return int(value)
 
@@ -142,7 +155,7 @@ class Runtime:
         if self.world == 1:
             return [value]
         parts = [None] * self.world if self.main else None
-        with self.peers.waiting():
+        with self.peers.waiting("gather"):
             dist.gather_object(value, parts, dst=0, group=self._group)
         return parts
 
@@ -151,7 +164,7 @@ class Runtime:
         if self.world == 1:
             return value
         box = [value]
-        with self.peers.waiting():
+        with self.peers.waiting("broadcast"):
             dist.broadcast_object_list(box, src=0, group=self._group)
         return box[0]
 
@@ -189,19 +202,29 @@ class Runtime:
         are sent once, here.
         """
         self.share_buffers(model)
-        constant = [
-            f"{name}.{buffer}".lstrip(".")
-            for name, module in model.named_modules()
-            for buffer in getattr(module, "constant_buffers", ())
-        ]
-        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, constant)
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, self.constant(model))
         if self.accelerator.ddp_handler and self.unused:  # else DDP waits for their gradients, and gives up
             self.accelerator.ddp_handler.find_unused_parameters = True
-        with self.peers.waiting():  # it compares the ranks' parameters
+        with self.peers.waiting("DDP's comparison of the parameters"):
             model = self.accelerator.prepare(model)
         if isinstance(model, DistributedDataParallel) and self.device.type == "cpu":
             model._set_ddp_runtime_logging_sample_rate(10)  # for all_reduce_wait; one costs 40 us
         return model
+
+    def compiled(self, model: torch.nn.Module) -> torch.nn.Module:
+        """The same model by torch.compile, which compiles in its first step. See `compilable`."""
+        if self.device.type == "cpu":  # of a machine without a GPU it would say so each time
+            logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+        return torch.compile(model, dynamic=False)
+
+    @staticmethod
+    def constant(model: torch.nn.Module) -> list[str]:
+        """Names of the buffers that no forward pass changes, as modules say in `constant_buffers`."""
+        return [
+            f"{name}.{buffer}".lstrip(".")
+            for name, module in model.named_modules()
+            for buffer in getattr(module, "constant_buffers", ())
+        ]
 
     @contextmanager
     def trial(self):
@@ -221,7 +244,7 @@ class Runtime:
 
     def waiting(self):
         """Around what waits for the device, and so for other ranks: a missing one is found out."""
-        return self.peers.waiting() if self.device.type == "cuda" else nullcontext()
+        return self.peers.waiting("work on the device") if self.device.type == "cuda" else nullcontext()
 
     def wait_for_device(self) -> None:
         if self.device.type == "cuda":
@@ -241,6 +264,7 @@ class Runtime:
         The mean over the steps of this process that DDP measures by itself: the first ten, and then one in
         ten on a CPU, one in a hundred on a GPU, by its own clock. 0 for a model that is not in DDP.
         """
+        model = getattr(model, "_orig_mod", model)  # torch.compile's
         if not isinstance(model, DistributedDataParallel):
             return 0.0
         found = model._get_ddp_logging_data()
@@ -252,7 +276,7 @@ class Runtime:
     def share_buffers(self, module: torch.nn.Module) -> None:
         """Make rank 0's buffers (BatchNorm's running statistics) everyone's."""
         if self.world > 1:
-            with self.peers.waiting():
+            with self.peers.waiting("broadcast of the buffers"):
                 for buffer in module.buffers():
                     dist.broadcast(buffer, src=0)
 

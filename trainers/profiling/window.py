@@ -214,4 +214,4 @@ def flops(training, batch: tuple[Tensor, ...]) -> int | None:
             torch.autograd.grad(loss, trained, allow_unused=True)
     except torch.OutOfMemoryError:
         return None
-    return counter.get_total_flops() * training.config.grad_accum_steps
+    return counter.get_total_flops() * training.config.grad_accum_steps * training.shards

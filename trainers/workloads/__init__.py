@@ -48,6 +48,11 @@ class Workload:
     sides: dict[str, range] = field(default_factory=dict)  # of square images, for an arch that takes not all
     code: Code | None = None  # of a workload of one's own: its files, filled in when they are loaded
 
+    @property
+    def architectures(self) -> list[str]:
+        """What --arch takes: its own, and those of the libraries whose models fit its task."""
+        return [*self.archs, *(f"{library}:NAME" for library in self.task.libraries)]
+
 
 _own: dict[str, Workload] = {}  # of one's own, by name, and where launch stands in for one, as typed
 

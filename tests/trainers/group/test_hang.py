@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -13,23 +14,28 @@ from relaunch.launch import restart, supervise
 from relaunch.trainers import rundir
 from relaunch.trainers.config import parse
 from relaunch.trainers.group import peers
-from relaunch.trainers.group.peers import CLOSED, TIMED_OUT, Peers, named
+from relaunch.trainers.group.missing import named
+from relaunch.trainers.group.peers import CLOSED, TIMED_OUT, Peers
 from rigs.ranks import living, ours, ranks
 from rigs.runs import outcome, status, steps
 
 # Ranks that do in each step what a training does.
 WORKER = """
 import sys
-from relaunch.trainers.group import faults, process
+from relaunch.trainers.group import faults, process, stacks
+from relaunch.trainers.rundir import RunDir
 def run(argv):
     import torch
     from relaunch.trainers.group.runtime import Runtime
     runtime = Runtime(1, timeout=8)
+    stacks.keep(RunDir("run"))
     model = runtime.accelerator.prepare(torch.nn.Linear(4, 4))
     with runtime.peers.watched():
         for step in range(10000):
             faults.fault("step", step)
-            with runtime.peers.waiting():
+            if step == 6 and runtime.rank != int(argv[0]):
+                runtime.gather(step)
+            with runtime.peers.waiting("all_reduce of the gradients"):
                 model(torch.ones(2, 4)).sum().backward()
             runtime.agree(0)
     return 0, None
@@ -43,10 +49,10 @@ def group(relaunch_env):
     script, trouble = relaunch_env / "worker.py", relaunch_env / "trouble"
     script.write_text(WORKER)
 
-    def run(do: str, victim: int, supervised: bool = True, beside: str = ""):
+    def run(do: str, victim: int, supervised: bool = True, beside: str = "", skips: int = -1):
         fault = f"{beside}step=5,rank={victim},do={do},once={trouble}"
         done = subprocess.run(
-            ranks(script, count=3, supervised=supervised),
+            ranks(script, str(skips), count=3, supervised=supervised),
             capture_output=True,
             text=True,
             env=os.environ | {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "3", "RELAUNCH_FAULT": fault},
@@ -58,6 +64,16 @@ def group(relaunch_env):
     return run
 
 
+def at(word: str) -> str:
+    """The place of the worker's line that holds `word`, as messages name it."""
+    [number] = [n for n, line in enumerate(WORKER.splitlines(), 1) if word in line]
+    return f"run, worker.py:{number}"
+
+
+def stacks(rank: int) -> str:
+    return Path(f"run/logs/stacks-rank-{rank}.txt").read_text()
+
+
 @pytest.mark.parametrize(
     "do, victim",
     [
@@ -66,15 +82,34 @@ def group(relaunch_env):
         pytest.param("stop", 0, marks=pytest.mark.slow),
     ],
 )
-def test_a_rank_that_hangs_is_named_in_time(group, do, victim):
+def test_a_rank_that_hangs_is_named_in_time_with_the_stacks_of_all(group, do, victim):
     late = "step=*,rank=0,do=sleep:0.5;"  # comes later than the others, and is not what they wait for
     code, errors, seconds = group(do, victim, beside=late if do != "stop" else "")
     assert code == HUNG and len(ours(errors)) == 1 and "Traceback" not in errors, errors
     assert (
         ours(errors)[0].startswith(f"relaunch: 76 rank {victim} (on ")
-        and "is missing: the others waited 4 s" in ours(errors)[0]
+        and "is missing: the others waited 4 s in vain in all_reduce of the gradients" in ours(errors)[0]
     )
     assert seconds < 8 + supervise.LEAVING + 3  # 3: for a machine that is busy
+    does = "stopped" if do == "stop" else f"in {at('fault(')}"
+    assert (
+        f" ({at('backward()')}), while rank {victim} is {does} (stacks: run/logs/stacks-rank-*.txt); "
+        in ours(errors)[0]
+    )
+    assert ("T (stopped)" if do == "stop" else "faults.py") in stacks(victim)
+    for rank in {0, 1, 2} - {victim}:
+        assert f": waits in all_reduce of the gradients ({at('backward()')})" in stacks(rank)
+        assert "in backward" in stacks(rank)
+
+
+@pytest.mark.slow
+def test_a_rank_that_leaves_out_a_collective_is_named(group):
+    code, errors, seconds = group("sleep:0", 0, skips=1)
+    assert code == HUNG and ours(errors)[0].startswith("relaunch: 76 rank 1 (on "), errors
+    assert f" is in all_reduce of the gradients ({at('backward()')}), ranks 0, 2 (on " in ours(errors)[0]
+    assert f" are in gather ({at('gather(')}): each waited 4 s in vain (stacks: " in ours(errors)[0]
+    assert "in gather_object" in stacks(0) and "in backward" in stacks(1)
+    assert seconds < 8 + supervise.LEAVING + 3
 
 
 @pytest.mark.parametrize("do, victim", [("kill", 2), pytest.param("raise", 0, marks=pytest.mark.slow)])
@@ -98,7 +133,11 @@ def test_accelerate_alone_says_it_too(group):
 
 
 @pytest.mark.slow
-def test_a_killed_rank_costs_a_restart_and_no_bits(relaunch_env):
+@pytest.mark.parametrize(
+    "do, flags, says",
+    [("kill", [], "is gone: "), ("stop", ["--restart-hung", "--timeout", "20"], "is missing: ")],
+)
+def test_a_lost_rank_costs_a_restart_and_no_bits(relaunch_env, do, flags, says):
     command = [
         sys.executable,
         "-m",
@@ -123,14 +162,19 @@ def test_a_killed_rank_costs_a_restart_and_no_bits(relaunch_env):
     ]
     whole = subprocess.run([*command, "whole"], capture_output=True, text=True)
     assert whole.returncode == 0, whole.stderr
-    fault = "step=10,rank=1,do=kill,once=died"  # two steps after the checkpoint, and not again
+    fault = f"step=10,rank=1,do={do},once=died"  # two steps after the checkpoint, and not again
     broken = subprocess.run(
-        [*command, "broken"], capture_output=True, text=True, env=os.environ | {"RELAUNCH_FAULT": fault}
+        [*command, "broken", *flags],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"RELAUNCH_FAULT": fault},
     )
     assert broken.returncode == 0, broken.stderr
+    said = [line for line in ours(broken.stderr) if not line.startswith("relaunch: the last lines")]
     assert (
-        len(ours(broken.stderr)) == 1
-        and "rank 1 (on " in broken.stderr
+        len(said) == 1
+        and "rank 1 (on " in said[0]
+        and says in said[0]
         and "starting again from step 8 of runs/broken (1 of 3)" in broken.stderr
     )
     assert outcome(relaunch_env / "runs/broken") == outcome(relaunch_env / "runs/whole")
