@@ -25,7 +25,7 @@ help:
 	@echo "make test      the tests (4 minutes on two cores; JOBS=1: one after the other)"
 	@echo "make test-all  also the slow ones and those that start a cluster"
 	@echo "make test-gpu  those that need a GPU (2 minutes on 16 cores and one H100)"
-	@echo "make storm     power cuts, kills, damage, fuzz and resumes by the thousand, and their figures (two hours)"
+	@echo "make storm     power cuts, kills, damage, fuzz and resumes by the thousand, and their figures (an hour)"
 	@echo "make bench     speed beside what people run, written to docs/performance.md (half an hour, two idle cores)"
 	@echo "               ROUNDS=3 DATA=FOLDER; BENCH=memory measures that again beside what was measured"
 	@echo "make lint      style, format and types"

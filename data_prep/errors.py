@@ -3,9 +3,11 @@
 `Failure` is raised anywhere below the entry points, which print `relaunch: CODE what; fix` once and exit so.
 """
 
+import errno
 import re
+from contextlib import contextmanager
 
-from relaunch.data_prep.names import printable
+from relaunch.data_prep.names import printable, shortened
 
 LINE_BREAK = r"\s*[\r\n]\s*"  # other spaces stay: they may be those of a name
 
@@ -19,6 +21,18 @@ PREEMPTED = 75  # stopped by a signal and saved: run me again
 HUNG = 76  # a collective did not finish in time, or a machine computes wrong
 LOCKED = 77  # another process owns this run
 STOPPED = 78  # stopped on request and saved: do not requeue
+
+
+@contextmanager
+def nameable():
+    """A name that is longer than a disk takes becomes Failure 64: for entry points, whatever looks for it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        name = shortened(max(str(error.filename).split("/"), key=len), 40)
+        raise Failure(USAGE, f"{name} is too long for a name", "choose a shorter one") from error
 
 
 class Failure(Exception):

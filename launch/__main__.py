@@ -17,7 +17,7 @@ if not __package__:  # by path: Python put this folder first, see trainers/__mai
     del sys.path[0]
 
 from relaunch.data_prep import VERSION
-from relaunch.data_prep.errors import USAGE, Failure
+from relaunch.data_prep.errors import USAGE, Failure, nameable
 from relaunch.data_prep.names import offered
 from relaunch.data_prep.talk import give, hold, settle, tell
 from relaunch.trainers import PROGRAM
@@ -58,6 +58,7 @@ def usage() -> str:
     )
 
 
+@nameable()
 def run(argv: list[str]) -> int:
     """Carry out one command line; returns the exit code, or raises Failure."""
     if argv[:1] == ["help"] and argv[1:]:

@@ -4,8 +4,10 @@
     python tests/storm.py damage --cases 1 --seed 1234
     python tests/storm.py cuts --seed 7
 
-Parts: damage (each file of a run damaged, and read by everything), cuts (power cuts at each call). What is
-wrong is said with what repeats it; the exit code is 1 if anything was.
+Parts: kills (kill -9 at random), damage (each file of a run damaged, and read by everything), resumes (of all
+workloads, ranks and precisions), fuzz (what is read changed at random), hostile (archives and pickles that
+mean harm), cuts (power cuts at each call).
+What is wrong is said with what repeats it; the exit code is 1 if anything was.
 """
 
 from __future__ import annotations
@@ -40,7 +42,33 @@ def cuts(folder: Path, cases: int | None, seed: int) -> Found:
     return crashes.storm(folder, cases or 64, seed=seed)
 
 
-PARTS: dict[str, Callable[[Path, int | None, int], Found]] = {"cuts": cuts, "damage": damage}
+def fuzz(folder: Path, cases: int | None, seed: int) -> Found:
+    from storms import fuzz
+
+    return fuzz.storm(folder, cases or 10_000, seed)
+
+
+def hostile(folder: Path, cases: int | None, seed: int) -> Found:
+    from storms import hostile
+
+    return hostile.storm(folder, cases or 600, seed)
+
+
+def kills(folder: Path, cases: int | None, seed: int) -> Found:
+    from storms import kills
+
+    return kills.storm(folder, cases or 200, seed)
+
+
+def resumes(folder: Path, cases: int | None, seed: int) -> Found:
+    from storms import resumes
+
+    return resumes.storm(folder, cases or 40, seed)
+
+
+Part = Callable[[Path, int | None, int], Found]
+PARTS: dict[str, Part] = {"damage": damage, "kills": kills, "resumes": resumes, "fuzz": fuzz}
+PARTS |= {"hostile": hostile, "cuts": cuts}
 
 
 def prepared(folder: Path) -> None:

@@ -233,6 +233,13 @@ def test_a_split_a_variable_and_a_job_are_offered(desk, monkeypatch):
     assert queue.submitted_here("4712") == "did you mean 4711? submitted here: 4711"
 
 
+@pytest.mark.parametrize("words", ["train {}", "train mnist --data {}", "runs show {}", "stop {}"])
+def test_a_name_that_no_disk_takes_is_refused(words, desk):
+    with pytest.raises(Failure, match="猫… is too long for a name") as caught:
+        cli.run(words.format("猫" * 300).split())
+    assert caught.value.code == 64 and len(caught.value.line()) < 120
+
+
 ASCII = {"PYTHONIOENCODING": "ascii:strict", "LC_ALL": "C"}
 
 

@@ -1,7 +1,7 @@
 """Parts of `make storm` that are fast, and those that take seconds."""
 
 import pytest
-from storms import crashes, damage
+from storms import crashes, damage, fuzz, hostile, kills
 
 
 @pytest.fixture
@@ -29,3 +29,23 @@ def test_a_power_cut_at_any_call_of_a_run(folder):
     found = list(crashes.storm(folder, every=80))
     assert not [line for _, _, wrong in found for line in wrong]
     assert sum(count for _, count, _ in found) > 1000
+
+
+@pytest.mark.slow
+def test_what_is_read_may_hold_anything(relaunch_env):
+    found = list(fuzz.storm(relaunch_env, 500))
+    assert not [line for _, _, wrong in found for line in wrong] and len(found) == len(fuzz.KINDS)
+
+
+@pytest.mark.slow
+def test_archives_and_pickles_that_mean_harm(tmp_path):
+    assert [(count, wrong) for _, count, wrong in hostile.storm(tmp_path, 60)] == [(60, []), (25, [])]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_killed_at_random(folder):
+    """Of one process, of two ranks, at calls of its saves, too, and of the launcher and all below it."""
+    found = list(kills.storm(folder, 20))
+    assert not [line for _, _, wrong in found for line in wrong]
+    assert [count for _, count, _ in found] == [8, 8, 2, 4]

@@ -25,6 +25,8 @@ class Ranks:
     """`count` workers of one training, each with its output in `folder`; `first`: called in each child."""
 
     def __init__(self, count: int, argv: list[str], folder: Path, first=lambda: None):
+        import torch._dynamo  # noqa: F401  which optimizers import: two seconds, once and not in each
+
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -66,10 +68,13 @@ class Ranks:
                 self.codes[rank] = os.waitstatus_to_exitcode(status)
         return rank in self.codes
 
+    def all_ended(self) -> bool:
+        return all([self.ended(rank) for rank in range(len(self.pids))])
+
     def end(self, timeout: float = 120) -> list[int]:
         """Wait for all."""
         deadline = time.monotonic() + timeout
-        while not all([self.ended(rank) for rank in range(len(self.pids))]):
+        while not self.all_ended():
             if time.monotonic() > deadline:
                 self.kill()
                 raise AssertionError(f"they never ended: {self.said()}")
@@ -90,8 +95,6 @@ def together(world: int, *argv, precision: str = "no") -> list[int]:
 
     What they say goes to this process's streams.
     """
-    import torch._dynamo  # noqa: F401  which optimizers import: two seconds, once and not in each
-
     with tempfile.TemporaryDirectory() as folder:
         words = list(map(str, argv))
         ranks = Ranks(

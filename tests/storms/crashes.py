@@ -1,10 +1,11 @@
 """A power cut behind each call of saves and of what a run writes beside them, and what a reader then finds.
 
 Of a run that saves at steps 4, 8 and 12, each beside the two steps that follow it, and keeps one; of one that
-was stopped and goes on; of the same step saved again. The disk is as a cut may leave it (see
-rigs/crashes.py). What must hold: once there was a checkpoint, one is found by its name, no older
-than the last one that was committed; it is one that was saved, byte for byte, and the rows that it seals are
-there; before, the run begins again. Small files are whole or not there. Resumed, it ends as it would have.
+was stopped and goes on; of the same step saved again. The disk is as a cut may leave it: see rigs/crashes.py.
+
+What must hold: once there was a checkpoint, one is found by its name, no older than the last one that was
+committed; it is one that was saved, byte for byte, and the rows that it seals are there; before, the run
+begins again. Small files are whole or not there. Resumed, it ends as it would have.
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ SMALL = ("config.json", "plan.json", "status.json", "time.json")
 
 def recorded(folder: Path, what) -> Recorder:
     """Do `what`; the checkpoints are told as they are committed, before anything older goes."""
-    log, prune, saved = Recorder(folder), checkpoint.prune, checkpoint.RunDir.checkpoint
+    log, prune = Recorder(folder), checkpoint.prune
 
     def told(run, newest, *rest):
-        log.note((newest, contents(saved(run, newest))))
+        log.note((newest, contents(run.checkpoint(newest))))
         prune(run, newest, *rest)
 
     with patch.object(checkpoint, "prune", told), log:
@@ -91,10 +92,10 @@ def stopped() -> None:
     training("--run", "./run", "--resume", "auto")
 
 
-def saves(again: int = 20) -> None:
+def saves() -> None:
     """Three of a few numbers, the last two of one step, as after an evaluation that a stop had cut short."""
     rundir.make(Path("run"), exist_ok=True)
-    for step, best in ((10, None), (again, None), (again, 10)):
+    for step, best in ((10, None), (20, None), (20, 10)):
         facts = {name: step for name in checkpoint.FACTS}
         meta = {**facts, "best": best and {"step": best}}
         weights = torch.full((30,), float(step))

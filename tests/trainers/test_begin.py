@@ -116,7 +116,7 @@ def test_auto_without_a_run_is_refused_on_every_path(made, train, launch, relaun
 
 @pytest.mark.parametrize("flag", ["--run", "--data", "--resume", "--data-root", "--out"])
 def test_an_empty_word_is_no_name(flag):
-    for words in ([flag, ""], [f"{flag}="]):
+    for words in ([flag, ""], [f"{flag}="], [f"{flag}=--"]):
         with pytest.raises(Failure) as failure:
             parse(["mnist", *words])
         assert failure.value.code == 64 and f"{flag} is empty" in failure.value.line()

@@ -21,7 +21,7 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-from relaunch.data_prep.errors import DIED, HARDWARE, Failure
+from relaunch.data_prep.errors import DIED, HARDWARE, Failure, nameable
 from relaunch.data_prep.talk import INSISTS, acknowledged, hold, settle, tell, tell_in_handler
 from relaunch.trainers.group import faults, log, stacks
 
@@ -134,7 +134,8 @@ def main(run: Callable[[list[str]], tuple[int, str | None]], saves: bool = True)
     try:
         faults.arm()
         faults.fault("start")
-        code, said["run"] = run(sys.argv[1:])
+        with nameable():
+            code, said["run"] = run(sys.argv[1:])
     except Lost as lost:
         leave(lost)
     except Failure as failure:

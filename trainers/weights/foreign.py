@@ -7,6 +7,7 @@ weights, notes = fit(weights, model.state_dict())
 from __future__ import annotations
 
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -142,7 +143,8 @@ def read_pickle(path: Path):
         (scalar, "numpy.core.multiarray.scalar"),
     ]  # a best_acc1 of numpy
     try:
-        with torch.serialization.safe_globals(harmless):
+        # it warns of pickles that it does not expect: they are refused here, or read
+        with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(harmless):
             # mmap: the optimizer's half of the file is never read
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # a damaged pickle can fail in any way; torch's own advice is to run its code

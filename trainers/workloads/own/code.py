@@ -18,6 +18,7 @@ from pathlib import Path
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, USAGE, Failure
 from relaunch.trainers import workloads
+from relaunch.trainers.shapes import shaped
 
 FOLDER = "code"  # of a run, where it keeps them
 GROUP = "relaunch.workloads"  # of entry points
@@ -236,7 +237,7 @@ def of_run(recorded: dict, run: Path | None) -> Code:
 
 def difference(then: dict | None, now: dict | None) -> tuple[str, str] | None:
     """The first file that differs between two records, and how."""
-    old, new = ((record or {}).get("files", {}) for record in (then, now))
+    old, new = (shaped(record, {"files": dict}).get("files", {}) for record in (then, now))
     for name in [*new, *old]:
         if old.get(name) != new.get(name):
             return name, "is gone" if name not in new else "is new" if name not in old else "has changed"
