@@ -39,7 +39,9 @@ def take(training) -> None:
             if c.clip:
                 accelerator.clip_grad_norm_(training.model.parameters(), c.clip)
             training.optimizer.step()  # a scaler's reads whether all gradients are finite
-    training.optimizer.zero_grad()
+    for group in training.optimizer.param_groups:
+        for p in group["params"]:
+            p.grad = None  # as zero_grad does, which tells a profiler of it: 1 % of a small step
     training.skipped += training.runtime.precision == "fp16" and training.optimizer.step_was_skipped
     training.spent.switch("other")
     training.step += 1
@@ -69,6 +71,6 @@ def forward_backward(training, model: nn.Module, micro: int) -> tuple[Tensor, tu
         part = loss / each if each > 1 else loss
         if runtime.accelerator.scaler:
             runtime.accelerator.backward(part)
-        else:  # the same less a division by 1, which costs a small step 3 %
+        else:  # the same, less a division by 1
             part.backward()
     return loss.detach(), metrics
