@@ -30,8 +30,8 @@ def go_back(training, found: NotFinite) -> None:
             what = f"{found.what}, so that there is none to go back to"
             raise Failure(DIVERGED, what, "save more often (--save-every), or lower --lr")
         to = records.step_of(path)
-        if len(earlier) >= ALL or sum(each["to"] == to for each in earlier) >= SAME:
-            same = sum(each["to"] == to for each in earlier)
+        same = sum(each["to"] == to for each in earlier)
+        if len(earlier) >= ALL or same >= SAME:
             what = f"{found.what}, after {len(earlier)} rollbacks, {same} of them to step {to}"
             raise Failure(DIVERGED, what, "lower --lr, or set --clip")
         return checkpoint.load(path)

@@ -165,6 +165,7 @@ def train_together(job: Job, beginning: Beginning, runtime) -> tuple[int, str | 
         with files.storage(run.path, "--run PATH"):
             launched = record_of(job, runtime, packed, epoch_steps, total) | record
             launched["starts"] = [*records.starts(run), {"step": step, "time": time.strftime(TIME)}]
+            launched["rollbacks"] = state.meta.get("rollbacks", []) if state else []
             files.write_atomic(run.plan, files.dump_json(launched))  # first: what is begun has its record
             run.cut_metrics(step, evaluated)  # by the intervals that are in the config
             if work.code:

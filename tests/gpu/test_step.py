@@ -8,7 +8,7 @@ import torch
 from relaunch.trainers.group.runtime import Runtime
 from relaunch.trainers.loop import Training
 from relaunch.trainers.tasks import sample_batches
-from rigs.runs import outcome
+from rigs.runs import outcome, status, steps
 
 pytestmark = [
     pytest.mark.gpu,
@@ -51,6 +51,23 @@ def test_fresh_memory_that_is_not_filled_changes_no_bit(train, relaunch_env, mon
     monkeypatch.setattr(Runtime, "settle", filled)
     assert train(*command, "--run", "./filled") == 0
     assert outcome(relaunch_env / "fresh") == outcome(relaunch_env / "filled")
+
+
+@pytest.mark.parametrize(
+    "words", [[*NET, "--optimizer", "sgd"], [*NET, "--optimizer", "muon"], ["wikitext2"]]
+)
+def test_a_step_that_is_not_finite_is_found_and_not_saved(train, relaunch_env, fault, words):
+    fault("gradient=6,do=nan")
+    command = [*words, "--max-steps", 9, "--save-every", 6, "--run", "./run"]
+    assert train(*command) == 70 and "at step 6, which" in status(relaunch_env / "run")["reason"]
+    assert steps(relaunch_env / "run") == []
+
+
+def test_a_step_computed_twice_changes_no_bit(train, relaunch_env):
+    for every in (0, 2):
+        assert train(*NET, "--max-steps", 9, "--check-every", every, "--run", f"./{every}") == 0
+    plain, checked = (outcome(relaunch_env / str(every)) for every in (0, 2))
+    assert (plain["model"], plain["optimizer"]) == (checked["model"], checked["optimizer"])
 
 
 def test_where_the_set_lies_changes_no_bit(train, relaunch_env, monkeypatch):

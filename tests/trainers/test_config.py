@@ -102,6 +102,7 @@ def test_every_preset_is_valid(name, preset):
         ("mnist --epochs 2.5", "--epochs '2.5' is not a whole number"),
         ("mnist --epochs 0", "--epochs 0 is too small; it must be at least 1"),
         ("mnist --batch-size -4", "--batch-size -4 is too small"),
+        ("mnist --check-every 2 --no-deterministic", "--check-every compares bits, and --no-deterministic"),
         ("mnist --max-steps 0", "--max-steps 0 is too small"),
         ("mnist --stop-after 0", "--stop-after 0 is too small"),
         ("mnist --timeout 19", "--timeout 19 is too small; it must be at least 20"),

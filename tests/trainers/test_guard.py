@@ -70,6 +70,8 @@ def test_a_run_that_went_back_is_resumed_to_the_same_bits(train, relaunch_env, f
         train(*BACK, "--run", "./run")
     assert train(*BACK, "--run", "./run", "--resume", "auto") == 0
     assert outcome(relaunch_env / "run") == outcome(relaunch_env / "whole")
+    told = [records.plan(RunDir(relaunch_env / name))["rollbacks"] for name in ("run", "whole")]
+    assert told[0] == told[1] and len(told[0]) == 1
 
 
 @pytest.mark.parametrize(

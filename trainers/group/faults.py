@@ -31,6 +31,7 @@ from relaunch.data_prep.errors import USAGE, Failure
 from relaunch.data_prep.talk import tell
 
 SIGNALS = ("kill", "stop", "term", "int", "hup", "usr1", "usr2")
+SPOILS = ("nan", "flip:")  # of a gradient or weight
 FORM = re.compile(
     r"(?P<place>start|gradient|weight|step|save|evaluate)(=(?P<at>\d+|\*))?(,rank=(?P<rank>\d+))?"
     rf",do=(?P<do>{'|'.join(SIGNALS)}|raise|nan|flip:\d+|sleep:\d+(\.\d+)?)(,once=(?P<once>.+))?"
@@ -55,7 +56,7 @@ class Fault:
                 return
         if self.do == "raise":
             raise RuntimeError(f"RELAUNCH_FAULT at {self.place} {at}")
-        if module is not None and self.do.startswith(("nan", "flip:")):
+        if module is not None and self.do.startswith(SPOILS):
             spoil(next(p if self.place == "weight" else p.grad for p in module.parameters()), self.do)
         elif self.do in SIGNALS:
             os.kill(os.getpid(), signal.Signals[f"SIG{self.do.upper()}"])
@@ -73,7 +74,7 @@ def arm(text: str | None = None) -> None:
     mine = []
     for part in filter(None, text.split(";")):
         match = FORM.fullmatch(part)
-        if not match:
+        if not match or match["do"].startswith(SPOILS) and match["place"] not in ("gradient", "weight"):
             raise Failure(
                 USAGE,
                 f"RELAUNCH_FAULT: {part!r} is not understood",

@@ -24,6 +24,7 @@ NET = ["cifar10", "--arch", "net", "--batch-size", 8, "--max-steps", 12, "--save
         "stop=10,do=kill",
         "step=10,do=die",
         "step=1,do=sleep",
+        "step=1,do=nan",
         "do=kill,step=1",
     ],
 )
