@@ -169,10 +169,10 @@ def test_a_cut_link_ends_both_in_time_with_the_missing_named(pair, rendezvous):
     codes, seconds = pair.end()
     assert codes == [HUNG, HUNG] and max(seconds) < TIMEOUT + 2, seconds  # 2: for a machine that is busy
     assert pair.ours(0).startswith(
-        "relaunch: 76 ranks 2, 3 (on n1) are missing: the others waited 10 s in vain; "
+        "relaunch: 76 ranks 2, 3 (on n1) are missing: the others waited 10 s in vain in "
     )
     assert pair.ours(1).startswith(
-        "relaunch: 76 ranks 0, 1 (on n0) are cut off with their machine: waited 10 s in vain; "
+        "relaunch: 76 ranks 0, 1 (on n0) are cut off with their machine: waited 10 s in vain (stacks: "
     )
     assert {k: status(pair.run)[k] for k in ("state", "code")} == {"state": "failed", "code": 76}
     assert "ranks 2, 3 (on n1)" in status(pair.run)["reason"]

@@ -74,8 +74,7 @@ class Group:
             place = f" {places[groups[0][0]]}" if groups else ""
             what = f"all {self.world} ranks live, and wait for each other{place}"
             fix = f"look at the network between the machines; {AGAIN}"
-        kept = f" (stacks: {stacks.kept()})" if stacks.kept() else ""
-        return Lost(HUNG, what + kept, fix, speaks)
+        return Lost(HUNG, what + stacks.kept(), fix, speaks)
 
     def speaks(self, able: set[int]) -> bool:
         return self.rank == min(able & set(self.here), default=self.rank)
@@ -89,7 +88,7 @@ class Group:
             if 0 in self.here
             else f"{what} with {'its' if len(there) < 2 else 'their'} machine"
         )
-        waited = f": waited {self.patience:.0f} s in vain" if timed_out else ""
+        waited = f": waited {self.patience:.0f} s in vain{stacks.kept()}" if timed_out else ""
         fix = f"look at that machine and at the network; {AGAIN}"
         return Lost(HUNG if waited else DIED, what + waited, fix, self.rank == self.here[0])
 

@@ -194,11 +194,12 @@ class Peers:
         self._wake.set()
         if self._thread.is_alive():  # without the store's machine it never concludes
             self._concluded.wait(self.grace / 2 + stacks.WRITING + 1)
-        if self.world == 1:
+        if not self._lost and self._failed != CLOSED:
             place, writing = self._place()
             writing.join(stacks.WRITING)
-            self._lost = self.group.hung({0}, {0}, {0: place})
-        self._lost = self._lost or self.group.cut_off(self._failed == TIMED_OUT)
+            if self.world == 1:
+                self._lost = self.group.hung({0}, {0}, {0: place})
+        self._lost = self._lost or self.group.cut_off(self._failed != CLOSED)
         return self._lost
 
     def _overdue(self) -> str:
@@ -248,7 +249,7 @@ class Peers:
         places = {r: Place(*json.loads(store.get(f"at/{r}"))) for r in everyone if store.check([f"at/{r}"])}
         for thread in writing:
             thread.join(stacks.WRITING)
-        waiting = {r for r, by in failed.items() if by != NO_BATCH}
+        waiting = {r for r in failed if r not in places or places[r].waits}  # and did when the alarm came
         return self.group.hung(silent or everyone - waiting, here, places)
 
     # the stacks -----------------------------------------------------------------------------------

@@ -65,8 +65,8 @@ def keep(run: RunDir) -> None:
 
 
 def kept() -> str:
-    """The files as a line names them; empty: none."""
-    return str(_run.stacks("*")) if _run else ""
+    """Where they are, as a line says it; empty: none."""
+    return f" (stacks: {_run.stacks('*')})" if _run else ""
 
 
 def where() -> str:

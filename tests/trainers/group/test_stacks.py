@@ -103,6 +103,21 @@ def test_what_is_said_of_a_hang(missing, places, says):
     assert group.hung(missing, {0, 1}, places).what == says
 
 
+def test_who_comes_when_the_others_have_left_is_the_one_they_waited_for():
+    import torch.distributed as dist
+
+    from relaunch.trainers.group.peers import CLOSED, TIMED_OUT, Peers
+
+    store = dist.HashStore()
+    for key, value in {"here/1": "", "failed/1": TIMED_OUT, "at/1": '["gather", "f, a.py:1"]'}.items():
+        store.set(key, value)
+    late = Peers(0, 2, seconds=2)
+    late._failed = CLOSED
+    assert late._conclude(store).what.startswith(
+        "rank 0 is missing: the others waited 1 s in vain in gather (f, a.py:1), while rank 0 is in test_who_"
+    )
+
+
 @pytest.mark.slow
 def test_a_process_alone_whose_reader_is_stuck_is_ended(relaunch_env):
     sleep = "time.sleep(1000)  # once it has saved"
