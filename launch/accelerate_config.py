@@ -85,7 +85,7 @@ def read(name: str) -> AccelerateConfig:
 
     try:
         values = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:  # the latter of very deep lists
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
         raise wrong(
             f"not YAML{f' at line {mark.line + 1}' if mark else ''} ({problem or 'cannot be read'})",

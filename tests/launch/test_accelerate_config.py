@@ -129,6 +129,7 @@ def test_mistakes_are_one_line(tmp_path, change, says):
         ("distributed_type: [\n", "not YAML at line 2"),
         ("", "holds no settings"),
         ("\x00", "not YAML"),
+        ("num_processes: " + "[" * 9000, "not YAML"),
     ],
 )
 def test_broken_files_are_one_line(tmp_path, text, says):
