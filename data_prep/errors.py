@@ -15,10 +15,10 @@ DIED = 1  # another process of the group died; its own lines say why
 USAGE = 64  # the command or the config is wrong
 DATA = 65  # data or a checkpoint is missing or bad
 HARDWARE = 69  # the hardware asked for is not there
-DIVERGED = 70  # the loss is not finite
+DIVERGED = 70  # a loss or gradient is not finite
 STORAGE = 73  # a file could not be written
 PREEMPTED = 75  # stopped by a signal and saved: run me again
-HUNG = 76  # a collective did not finish in time
+HUNG = 76  # a collective did not finish in time, or a machine computes wrong
 LOCKED = 77  # another process owns this run
 STOPPED = 78  # stopped on request and saved: do not requeue
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from relaunch.data_prep.errors import USAGE, Failure
 from relaunch.data_prep.talk import tell
-from relaunch.trainers import PROGRAM, config, flags, workloads
+from relaunch.trainers import PROGRAM, flags, job, workloads
 from relaunch.trainers.flags import Parser, without
 from relaunch.trainers.workloads import Workload, own, setting
 from relaunch.trainers.workloads.own.code import Code
@@ -33,7 +33,7 @@ def register(words: list[str], *others: Parser) -> Failure | None:
     word = words[0] if words else "-"
     if word.startswith("-") or not own.is_own(word):
         return None
-    path = own.in_run(word, config.run_of(words))
+    path = own.in_run(word, job.run_of(words))
     answer = ask(path, *without(words[1:], "--run", "--resume"), *going_on(words))
     if "workload" not in answer:
         raise failure(answer["failure"])
@@ -49,7 +49,7 @@ def register(words: list[str], *others: Parser) -> Failure | None:
 
 def going_on(words: list[str]) -> list[str]:
     """--run and --resume, where there is a run: elsewhere they change no answer."""
-    run = config.run_of(words)
+    run = job.run_of(words)
     return (
         ["--run", str(run.absolute()), "--resume", "auto"] if run and (run / "config.json").exists() else []
     )

@@ -11,17 +11,16 @@ from __future__ import annotations
 import dataclasses
 import typing
 from dataclasses import MISSING, dataclass, field, fields
-from pathlib import Path
 from typing import Literal
 
 from relaunch.data_prep.errors import DATA, USAGE, Failure
 from relaunch.data_prep.names import offered
 from relaunch.data_prep.talk import give
-from relaunch.trainers import rundir, workloads
+from relaunch.trainers import workloads
 from relaunch.trainers.finetune import scaled
 from relaunch.trainers.flags import Parser, add_fields, check_all, seconds, words
 from relaunch.trainers.interval import EVERY, between_saves, steps_or
-from relaunch.trainers.job import INSTEAD, Job, Launch
+from relaunch.trainers.job import INSTEAD, Job, Launch, run_of
 from relaunch.trainers.workloads import Workload, own, setting
 
 TRAIN = "relaunch train"
@@ -70,9 +69,7 @@ class RunConfig:
         0.0, "weight decay (L2 for sgd, adam and adadelta; decoupled for adamw and muon)", least=0
     )
     ema: float = setting(
-        0.0,
-        "score and save an exponential moving average of the weights, of this decay (0.999); 0: none",
-        least=0,
+        0.0, "score and save an exponential average of the weights, of this decay (0.999); 0: none", least=0
     )
     freeze: tuple[str, ...] = setting(
         (),
@@ -112,6 +109,18 @@ class RunConfig:
         "where float32 is TF32 on GPUs from Ampere on, several times faster with 10 bits of mantissa for 23: "
         "conv: in convolutions; all: in matrix products, too; none: nowhere",
     )
+    on_nan: Literal["stop", "rollback"] = setting(
+        "stop",
+        "where a loss or gradient is not finite: stop, with code 70; rollback: go back to the last "
+        "checkpoint and leave that step out",
+    )
+    check_every: int = setting(
+        0,
+        "steps between two that are computed twice and compared bit by bit, to find hardware that computes "
+        "wrong; 0: only one after a loss far outside the last ones",
+        least=0,
+        metavar="STEPS",
+    )
     save_every: int | str = setting(1000, EVERY, least=1, metavar="STEPS|TIME", reads=steps_or)
     keep: int = setting(3, "newest checkpoints kept, beside the best", least=1)
     eval_every: int = setting(
@@ -150,6 +159,9 @@ class RunConfig:
         if self.ema >= 1:
             what = f"--ema {self.ema} is no decay: its average would never move"
             raise Failure(USAGE, what, "give one below 1, as 0.999")
+        if self.check_every and not self.deterministic:
+            what = "--check-every compares bits, and --no-deterministic gives them up"
+            raise Failure(USAGE, what, "leave one of them out")
         between_saves(self.save_every, 0.0)
         if self.time and seconds(self.time) and self.compile == "auto":
             what = "--compile auto compares the time of so many steps, and --time asks how many they are"
@@ -196,14 +208,6 @@ def completed(cls, values: dict) -> dict:
     before = {f.name: f.metadata.get("before", f.default) for f in fields(cls)}
     merged = {name: value for name, value in before.items() if value is not MISSING} | values
     return {name: tuple(value) if isinstance(value, list) else value for name, value in merged.items()}
-
-
-def run_of(argv: list[str]) -> Path | None:
-    """The run's folder that a command line names, before it is known what else it may say."""
-    finder = Parser(add_help=False)
-    finder.add_argument("--run")
-    named = finder.parse_known_args(list(argv))[0].run
-    return rundir.locate(named) if named else None
 
 
 def workload_parser(name: str, prog: str = TRAIN, work: Workload | None = None) -> Parser:

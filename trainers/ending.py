@@ -6,9 +6,10 @@ from relaunch.data_prep.errors import PREEMPTED, STOPPED
 from relaunch.trainers import goodput, lines, records
 from relaunch.trainers.group import process
 
-# what all ranks do after a step: the largest of what they ask for. SAVE is by rank 0's clock, where
-# --save-every is a time; UNSAVED is to hear what became of a save; the others end the training
-NO_STOP, SAVE, BY_SIGNAL, BY_REQUEST, UNSAVED = range(5)
+# what all ranks do after a step: the largest of what they ask for. CHECK is to compute the next one twice;
+# SAVE is by rank 0's clock, where --save-every is a time; UNSAVED and NOT_FINITE are to hear what became of a
+# save, and of the step; the others end the training
+NO_STOP, CHECK, SAVE, BY_SIGNAL, BY_REQUEST, UNSAVED, NOT_FINITE = range(7)
 
 
 def finish(training) -> int:

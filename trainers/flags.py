@@ -76,7 +76,8 @@ class Parser(argparse.ArgumentParser):
         for action in self._actions:
             value = getattr(found, action.dest, None)
             empty = "" in value if isinstance(value, tuple) else value == ""
-            if value == [] and action.nargs is None:  # `--flag=--`, of which argparse takes away the dashes
+            if value == [] != action.default and action.nargs is None:
+                # `--flag=--`, of which argparse takes away the dashes
                 empty = True
             if empty and action.default != "":  # an unset $VARIABLE
                 name = action.option_strings[0] if action.option_strings else action.metavar

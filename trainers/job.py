@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from relaunch.data_prep.errors import USAGE, Failure
-from relaunch.trainers.flags import check_all, flag
+from relaunch.trainers import rundir
+from relaunch.trainers.flags import Parser, check_all, flag
 from relaunch.trainers.profiling import steps
 from relaunch.trainers.workloads import setting
 
@@ -101,6 +103,14 @@ class Launch:
     def weights(self) -> str | None:
         """What a new run is to begin with the weights of: --init, or its synonym --resume PATH."""
         return self.init or (self.resume if self.resume != AUTO else None)
+
+
+def run_of(argv: list[str]) -> Path | None:
+    """The run's folder that a command line names, before it is known what else it may say."""
+    finder = Parser(add_help=False)
+    finder.add_argument("--run")
+    named = finder.parse_known_args(list(argv))[0].run
+    return rundir.locate(named) if named else None
 
 
 @dataclass(frozen=True)

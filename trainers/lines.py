@@ -44,8 +44,7 @@ def headline(training, packed, state, begun: str = "") -> str:
     if begun:
         lines.append(begun)
     if c.elastic_exact:
-        said = f"--elastic-exact: 1, 2, 4 and 8 processes with {threads} train these bits"
-        lines.append(f"{said}, at any time in turn")
+        lines.append(f"--elastic-exact: 1, 2, 4 and 8 processes with {threads} train the same bits")
     if c.ema:
         lines.append(f"the average of the weights (--ema {c.ema:g}) is scored, and saved as the model")
     lines += finetune.told(c, training.module)

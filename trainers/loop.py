@@ -12,12 +12,13 @@ from tqdm import tqdm
 
 from relaunch.data_prep.errors import DIVERGED, Failure
 from relaunch.data_prep.talk import fitted, tell
-from relaunch.trainers import ending, lines, shards, update, workloads
+from relaunch.trainers import ending, lines, rollback, shards, update, workloads
 from relaunch.trainers.average import Average
-from relaunch.trainers.ending import BY_REQUEST, BY_SIGNAL, NO_STOP, SAVE, UNSAVED
+from relaunch.trainers.ending import BY_REQUEST, BY_SIGNAL, CHECK, NO_STOP, NOT_FINITE, SAVE, UNSAVED
 from relaunch.trainers.evaluate import score_split
 from relaunch.trainers.group import process
 from relaunch.trainers.group.elastic import Elastic
+from relaunch.trainers.guard import Guard, NotFinite
 from relaunch.trainers.saving import Saver
 from relaunch.trainers.schedule import due, learning_rate, patience_spent, total_steps
 from relaunch.trainers.spent import Spent
@@ -70,6 +71,8 @@ class Training:
         self.window, self.epoch_sums = self.zeros(), self.zeros()  # of this rank
         self.pending_metrics: list = []  # not yet in the window: adding them up waits for the device
         self.pending_bytes = 0
+        self.rollbacks: list[dict] = []  # see rollback
+        self.guard = Guard(self)
         self.stop, self.polled = NO_STOP, 0.0
         self.generators = [torch.default_generator]  # on a GPU, too: a model may draw from either
         if runtime.device.type == "cuda":
@@ -88,7 +91,10 @@ class Training:
         bar = {"total": self.total, "initial": self.step, "unit": "step", "disable": not show_bar}
         self.bar = tqdm(**bar, smoothing=0)  # the time that is left is of all steps, as the log's
         while not self.ends and not self.stop:
-            self.iterate()
+            try:
+                self.iterate()
+            except NotFinite as found:
+                rollback.go_back(self, found)
         self.bar.close()
         return ending.finish(self)
 
@@ -121,25 +127,46 @@ class Training:
     def agree_to_stop(self) -> int:
         """Why all ranks stop here, if any was asked to."""
         while not self.stop and (said := self.runtime.agree(self.asked())):
-            if said == UNSAVED:
+            if said == NOT_FINITE:
+                self.guard.refuse(self)
+            elif said == UNSAVED:
                 self.saver.settle()
             elif said == SAVE:
                 self.saver.wanted = True
+            elif said == CHECK:
+                self.guard.suspects = True
             else:
                 self.stop = said
         return self.stop
 
     def asked(self) -> int:
         """Why this rank would stop after the step just taken. The STOP file is looked for once a second."""
-        if self.saver.failed:
-            return UNSAVED
+        if self.guard.found or self.saver.failed:
+            return NOT_FINITE if self.guard.found else UNSAVED
         why = BY_SIGNAL if process.asked_to_stop() or self.step >= self.stop_after else NO_STOP
         now = time.monotonic()
         if self.runtime.main and (why or now - self.polled > 1):
             self.polled = now
             if os.path.exists(self.run.stop):  # False, too, where a server does not answer
                 return BY_REQUEST
-        return why or (SAVE if self.saver.due(self.config.save_every) else NO_STOP)
+        if why or self.saver.due(self.config.save_every):
+            return why or SAVE
+        return CHECK if self.guard.far and not self.guard.suspects else NO_STOP
+
+    def vouch(self):
+        """Before anything is written of the steps taken: that a device found nothing wrong with the last."""
+        if self.guard.on_device:
+            with self.runtime.waiting():
+                self.guard.read()
+            if self.runtime.agree(bool(self.guard.found)):
+                self.guard.refuse(self)
+
+    def forget(self):
+        """Drop what steps left behind that are not in a checkpoint, before one is restored."""
+        self.optimizer.zero_grad()
+        self.pending_metrics.clear()
+        self.pending_bytes = 0
+        self.guard.forget()
 
     # logging ------------------------------------------------------------------------------------------------
 
@@ -174,11 +201,14 @@ class Training:
 
     def log(self):
         """Record the window of steps since the last record. Failure 70 if its loss is not finite."""
+        self.vouch()
         self.sum_pending()  # waits for the device: the clock below is true
         self.epoch_sums = [a + b for a, b in zip(self.epoch_sums, self.window)]
         sums = self.summed(self.window)
         self.window = self.zeros()
         self.refuse_unless_finite(sums)
+        if not sums[-1]:  # of steps that were all left out
+            return
         elapsed = time.perf_counter() - self.clock
         values = self.batches.metrics(sums)
         if self.runtime.accelerator.scaler:
@@ -196,6 +226,8 @@ class Training:
         """Record the epoch's mean, over the windows in it."""
         sums = self.summed(self.epoch_sums)
         self.epoch_sums = self.zeros()
+        if not sums[-1]:
+            return
         self.record("train", {f"epoch_{name}": value for name, value in self.batches.metrics(sums).items()})
 
     def summed(self, values: list[float]) -> list[float]:
@@ -258,6 +290,7 @@ class Training:
 
     def save(self):
         """Begin to commit a checkpoint of this step; at the run's end, until it is committed."""
+        self.vouch()
         self.sum_pending()
         self.spent.account(self)
         self.saver.save(self, last=bool(self.stop) or self.ends)

@@ -32,18 +32,22 @@ class Metrics:
 
     def __init__(self, run: RunDir, resumed_step: int):
         """OSError on a full disk."""
+        self.run, self.shown = run, records.read(run.shown, {})
+        self.open(resumed_step)
+        self.begun = False  # whether there was a record or a checkpoint
+        self.failing: set[str] = set()  # names of files that take nothing at present
+        self.trainjob = trainjob.offered(run)
+
+    def open(self, after: int) -> None:
+        """Begin to write after step `after`. OSError."""
         from relaunch.trainers.curves import curves
 
         # two writers with the same tags share a chart; readers drop what a killed run logged after;
         # their files are made with the first record or checkpoint: a start that fails before leaves none
-        drawn = {split: curves(run.tensorboard / split, resumed_step) for split in ("train", "val")}
-        self.run, self.shown = run, records.read(run.shown, {})
+        drawn = {split: curves(self.run.tensorboard / split, after) for split in ("train", "val")}
         self.writers = {split: writer for split, (writer, _) in drawn.items()}
-        self.files = {"metrics.jsonl": files.Appended(run.metrics)}
+        self.files = {"metrics.jsonl": files.Appended(self.run.metrics)}
         self.files |= {f"tensorboard/{split}": file for split, (_, file) in drawn.items()}
-        self.begun = False  # whether there was a record or a checkpoint
-        self.failing: set[str] = set()  # names of files that take nothing at present
-        self.trainjob = trainjob.offered(run)
 
     def log(self, record: dict, left: float | None = None) -> None:
         """Append a record as one line, and draw all of it that is no coordinate; `split` is train or val.
@@ -161,6 +165,13 @@ class Metrics:
                 self.beside(self.run.shown, self.shown)
             else:
                 self.writers["train"].add_images(tag, what, step)
+
+    def go_back(self, step: int, evaluated: int) -> None:
+        """Cut what was logged beyond `step`, evaluations beyond `evaluated`, and go on there. OSError."""
+        for file in self.files.values():
+            file.flush()
+        self.run.cut_metrics(step, evaluated)
+        self.open(step)
 
     def done(self, code: int) -> None:
         """The training has left its loop, with this exit code."""

@@ -23,6 +23,8 @@ CHANGEABLE_ON_RESUME = {
     "input",
     "workers",
     "raw",
+    "on_nan",
+    "check_every",
 }
 EXTENDABLE = {"epochs", "max_steps"}  # may be extended where the schedule does not depend on the run's length
 

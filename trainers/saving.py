@@ -15,11 +15,11 @@ import copy
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from relaunch.data_prep.errors import STORAGE, Failure
 from relaunch.data_prep.talk import tell
-from relaunch.trainers import goodput, snapshot
+from relaunch.trainers import goodput, silent, snapshot
 from relaunch.trainers.interval import between_saves, failures
 from relaunch.trainers.weights import checkpoint
 from relaunch.trainers.weights.kept import Kept
@@ -79,10 +79,12 @@ class Saver:
         `last`: it is the run's last one, waited for, and a full disk is Failure 73.
         """
         self.began, self.wanted = time.monotonic(), False
-        open_sums = self.runtime.gather((training.window, training.epoch_sums))
+        found = self.runtime.gather(((training.window, training.epoch_sums), silent.digest(training)))
+        open_sums, digests = zip(*found) if found else ((), ())
 
         def begin():
             self.end()
+            silent.refuse_unless_equal(digests, self.runtime.peers.group.hosts, training.step)
             began = time.monotonic()
             for window, epoch_sums in open_sums:
                 training.refuse_unless_finite(window + epoch_sums)
@@ -100,11 +102,11 @@ class Saver:
 
         self.runtime.on_rank_0(begin)
 
-    def work(self, training, open_sums: list) -> Callable[[], None]:
+    def work(self, training, open_sums: Sequence) -> Callable[[], None]:
         """What is to be done of this step's checkpoint when its state is copied, which it is here."""
         run, metrics, spent, step = training.run, training.metrics, training.spent, training.step
         logged = metrics.sealed()
-        state = snapshot.take(training, open_sums)
+        state = snapshot.take(training, list(open_sums))
         meta = copy.deepcopy(state.meta)  # the open sums go on
         parts = self.copied(state.model, state.optimizer)
         keep, protected = training.config.keep, frozenset(training.protected)

@@ -41,7 +41,10 @@ def copies(config: RunConfig, processes: int) -> int:
 
 
 def problem(config: RunConfig, processes: int) -> Failure | None:
-    """Why so many processes cannot share the batch evenly: Failure 64, with batch sizes nearby that do."""
+    """Why so many processes cannot train it, if so: Failure 64, with batch sizes nearby that they share."""
+    if config.elastic_exact and not config.deterministic:
+        what = "--elastic-exact keeps the bits, and --no-deterministic gives them up"
+        return Failure(USAGE, what, "leave one of them out")
     if SHARDS % processes and config.elastic_exact:
         what = f"--elastic-exact shares the {SHARDS} shards of each batch evenly, and there are"
         return Failure(USAGE, f"{what} {processes} processes", "use 1, 2, 4 or 8")

@@ -48,6 +48,7 @@ def take(training, open_sums: list) -> State:
         "global_batch": config.batch_size,
         "config": config.to_json(),
         "numerics": numerics(training),
+        **({"rollbacks": training.rollbacks} if training.rollbacks else {}),
         "sizes": training.packed.sizes.to_json(),
         "inputs": training.task.inputs(config, training.packed.sizes),
         **training.identity,
@@ -72,6 +73,7 @@ def restore(training, state: State) -> None:
     for name in ("step", "skipped", "evaluated", "best"):
         setattr(training, name, meta[name])
     training.since_best = meta.get("since_best", 0)  # checkpoints of 0.2 do not say it: counted from here on
+    training.rollbacks = meta.get("rollbacks", [])
     training.protected = {training.step}
     if len(meta["open_sums"]) == runtime.world:
         mine = meta["open_sums"][runtime.rank]

@@ -64,6 +64,15 @@ class Spent:
         self.seconds[self.cause] += now - self.since
         self.cause, self.since = cause, now
 
+    def go_back(self, step: int, to: int) -> None:
+        """The training goes on at an earlier step: what it spent since that was saved is to be repeated."""
+        now, self.first_step = self.causes(), self.first_step - (step - to)
+        if at := self.saves.get(str(to)):
+            for cause in CAUSES:
+                lost = 0.0 if cause in STAY else max(0.0, now[cause] - at[cause])
+                self.seconds[cause] -= lost
+                self.seconds["repeated"] += lost
+
     def found_communication(self, seconds: float) -> None:
         """Of this start's forward+backward, all of these seconds until now were a wait for other ranks."""
         more = min(seconds - self.moved, self.seconds["compute"])

@@ -125,9 +125,12 @@ def refuse(job: Job, typed: dict) -> None:
         "--resume": (launch.resume, "a drill resumes by itself"),
         "--evaluate": (launch.evaluate, "a drill trains"),
         "--stop-after": (launch.stop_after, "a drill trains to the end"),
-        "--time": (config.time, "both trainings have as many steps: say --max-steps"),
-        "--compile auto": (config.compile == "auto", "both trainings have the same: say on or off"),
-        "--micro-batch auto": (launch.micro_batch, "both trainings have the same: say --grad-accum-steps"),
+        "--time": (config.time, "it is measured, and both have as many steps: say --max-steps"),
+        "--compile auto": (config.compile == "auto", "it is measured, and both have the same: say on or off"),
+        "--micro-batch auto": (
+            launch.micro_batch,
+            "it is measured, and both have the same: say --grad-accum-steps",
+        ),
         "--dry-run": (typed.get("dry_run"), "a drill trains"),
         "--max-restarts": ("max_restarts" in typed, "a drill starts again by itself"),
     }

@@ -43,9 +43,8 @@ class Submitted:
         done = subprocess.run([sys.executable, PROGRAM, *line], capture_output=True, text=True)
         found = re.match(r"job (\d+)", done.stdout)
         if done.returncode or not found:
-            said = re.sub(
-                r"^relaunch: \d+ ", "", (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-            )
+            said = (done.stderr.strip().splitlines() or ["nothing was said"])[-1]
+            said = re.sub(r"^relaunch: \d+ ", "", said)
             raise Failure(done.returncode or HARDWARE, f"the job was not taken: {said}")
         self.job, self.run = found[1], run
         self.state, self.left, self.asked = "PENDING", True, 0.0
@@ -71,16 +70,26 @@ class Submitted:
         """By SLURM's own hands, wherever it runs."""
         if moment.victim == FIRST:
             host = str(records.plan(self.run).get("host", "")).partition(".")[0]
-            pid = str(records.status(self.run)["pid"])
+            pid = str(records.status(self.run).get("pid"))
             where = ["--jobid", self.job, "--overlap", "--nodelist", host, "--nodes", "1", "--ntasks", "1"]
-            standing.ask("srun", *where, "kill", "-KILL", pid)
+            self.tell("srun", *where, "kill", "-KILL", pid)
             return f"rank 0 (process {pid} on {host}, job {self.job})"
         if moment.victim == STEP:
-            steps = standing.ask("squeue", "-h", "-s", "-j", self.job, "-o", "%i").split()
-            standing.ask("scancel", "--signal=KILL", *(s for s in steps if s.rpartition(".")[2].isdigit()))
+            steps = self.tell("squeue", "-h", "-s", "-j", self.job, "-o", "%i").split()
+            self.tell("scancel", "--signal=KILL", *(s for s in steps if s.rpartition(".")[2].isdigit()))
             return f"the processes of job {self.job}"
-        standing.ask("scancel", "--signal=KILL", "--full", self.job)
+        self.tell("scancel", "--signal=KILL", "--full", self.job)
         return f"all of job {self.job}, its script too"
+
+    def tell(self, *words: str) -> str:
+        """What the command prints. A Failure counts for nothing where the job has just ended."""
+        try:
+            return standing.ask(*words)
+        except Failure:
+            self.asked = 0.0
+            if not self.ended():
+                raise
+            return ""
 
     def gone(self, hurry: Callable[[], bool]) -> None:
         while not self.ended() and not hurry():
@@ -88,7 +97,7 @@ class Submitted:
 
     def stop(self, number: int) -> None:
         """Whoever cancels a job lets it save."""
-        standing.ask("scancel", self.job)
+        self.tell("scancel", self.job)
 
     def outcome(self) -> tuple[int, str]:
         code = 0 if self.state == "COMPLETED" else records.status(self.run).get("code") or 1

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, Failure
-from relaunch.data_prep.names import command, printable, table
+from relaunch.data_prep.names import command, table
 from relaunch.launch.drill.moments import AIMED
 from relaunch.launch.drill.training import Drill, Kill, lost
 from relaunch.trainers import goodput, records
@@ -84,9 +84,12 @@ class Outcome:
 
     # in words -------------------------------------------------------------------------------------
 
+    def times(self) -> str:
+        kills = len(self.drill.kills)
+        return f"killed {kills} time{'s' * (kills > 1)}"
+
     def verdict(self) -> str:
-        times = f"{len(self.drill.kills)} time{'s' * (len(self.drill.kills) != 1)}"
-        what = f"{self.config.get('workload')} on {self.config.get('data')}, killed {times}"
+        what = f"{self.config.get('workload')} on {self.config.get('data')}, {self.times()}"
         if self.unlike:
             return f"{what} and resumed, did not end as the undisturbed training: {self.unlike[0]}."
         rows = len(records.metrics(self.calm))
@@ -114,7 +117,7 @@ class Outcome:
                 f"repeated steps {goodput.amount(causes['repeated'])}",
             ),
             (
-                "lost for each",
+                "lost for each kill",
                 f"{goodput.amount(each)}: with one failure in 24 hours, {100 * each / DAY:.2g} % of the time",
             ),
             ("wall time", f"{walls[1]}; undisturbed {walls[0]}"),
@@ -142,8 +145,9 @@ class Outcome:
     def text(self) -> str:
         """The short form, for a terminal."""
         head, rows = self.kills()
-        lines = [self.verdict(), "", *table([head, *rows], left=5), ""]
-        return "\n".join([*lines, *(f"{name:16}{printable(text)}" for name, text in self.facts())])
+        return "\n".join(
+            [self.verdict(), "", *table([head, *rows], left=5), "", *table(self.facts(), left=2)]
+        )
 
     # the page -------------------------------------------------------------------------------------
 
@@ -189,7 +193,7 @@ class Outcome:
 
     def write(self, drawn_from: str) -> Path:
         """page.html and page.md; returns the former's path."""
-        title = f"A drill of {self.config.get('workload')}: killed {len(self.drill.kills)} times"
+        title = f"A drill of {self.config.get('workload')}: {self.times()}"
         blocks, target = self.blocks(drawn_from), self.drill.folder / "page.html"
         with files.storage(target, "--run"):
             files.write_atomic(target, page.html(title, blocks))

@@ -163,7 +163,8 @@ class Drill:
             raise self.stopped(asked)
         code, said = start.outcome()
         if code:
-            raise Failure(code, f"after {len(self.kills)} kills the training ended with: {said}")
+            after = f"after {len(self.kills)} kills " if self.kills else ""
+            raise Failure(code, f"{after}the training ended: {said}")
 
     def stopped(self, asked: supervise.Asked) -> Failure:
         assert asked.first
@@ -196,9 +197,11 @@ class Drill:
                 step = max(int(found[0]) for name in new if (found := re.findall(r"step-(\d+)", name)))
                 time.sleep(moment.share * self.write())
             at, victim = time.time(), start.strike(moment) + ", at a save" * moment.aimed
+            start.gone(lambda: asked.insisted)
+            if not start.outcome()[0]:
+                break  # it was ending already, and whom it was for had left
             number = f"kill {len(self.kills) + 1} of {len(self.moments)}"
             tell(f"relaunch drill: {number} at about step {step:,}: {victim}", sys.stderr)
-            start.gone(lambda: asked.insisted)
             left = records.status(self.run)
             if left.get("state") == "preempted":  # without their launcher the ranks saved, and say where
                 step = left.get("step", step)

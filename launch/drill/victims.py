@@ -8,6 +8,7 @@ By process ids alone, and none but descendants of ours.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -65,7 +66,8 @@ class Launched:
     def outcome(self) -> tuple[int, str]:
         """(exit code, what it said of a failure) of one that has ended."""
         code = self.child.returncode
-        return (code if code >= 0 else 128 - code), f"{why(self.log) or f'code {code}'} (see {self.log})"
+        said = re.sub(r"^\d+ ", "", why(self.log)) or f"code {code}"
+        return (code if code >= 0 else 128 - code), f"{said} (see {self.log})"
 
 
 def ranks(launcher: int, first: int | None) -> dict[int, int]:

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from relaunch.data_prep.errors import DATA, USAGE, Failure
-from relaunch.launch import PROGRAM, drill
-from relaunch.launch.drill import moments, outcome, victims
+from relaunch.launch import PROGRAM, drill, supervise
+from relaunch.launch.drill import moments, outcome, training, victims
 from relaunch.launch.drill.moments import ENDS_SAVES, HERE, IN_JOBS, OTHER, TREE, Moment
+from relaunch.trainers import goodput
 from relaunch.trainers.rundir import RunDir
 from rigs.processes import Process
 from rigs.runs import outcome as outcome_of
@@ -42,6 +43,8 @@ def test_moments_are_drawn_from_the_words_alone():
         (["mnist", "--evaluate", "--resume", "first"], "does not go with a drill"),
         (["mnist", "--stop-after", "9"], "--stop-after does not go with a drill"),
         (["mnist", "--time", "5m"], "--time does not go with a drill"),
+        (["mnist", "--micro-batch", "auto"], "--micro-batch auto does not go with a drill"),
+        (["mnist", "--compile", "auto"], "--compile auto does not go with a drill"),
         (["mnist", "--dry-run"], "--dry-run does not go with a drill"),
         (["mnist", "--max-restarts", "2"], "--max-restarts does not go with a drill"),
         (["mnist", "--run", "taken"], "runs/taken exists and is not a drill"),
@@ -107,6 +110,51 @@ def test_the_first_row_that_differs_is_named(tmp_path):
         f"row 2 of metrics.jsonl, train at step 10: loss is 2.0 and not {10 / 7}"
     ]
     assert unlike(rows[0]) == ["metrics.jsonl has 1 rows and not 2"]
+
+
+class Ending:
+    """A start that is at step 9 as one looks, and ends by itself as it is struck."""
+
+    looks = tick = 0.0
+
+    def __init__(self, run: RunDir, *flags: str):
+        run.path.mkdir(exist_ok=True)
+        run.logs.mkdir()
+        run.log(0).write_text(f"\n{run.path}: mnist cnn\n")
+        run.plan.write_text('{"starts": [{"step": 0}]}')
+        run.metrics.write_text('{"step": 9, "split": "train"}\n')
+        run.write_status("running", step=0)
+        self.struck, self.run = [], run
+
+    def ended(self) -> bool:
+        return bool(self.struck)
+
+    def trains(self, first) -> bool:
+        return first is not None
+
+    def strike(self, moment: Moment) -> str:
+        self.struck.append(moment)
+        return "nobody"
+
+    def gone(self, hurry):
+        self.run.write_status("done", 0, 9)
+
+    def outcome(self):
+        return 0, ""
+
+
+def test_a_kill_that_comes_too_late_is_none(tmp_path):
+    drawn = [Moment(5.0, TREE, False, 0.0)]
+    found = training.Drill(tmp_path, ["mnist"], drawn, ["mnist"], Ending)
+    found.calm.path.mkdir()
+    causes = dict.fromkeys(goodput.CAUSES, 0.1)
+    spent = {"first": 0, "until": 0, "paused": 1, "starts": 1, "from_step": 0, "from_samples": 0, "step": 10}
+    spent |= {"samples": 0, "between": 0, "causes": causes, "saves": {}, "ranks": []}
+    found.calm.time.write_text(json.dumps(spent))
+    assert found.pace() == pytest.approx(0.07)
+    with supervise.Asked() as asked:
+        found.killed(asked)
+    assert not found.kills and not found.record.exists()
 
 
 WORDS = "mnist --config cpu -b 8 --max-steps 40 --save-every 4 --log-interval 2 --threads 1 --kills 2 --run f"

@@ -56,46 +56,49 @@ class Elastic:
         self.buffers = [buffer for name, buffer in model.named_buffers() if name not in constant]
         self.steps = self.timed = 0
         self.seconds = 0.0  # of the timed steps, beside forward and back
-        with torch.no_grad():
-            self.from_rank_0([*model.parameters(), *model.buffers()])
+        self.first = 0.0  # of the first step, in which a model may be compiled
+        self.from_rank_0([*model.parameters(), *model.buffers()])
 
     def micro_batches(self, each: int, spent: Spent) -> Iterator[int]:
         """The numbers of this process's micro-batches of a step, `each` of a shard: see above."""
         kept: list[list[Tensor]] = []
-        before, after = copies(self.buffers), self.buffers
+        before, first = copies(self.buffers), self.buffers
         used = [False] * len(self.parameters)  # by a shard
         for shard in range(self.shards):
+            if shard:
+                fill(self.buffers, before)
             yield from range(shard * each, (shard + 1) * each)
             spent.switch("communication")
             began = self.clock()
             used = [was or p.grad is not None for was, p in zip(used, self.parameters)]
-            gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
-            for p in self.parameters:
-                p.grad = None
-            with torch.no_grad():
-                branch(kept, shard, gradients)
-                last = shard == self.shards - 1
-                if shard == 0:
-                    after = copies(self.buffers)  # rank 0's are the batch's first, which stay
-                for buffer, value in zip(self.buffers, after if last else before):
-                    buffer.copy_(value)
-                if last:
-                    self.finish(kept.pop(), used)
-            del gradients  # which are in `kept`, or added to it
+            branch(kept, shard, self.taken())
+            if not shard:
+                first = copies(self.buffers)
             self.seconds += self.clock() - began
+        began = self.clock()
+        fill(self.buffers, first)
+        self.from_rank_0(self.buffers)  # whose first shard is that of the batch
+        self.finish(kept.pop(), used)
+        self.seconds += self.clock() - began
+        self.first = self.first or spent.of_rank()["steps"]
         self.timed += self.times
         self.steps += 1
+
+    def taken(self) -> list[Tensor]:
+        """The gradients, which are let go of."""
+        found = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
+        for p in self.parameters:
+            p.grad = None
+        return found
 
     def finish(self, sums: list[Tensor], used: list[bool]) -> None:
         """From this rank's sums to the mean over all shards."""
         self.exchange(sums)
         torch._foreach_mul_(sums, 1 / SHARDS)  # a power of two: it rounds nothing
-        self.from_rank_0(self.buffers)
         if self.runtime.unused:  # of such a model what no shard used is left alone, as it is on one process
             used = [bool(n) for n in self.runtime.sum(list(map(float, used)))]
-            sums = [s if was else None for s, was in zip(sums, used)]
-        for p, gradient in zip(self.parameters, sums):
-            p.grad = gradient
+        for p, gradient, was in zip(self.parameters, sums, used):
+            p.grad = gradient if was or not self.runtime.unused else None
 
     def exchange(self, sums: list[Tensor]) -> None:
         """Put the sum over all ranks in place of each rank's. Each rank adds up a piece of it."""
@@ -137,7 +140,8 @@ class Elastic:
         """A line of it, when the steps of this start are done; empty if none was timed."""
         if not self.timed:
             return ""
-        share = 100 * self.seconds / self.timed / (spent.of_rank()["steps"] / self.steps)
+        step = (spent.of_rank()["steps"] - self.first) / (self.steps - 1)
+        share = 100 * self.seconds / self.timed / step
         return f"--elastic-exact: adding up the gradients of {SHARDS} shards took {share:.1f} % of a step"
 
 
@@ -155,13 +159,16 @@ def alike(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
 
 def packed(tensors: list[Tensor], world: int = 1) -> Tensor:
     """All in one [N], which `world` divides."""
-    fill = -sum(tensor.numel() for tensor in tensors) % world
-    return torch.cat([*(tensor.reshape(-1) for tensor in tensors), tensors[0].new_zeros(fill)])
+    rest = -sum(tensor.numel() for tensor in tensors) % world
+    return torch.cat([*(tensor.detach().reshape(-1) for tensor in tensors), tensors[0].new_zeros(rest)])
 
 
 def unpack(flat: Tensor, tensors: list[Tensor]) -> None:
-    """Fill the tensors with what was packed."""
-    start = 0
-    for tensor in tensors:
-        tensor.copy_(flat[start : start + tensor.numel()].view_as(tensor))
-        start += tensor.numel()
+    parts = flat.split([*(tensor.numel() for tensor in tensors), len(flat) - sum(map(Tensor.numel, tensors))])
+    fill(tensors, [part.view_as(tensor) for part, tensor in zip(parts, tensors)])
+
+
+@torch.no_grad()
+def fill(tensors: list[Tensor], values: list[Tensor]) -> None:
+    for tensor, value in zip(tensors, values):
+        tensor.copy_(value)

@@ -6,9 +6,14 @@
 A fault is `PLACE[=N],[rank=R,]do=ACTION[,once=FILE]`; `;` joins several. The places:
 
     start       before torch is imported
+    gradient    the gradients of step N are there (in a step that is computed twice: each time)
+    weight      step N's update is taken
     step        N steps are done, and nothing yet of what follows them
     save        step N's checkpoint is written and not committed, beside the steps that follow
     evaluate    batch N of a split is scored next
+
+ACTION is a signal's name, raise or sleep:SECONDS; and of a gradient's or weight's first number nan, and
+flip:COUNT of its last bits.
 
 Without N, or with *, it happens each time; with FILE until that file exists, which the first one makes.
 """
@@ -27,8 +32,8 @@ from relaunch.data_prep.talk import tell
 
 SIGNALS = ("kill", "stop", "term", "int", "hup", "usr1", "usr2")
 FORM = re.compile(
-    r"(?P<place>start|step|save|evaluate)(=(?P<at>\d+|\*))?(,rank=(?P<rank>\d+))?"
-    rf",do=(?P<do>{'|'.join(SIGNALS)}|raise|sleep:\d+(\.\d+)?)(,once=(?P<once>.+))?"
+    r"(?P<place>start|gradient|weight|step|save|evaluate)(=(?P<at>\d+|\*))?(,rank=(?P<rank>\d+))?"
+    rf",do=(?P<do>{'|'.join(SIGNALS)}|raise|nan|flip:\d+|sleep:\d+(\.\d+)?)(,once=(?P<once>.+))?"
 )
 
 
@@ -42,7 +47,7 @@ class Fault:
     do: str
     once: str | None
 
-    def strike(self, at: int) -> None:
+    def strike(self, at: int, module=None) -> None:
         if self.once:
             try:
                 open(self.once, "x").close()
@@ -50,7 +55,9 @@ class Fault:
                 return
         if self.do == "raise":
             raise RuntimeError(f"RELAUNCH_FAULT at {self.place} {at}")
-        if self.do in SIGNALS:
+        if module is not None and self.do.startswith(("nan", "flip:")):
+            spoil(next(p if self.place == "weight" else p.grad for p in module.parameters()), self.do)
+        elif self.do in SIGNALS:
             os.kill(os.getpid(), signal.Signals[f"SIG{self.do.upper()}"])
         else:
             time.sleep(float(self.do.removeprefix("sleep:")))
@@ -70,8 +77,8 @@ def arm(text: str | None = None) -> None:
             raise Failure(
                 USAGE,
                 f"RELAUNCH_FAULT: {part!r} is not understood",
-                "write PLACE[=N],[rank=R,]do=ACTION[,once=FILE]; places: start, step, save, evaluate; "
-                f"actions: {', '.join(SIGNALS)}, raise, sleep:SECONDS",
+                "write PLACE[=N],[rank=R,]do=ACTION[,once=FILE]; places: start, gradient, weight, "
+                f"step, save, evaluate; actions: {', '.join(SIGNALS)}, raise, sleep:SECONDS, nan, flip:COUNT",
             )
         if match["rank"] in (None, os.environ.get("RANK", "0")):
             mine.append(Fault(**match.groupdict()))
@@ -79,9 +86,20 @@ def arm(text: str | None = None) -> None:
     _armed = mine or None
 
 
-def fault(place: str, at: int = 0) -> None:
-    """What a place calls: whatever is armed for it happens here."""
+def spoil(tensor, do: str) -> None:
+    """Make the first number of a tensor NaN, or flip its last bits."""
+    number = tensor.detach()[(0,) * tensor.dim()]
+    if do == "nan":
+        number.fill_(float("nan"))
+    else:
+        import torch
+
+        number.view(torch.int32).bitwise_xor_((1 << int(do.removeprefix("flip:"))) - 1)
+
+
+def fault(place: str, at: int = 0, module=None) -> None:
+    """What a place calls: whatever is armed for it happens here, to the parameters of `module` if to any."""
     if _armed:
         for armed in _armed:
             if armed.place == place and armed.at in (None, "*", str(at)):
-                armed.strike(at)
+                armed.strike(at, module)

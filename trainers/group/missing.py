@@ -16,13 +16,13 @@ AGAIN = "--resume auto goes on"
 
 @dataclass(frozen=True)
 class Place:
-    """Where a rank is: in which collective, and at which line of code; without one, what else it does."""
+    """Where a rank is: the collective that it waits in, "" for none, and the line of code, or its state."""
 
     waits: str
     at: str
 
     def __str__(self):
-        return f"{self.waits} ({self.at})" if self.waits and self.at else self.waits or self.at
+        return f"in {self.waits} ({self.at})" if self.waits else self.at
 
 
 @dataclass
@@ -65,13 +65,14 @@ class Group:
                 what += "" if known is None else f", {places[known]}"
             else:
                 what = f"{named(missing, self.hosts)} missing: the others waited {waited}"
-                what += f" in {places[groups[-1][0]]}" if groups else ""
+                what += f" {places[groups[-1][0]]}" if groups else ""
                 what += "" if known is None else f", while rank {known} is {places[known]}"
         elif len(groups) > 1:  # the fewest first: it is them who left something out, or did too much
-            said = [f"{named(set(ranks), self.hosts)} in {places[ranks[0]]}" for ranks in groups]
+            said = [f"{named(set(ranks), self.hosts)} {places[ranks[0]]}" for ranks in groups]
             what = f"{', '.join(said)}: each waited {waited}"
         else:
-            what = f"all {self.world} ranks live, and {places.get(self.rank, 'a collective')} did not end"
+            place = f" {places[groups[0][0]]}" if groups else ""
+            what = f"all {self.world} ranks live, and wait for each other{place}"
             fix = f"look at the network between the machines; {AGAIN}"
         kept = f" (stacks: {stacks.kept()})" if stacks.kept() else ""
         return Lost(HUNG, what + kept, fix, speaks)

@@ -63,7 +63,8 @@ class Peers:
         self.patience = timedelta(seconds=seconds - self.grace)  # of a collective
         first = rank - int(os.environ.get("LOCAL_RANK", 0))
         here = range(first, first + int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
-        self.group = Group(rank, world, here, self.patience.total_seconds(), [""] * world)
+        self.hosts = [""] * world  # names of the ranks' machines, once they have met
+        self.group = Group(rank, world, here, self.patience.total_seconds(), self.hosts)
         self._processes: list[stacks.Someone] = []  # of the ranks, once they have met
         self._failed, self._lost = "", None
         self._wait: tuple[float, str] | None = None  # since when on the clock `_awake`, and for what
@@ -208,7 +209,9 @@ class Peers:
         wait = self._wait  # which the training may end meanwhile
         if wait is None or self._awake() - wait[0] <= self.patience.total_seconds():
             return ""
-        return TIMED_OUT if wait[1] else NO_BATCH
+        if wait[1]:
+            return TIMED_OUT if self.world > 1 else ""  # alone it computes, for however long
+        return NO_BATCH
 
     def _conclude(self, store) -> Lost:
         """Answer the alarm, hear the others' answers, and say who is missing."""
@@ -255,7 +258,7 @@ class Peers:
         wait = self._wait
         waits = wait[1] if wait else ""
         place = Place(waits, stacks.where() if waits else f"in {stacks.where()}")
-        does = f"waits in {place}" if waits else f"is {place}"
+        does = f"{'waits' if waits else 'is'} {place}"
         return place, stacks.write(self.rank, self._who(self.rank), does)
 
     def _who(self, rank: int) -> str:
@@ -264,7 +267,7 @@ class Peers:
 
     def meet(self, processes: list[stacks.Someone]) -> None:
         """The ranks have met: the process of each."""
-        self._processes, self.group.hosts = processes, [each.host for each in processes]
+        self._processes, self.hosts[:] = processes, [each.host for each in processes]
 
 
 def cut_connections() -> None:

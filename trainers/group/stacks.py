@@ -1,9 +1,9 @@
 """Where a process is: the stacks of all its threads, in RUN/logs/stacks-rank-N.txt once its ranks hang.
 
-    stacks.listen()                  # others may ask from now on
+    stacks.listen()                            # others may ask from now on
     stacks.keep(RunDir("runs/first"))
     stacks.write(1, "rank 1 of 2", "waits")    # of this process
-    stacks.ask(someone)              # of another one on this machine; a second later `answer` has them
+    stacks.ask(someone)                        # of another one on this machine; `answer` has them soon after
 
 Who is asked answers from a signal's handler, also while native code holds Python's lock. Who is stopped, or
 waits in the kernel for a disk, cannot: then `answer` says how the kernel has it.
@@ -49,8 +49,9 @@ class Someone:
 def listen() -> None:
     global _answers
     if ASK and _answers is None:
-        _answers = os.memfd_create("relaunch-stacks")
-        faulthandler.register(ASK, file=_answers)
+        with suppress(OSError):  # a sandbox may refuse it: then nobody is asked
+            _answers = os.memfd_create("relaunch-stacks")
+            faulthandler.register(ASK, file=_answers)
 
 
 def myself() -> Someone:
@@ -80,13 +81,9 @@ def where() -> str:
 
 def told(file: str) -> bool:
     """Whether a line of this file says something: not Python's, torch's, or those by which ranks wait."""
-    library = "-packages" + os.sep  # site's, or Debian's
-    installed = library in RELAUNCH and file.startswith(RELAUNCH)
-    return (
-        installed
-        and not file.startswith(GROUP)
-        or not (library in file or file.startswith((GROUP, PYTHON, "<")))
-    )
+    here = file.removeprefix(RELAUNCH)  # which may itself lie among the libraries
+    library = "-packages" + os.sep in here or here.startswith((PYTHON, "<"))
+    return not (library or file.startswith(GROUP))
 
 
 def write(rank: int, who: str, does: str, answer: bytes | None = None) -> threading.Thread:
@@ -127,7 +124,7 @@ def ask(someone: Someone) -> None:
 def state(someone: Someone) -> str:
     """Why it does not answer by itself."""
     found = status(someone.pid)
-    return STATES.get(found["State"][:1], "busy in native code") if found else "dead"
+    return STATES.get(found["State"][:1], "busy in native code") if found else "gone" if ASK else "silent"
 
 
 def answer(someone: Someone) -> bytes:

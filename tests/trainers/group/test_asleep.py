@@ -60,3 +60,15 @@ def test_the_clock_stands_still_while_nobody_looks(monkeypatch):
             late = group._overdue()
         assert late
     assert not group._overdue(), "it waits for nobody"
+
+
+def test_a_process_alone_computes_for_however_long_and_waits_for_a_batch_so_long(monkeypatch):
+    now = 1000.0
+    monkeypatch.setattr(peers.time, "monotonic", lambda: now)
+    alone = peers.Peers(0, 1, seconds=120)
+    for what, late in (("work on the device", ""), ("", peers.NO_BATCH)):
+        with alone.waiting(what):
+            for _ in range(200):
+                now += peers.LOOK
+                found = alone._overdue()
+        assert found == late

@@ -133,55 +133,26 @@ def test_accelerate_alone_says_it_too(group):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "do, flags, says",
-    [("kill", [], "is gone: "), ("stop", ["--restart-hung", "--timeout", "20"], "is missing: ")],
-)
-def test_a_lost_rank_costs_a_restart_and_no_bits(relaunch_env, do, flags, says):
-    command = [
-        sys.executable,
-        "-m",
-        "launch",
-        "train",
-        "mnist",
-        "--config",
-        "cpu2",
-        "--num-processes",
-        "3",
-        "--batch-size",
-        "18",  # of two, no order differs
-        "--max-steps",
-        "14",
-        "--epochs",
-        "9",
-        "--save-every",
-        "4",
-        "--threads",
-        "1",
-        "--run",
-    ]
+def test_a_killed_rank_costs_a_restart_and_no_bits_and_so_does_a_hung_one(relaunch_env):
+    words = "train mnist --config cpu2 --num-processes 3 --max-steps 14 --epochs 9 --save-every 4 --threads 1"
+    words += " --batch-size 18"  # of two, no order differs
+    command = [sys.executable, "-m", "launch", *words.split(), "--run"]
     whole = subprocess.run([*command, "whole"], capture_output=True, text=True)
     assert whole.returncode == 0, whole.stderr
-    fault = f"step=10,rank=1,do={do},once=died"  # two steps after the checkpoint, and not again
-    broken = subprocess.run(
-        [*command, "broken", *flags],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"RELAUNCH_FAULT": fault},
-    )
-    assert broken.returncode == 0, broken.stderr
-    said = [line for line in ours(broken.stderr) if not line.startswith("relaunch: the last lines")]
-    assert (
-        len(said) == 1
-        and "rank 1 (on " in said[0]
-        and says in said[0]
-        and "starting again from step 8 of runs/broken (1 of 3)" in broken.stderr
-    )
-    assert outcome(relaunch_env / "runs/broken") == outcome(relaunch_env / "runs/whole")
-    assert (
-        status(relaunch_env / "runs/broken")["state"] == "done"
-        and steps(relaunch_env / "runs/broken")[-1] == 14
-    )
+    for do, says, flags in (
+        ("kill", " is gone: ", []),
+        ("stop", " is missing: ", ["--restart-hung", "--timeout", "30"]),
+    ):
+        fault = f"step=10,rank=1,do={do},once=once-{do}"  # two steps after the checkpoint, and not again
+        environment = os.environ | {"RELAUNCH_FAULT": fault}
+        broken = subprocess.run([*command, do, *flags], capture_output=True, text=True, env=environment)
+        assert broken.returncode == 0, broken.stderr
+        [said] = [line for line in ours(broken.stderr) if "the last lines in" not in line]
+        assert said.startswith("relaunch: rank 1 (on ") and says in said
+        assert f"; starting again from step 8 of runs/{do} (1 of 3)" in said
+        run = relaunch_env / "runs" / do
+        assert outcome(run) == outcome(relaunch_env / "runs/whole")
+        assert status(run)["state"] == "done" and steps(run)[-1] == 14
 
 
 # parts of it --------------------------------------------------------------------------------------
