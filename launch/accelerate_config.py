@@ -91,7 +91,7 @@ def read(name: str) -> AccelerateConfig:
             f"not YAML{f' at line {mark.line + 1}' if mark else ''} ({problem or 'cannot be read'})",
             "compare it with a file of accelerate_configs/",
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # the latter of no UTF-8, and of days that no month has
         raise wrong(f"cannot be read ({error})", "compare it with a file of accelerate_configs/") from error
     if not isinstance(values, dict):
         raise wrong("holds no settings", "compare it with a file of accelerate_configs/")
