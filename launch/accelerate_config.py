@@ -85,13 +85,13 @@ def read(name: str) -> AccelerateConfig:
 
     try:
         values = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:  # the latter of very deep lists
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
         raise wrong(
             f"not YAML{f' at line {mark.line + 1}' if mark else ''} ({problem or 'cannot be read'})",
             "compare it with a file of accelerate_configs/",
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # the latter of no UTF-8, and of days that no month has
         raise wrong(f"cannot be read ({error})", "compare it with a file of accelerate_configs/") from error
     if not isinstance(values, dict):
         raise wrong("holds no settings", "compare it with a file of accelerate_configs/")

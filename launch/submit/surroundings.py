@@ -49,7 +49,7 @@ def site(given: argparse.Namespace) -> Site:
     if path:
         try:
             values = yaml.safe_load(Path(path).read_text()) or {}
-        except (OSError, ValueError, yaml.YAMLError) as error:
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             raise Failure(
                 USAGE,
                 f"--site {path} cannot be read ({error})",

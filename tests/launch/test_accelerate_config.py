@@ -129,6 +129,8 @@ def test_mistakes_are_one_line(tmp_path, change, says):
         ("distributed_type: [\n", "not YAML at line 2"),
         ("", "holds no settings"),
         ("\x00", "not YAML"),
+        ("num_processes: " + "[" * 9000, "not YAML"),
+        ("num_processes: 2026-13-41\n", "cannot be read (month must be in"),
     ],
 )
 def test_broken_files_are_one_line(tmp_path, text, says):

@@ -179,7 +179,7 @@ def said(call: Callable, codes: tuple[int, ...]) -> tuple[str, object]:
             if leaves.code:
                 return f"it left with {leaves.code}", None
         except Exception:
-            return traceback.format_exc(), None
+            return traceback.format_exc(limit=-4), None
     odd = [line for line in lines if not line.startswith("relaunch: ") or not line.isprintable()]
     return f"it said {odd[0]!r}" if odd else "", found
 
