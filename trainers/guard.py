@@ -129,6 +129,7 @@ class Guard:
 
 def finite(tensors: list[Tensor]) -> bool:
     """Whether all numbers of tensors on a CPU are finite, by the kernel of scalers, which multiplies by 1."""
+    tensors = [torch.view_as_real(t) if t.is_complex() else t for t in tensors]
     if tensors:
         torch._amp_foreach_non_finite_check_and_unscale_(tensors, odd := torch.zeros(1), ONE)
     return not tensors or not odd.item()

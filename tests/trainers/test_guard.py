@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from relaunch.trainers import records, rollback
-from relaunch.trainers.guard import BEFORE, FAR, Guard
+from relaunch.trainers.guard import BEFORE, FAR, Guard, finite
 from relaunch.trainers.rundir import RunDir
 from relaunch.trainers.weights import checkpoint
 from rigs.runs import outcome, status, steps
@@ -114,6 +114,14 @@ def test_a_loss_far_outside_the_last_ones_is_noticed(train, at):
     assert not any(seen(1 + step % 3) for step in range(BEFORE)), "the first ones have none before them"
     assert not seen(3 * FAR) and seen(3.1 * FAR**2) and not seen(3.1 * FAR**2)
     assert not guard.judge(2, ["w"], [1.0, math.inf]) and guard.found == (2, "the loss")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64, torch.complex64])
+def test_gradients_of_any_type_are_looked_at(dtype):
+    tensors = [torch.ones(3), torch.ones(2, 3, dtype=dtype)]
+    assert finite(tensors) and finite([])
+    tensors[1][1, 2] = math.inf
+    assert not finite(tensors)
 
 
 @pytest.fixture
