@@ -110,7 +110,7 @@ INTERRUPTED = 128 + signal.SIGINT  # by a person who did not wait
 
 
 def last_lines(run: RunDir, what: str, since: float) -> str:
-    """What the rank said last that `what` blames (peers.named), else the one that fell silent first.
+    """What the rank said last that `what` blames (missing.named), else the one that fell silent first.
 
     Empty where it said nothing in its last start, or not on a disk that this machine sees. `since`: logs
     that were not written after it, of time.time(), are of earlier and larger groups.
