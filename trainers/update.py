@@ -68,9 +68,5 @@ def forward_backward(training, model: nn.Module, micro: int) -> tuple[Tensor, tu
     with runtime.peers.waiting("broadcast of the buffers"):  # by DDP
         loss, metrics = training.batches.loss(model, batch)
     with runtime.peers.waiting("all_reduce of the gradients"):
-        part = loss / each if each > 1 else loss
-        if runtime.accelerator.scaler:
-            runtime.accelerator.backward(part)
-        else:  # the same, less a division by 1
-            part.backward()
+        runtime.backward(loss / each if each > 1 else loss)
     return loss.detach(), metrics

@@ -242,6 +242,13 @@ class Runtime:
         """The model in accelerate's precision on this rank's device, without the others."""
         return self.accelerator.prepare_model(model, evaluation_mode=True)
 
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add its gradients to the parameters'; under fp16 those of the scaled loss."""
+        if self.accelerator.scaler:
+            self.accelerator.backward(loss)
+        else:  # what accelerate does, less a division by 1
+            loss.backward()
+
     def waiting(self):
         """Around what waits for the device, and so for other ranks: a missing one is found out."""
         return self.peers.waiting("work on the device") if self.device.type == "cuda" else nullcontext()

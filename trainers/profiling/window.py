@@ -119,14 +119,13 @@ class Window:
     @contextlib.contextmanager
     def ranges(self) -> Iterator[None]:
         """Within it the phases of a step are ranges of the trace, and what reaches the model is noted."""
-        training, accelerator = self.training, self.training.runtime.accelerator
+        training, runtime = self.training, self.training.runtime
         calls = (
             (training.batches, "batch", "input"),
             (training.batches, "loss", "forward"),
-            (accelerator, "backward", "backward"),
-            (accelerator, "clip_grad_norm_", "optimizer"),
+            (runtime, "backward", "backward"),
+            (runtime.accelerator, "clip_grad_norm_", "optimizer"),
             (training.optimizer, "step", "optimizer"),
-            (training.optimizer, "zero_grad", "optimizer"),
         )
         before = [(of, name, vars(of).get(name)) for of, name, _ in calls]
         for of, name, phase in calls:

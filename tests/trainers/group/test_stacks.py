@@ -22,7 +22,7 @@ import ctypes, os, signal
 from relaunch.trainers.group import stacks
 stacks.listen()
 print(stacks.myself().answers, flush=True)
-ctypes.PyDLL(None).sleep(100)
+while True: ctypes.PyDLL(None).sleep(100)  # which a signal ends
 """
 
 
@@ -98,7 +98,8 @@ def test_a_disk_that_takes_no_stacks_ends_nothing(tmp_path, monkeypatch, capsys)
         (set(), {}, "all 2 ranks live, and wait for each other"),
     ],
 )
-def test_what_is_said_of_a_hang(missing, places, says):
+def test_what_is_said_of_a_hang(missing, places, says, monkeypatch):
+    monkeypatch.setattr(stacks, "_run", None)  # of a training that this process had
     group = Group(0, 2, range(1), 9, ["n0", "n1"])
     assert group.hung(missing, {0, 1}, places).what == says
 
