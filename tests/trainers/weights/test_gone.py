@@ -160,7 +160,7 @@ def test_a_run_of_which_no_checkpoint_ever_fitted_begins_again(
 @pytest.mark.slow
 def test_and_so_when_it_was_killed(launch, relaunch_env, small_disk, monkeypatch):
     command = [*NET, "--log-interval", 1, "--run", "./run", "--resume", "auto"]
-    monkeypatch.setenv("RELAUNCH_FAULT", "step=11,do=kill")
+    monkeypatch.setenv("RELAUNCH_FAULT", "step=9,do=sleep:3;step=11,do=kill")  # what is beside it ends first
     small_disk.fill()
     killed = launch(*command)
     small_disk.free()
