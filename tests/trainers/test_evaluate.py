@@ -162,6 +162,7 @@ def on_processes(train, launch, folder, command, counts) -> None:
         assert beside(folder / f"on-{count}" / one.name)["world"] == count
 
 
+@pytest.mark.slow
 def test_images_on_three_processes(train, launch, relaunch_env):
     on_processes(train, launch, relaunch_env, IMAGES, [3])
 

@@ -77,7 +77,7 @@ def stacks(rank: int) -> str:
 @pytest.mark.parametrize(
     "do, victim",
     [
-        ("stop", 1),
+        pytest.param("stop", 1, marks=pytest.mark.slow),  # a half minute, most of it waiting
         pytest.param("sleep:1000", 2, marks=pytest.mark.slow),  # its other threads live
         pytest.param("stop", 0, marks=pytest.mark.slow),
     ],
