@@ -134,6 +134,7 @@ class Peers:
         for thread in (self._thread, self._timer):
             if thread.is_alive():
                 thread.join(2 * LOOK)
+        stacks.keep(None)
 
     def _tell(self, error: Exception) -> bool | None:
         """Raise the alarm with why this rank ends; whether it is the first of its machine, None: not told."""

@@ -58,8 +58,8 @@ def myself() -> Someone:
     return Someone(platform.node(), os.getpid(), _answers)
 
 
-def keep(run: RunDir) -> None:
-    """Whose folder it is that stacks go to; before, and without one, none are written."""
+def keep(run: RunDir | None) -> None:
+    """Whose folder it is that stacks go to; before, and with None, none are written."""
     global _run
     _run = run
 

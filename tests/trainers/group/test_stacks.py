@@ -26,6 +26,11 @@ while True: ctypes.PyDLL(None).sleep(100)  # which a signal ends
 """
 
 
+@pytest.fixture(autouse=True)
+def no_run(monkeypatch):
+    monkeypatch.setattr(stacks, "_run", None)  # that of a training which failed in this process
+
+
 @pytest.fixture
 def busy():
     child = subprocess.Popen([sys.executable, "-c", BUSY], stdout=subprocess.PIPE, text=True)
@@ -98,8 +103,7 @@ def test_a_disk_that_takes_no_stacks_ends_nothing(tmp_path, monkeypatch, capsys)
         (set(), {}, "all 2 ranks live, and wait for each other"),
     ],
 )
-def test_what_is_said_of_a_hang(missing, places, says, monkeypatch):
-    monkeypatch.setattr(stacks, "_run", None)  # of a training that this process had
+def test_what_is_said_of_a_hang(missing, places, says):
     group = Group(0, 2, range(1), 9, ["n0", "n1"])
     assert group.hung(missing, {0, 1}, places).what == says
 
