@@ -73,7 +73,7 @@ def verdict(rows: list[Row], goals: list[Reached]) -> str:
         worst = (min if row.least else max)(middle for _, middle, _ in row.ratios.values())
         where = f"{'at least' if row.least else 'at most'} {row.bound:g}"
         lines.append(f"- Missed: {name(row.program, row.what)} is at {worst:.3g}, and should be {where}.")
-    if busy := [row for row in rows if "CPU" in row.ratios and disturbed(row)]:
+    if busy := [row for row in rows if {"CPU", "wall"} <= set(row.ratios) and disturbed(row)]:
         where = ", ".join(name(row.program, row.what) for row in busy)
         lines.append(
             f"- The machine had other work during: {where}. Their wall time is that of a busy machine."
