@@ -11,10 +11,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 
-from relaunch.trainers.build import make_optimizer
 from relaunch.trainers.config import RunConfig
-from relaunch.trainers.length import WARM_UP, figure, go_on, steps_of
-from relaunch.trainers.loop import Training
+from relaunch.trainers.length import WARM_UP, figure, step_of, steps_of, trial_of
 from relaunch.trainers.rundir import RunDir
 
 LONGEST = 2.0  # seconds that the steps measured take at least
@@ -33,16 +31,9 @@ def chosen(
     def costs(how: str) -> tuple[float, float]:
         """Seconds of the first steps, and of each one after them."""
         with runtime.trial():
-            trial = copy.deepcopy(model).to(runtime.device)
             asked = dataclasses.replace(config, compile=how)
-            identity = {"config_hash": "", "data_hash": packed.hash}
-            optimizer = make_optimizer(asked, trial)
-            training = Training(asked, identity, runtime, packed, batches, trial, optimizer, run, None)
-            first, count = steps_of(training, WARM_UP), 1
-            while (took := steps_of(training, count)) < LONGEST:
-                go_on(runtime)
-                count *= 2
-            return first, took / count
+            training = trial_of(asked, runtime, packed, batches, copy.deepcopy(model), run)
+            return steps_of(training, WARM_UP), step_of(training, LONGEST)
 
     _, plain = costs("off")
     said = f"--compile auto: {figure(1000 * plain)} ms a step as it is"

@@ -91,27 +91,33 @@ def measured(config: RunConfig, runtime, packed, batches, model, run: RunDir, lo
 
     `longest`: seconds after which there is enough of what repeats.
     """
-    model.to(runtime.device)
-    identity = {"config_hash": "", "data_hash": packed.hash}
-    training = Training(
-        config, identity, runtime, packed, batches, model, make_optimizer(config, model), run, None
-    )
-    for _ in range(WARM_UP):
-        training.advance()
-        go_on(runtime)
+    training = trial_of(config, runtime, packed, batches, model, run)
+    steps_of(training, WARM_UP)
     saved = runtime.on_rank_0(lambda: checkpoint_of(training))
     evaluated = evaluation_of(training, longest)
+    return Costs(step_of(training, longest), evaluated, saved)
+
+
+def trial_of(config: RunConfig, runtime, packed, batches, model, run: RunDir) -> Training:
+    """A training of `model` that is measured and thrown away."""
+    model.to(runtime.device)
+    identity = {"config_hash": "", "data_hash": packed.hash}
+    optimizer = make_optimizer(config, model)
+    return Training(config, identity, runtime, packed, batches, model, optimizer, run, None)
+
+
+def step_of(training: Training, longest: float) -> float:
+    """Seconds of a step, the mean of so many that they take `longest` seconds."""
     count = 1
     while (took := steps_of(training, count)) < longest:
         count *= 2
-    return Costs(took / count, evaluated, saved)
+    return took / count
 
 
 def go_on(runtime) -> None:
     if runtime.agree(int(process.asked_to_stop() is not None)):
-        raise Failure(
-            PREEMPTED, "stopped while it measured what --time holds: nothing to save", "run it again"
-        )
+        what = "stopped while it measured its steps, before the first: nothing to save"
+        raise Failure(PREEMPTED, what, "run it again")
 
 
 def steps_of(training: Training, count: int) -> float:

@@ -247,7 +247,7 @@ def last_word(run: RunDir) -> float:
 # of two runs with the same, only the number of processes makes the speed
 AS_FAST = (
     *("workload", "data", "arch", "batch_size", "grad_accum_steps", "optimizer", "clip", "freeze"),
-    *("options", "code", "deterministic", "tf32", "elastic_exact"),
+    *("options", "code", "deterministic", "tf32", "elastic_exact", "compile", "check_every"),
 )
 ON_THE_SAME = ("device", "device_name", "precision", "threads", "data_hash")  # of plan.json
 

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from relaunch.trainers import compiling
+from relaunch.trainers import compiling, length
 from rigs.runs import outcome, records
 
 NET = "cifar10 --arch net_bn --batch-size 8 --max-steps 6 --log-interval 2".split()
@@ -22,14 +22,15 @@ def losses(run) -> list[float]:
 @pytest.fixture
 def took(monkeypatch):
     """took(plain, compiled): seconds that both kinds of steps are said to take."""
-    steps_of = compiling.steps_of
+    steps_of = length.steps_of
 
     def say(plain: float, faster: float):
         def told(training, count):
             assert steps_of(training, min(count, 1)) > 0
             return count * (faster if training.config.compile == "on" else plain)
 
-        monkeypatch.setattr(compiling, "steps_of", told)
+        for where in (compiling, length):
+            monkeypatch.setattr(where, "steps_of", told)
 
     return say
 

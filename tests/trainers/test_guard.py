@@ -23,14 +23,24 @@ def state(training) -> list[torch.Tensor]:
     return [torch.as_tensor(t).detach().clone() for t in tensors]
 
 
+@pytest.fixture
+def spoilt(train, fault, at):
+    """spoilt("--flag", …): a training with a NaN in a gradient of step 6 ends with 70, as step 5 left it."""
+
+    def trained(*flags):
+        kept = []
+        fault("gradient=6,do=nan")
+        for step in (5, 6):
+            at(step, lambda training: kept.append(state(training)))
+        assert train(*NET, *flags, "--run", "./run") == 70
+        assert all(map(torch.equal, *kept)) and len(kept) == 2
+
+    return trained
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "muon"])
-def test_such_a_step_changes_nothing_and_ends_the_training(train, relaunch_env, fault, at, capsys, optimizer):
-    kept = []
-    fault("gradient=6,do=nan")
-    for step in (5, 6):
-        at(step, lambda training: kept.append(state(training)))
-    assert train(*NET, "--optimizer", optimizer, "--ema", 0.9, "--run", "./run") == 70
-    assert all(map(torch.equal, *kept)) and len(kept) == 2
+def test_such_a_step_changes_nothing_and_ends_the_training(spoilt, relaunch_env, capsys, optimizer):
+    spoilt("--optimizer", optimizer, "--ema", 0.9)
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith(
         "relaunch: 70 the gradient of conv1.weight is not finite at step 6, which was not "
@@ -144,14 +154,9 @@ def device(monkeypatch):
     "save_every, seen_after", [(4, 7), (6, 6)], ids=["a step later", "before it is saved"]
 )
 def test_a_device_passes_such_a_step_by_and_is_asked_later(
-    train, relaunch_env, fault, at, device, save_every, seen_after
+    spoilt, relaunch_env, device, save_every, seen_after
 ):
-    kept = []
-    fault("gradient=6,do=nan")
-    for step in (5, 6):
-        at(step, lambda training: kept.append(state(training)))
-    assert train(*NET, "--save-every", save_every, "--log-interval", 50, "--run", "./run") == 70
-    assert all(map(torch.equal, *kept)) and len(kept) == 2
+    spoilt("--save-every", save_every, "--log-interval", 50)
     said = status(relaunch_env / "run")
     assert "at step 6, which was not taken" in said["reason"] and said["step"] == seen_after
     assert steps(relaunch_env / "run") == ([4] if save_every == 4 else [])

@@ -70,7 +70,7 @@ def test_before_it_is_fixed_nothing_is_begun(train, relaunch_env, seconds_of, at
     assert "it ends before the first step; use at least --time 2" in capsys.readouterr().err
     at(1, lambda training: signal.raise_signal(signal.SIGTERM))
     assert train(*command) == 75
-    assert "stopped while it measured what --time holds" in capsys.readouterr().err
+    assert "stopped while it measured its steps, before the first" in capsys.readouterr().err
     assert not (run / "config.json").exists()
     seconds_of(7000.0)
     assert train(*command) == 0
