@@ -57,6 +57,7 @@ def chosen(run: RunDir, every: bool) -> list[Path]:
         try:
             if path != newest:
                 checkpoint.verify(path)
+                checkpoint.refuse_anothers(run, path)
             found.append(path)
         except Failure as failure:
             if path.exists():  # else its training has dropped it since

@@ -150,6 +150,7 @@ def verify(run: RunDir, words: list[str]) -> int:
         name = str(path.relative_to(run.checkpoints))
         try:
             checkpoint.verify(path)
+            checkpoint.refuse_anothers(run, path)
             give(f"{name}: whole, {mb(records.size(path))}")
         except Failure as failure:
             if path.exists():  # else its training has dropped it while we looked

@@ -70,15 +70,15 @@ class TransformerLM(nn.Module):
         if tied:
             self.decoder.weight = self.input_emb.weight
 
-    def forward(self, words: Tensor, last: bool = False) -> Tensor:
-        """Logits [T,B,words]; with `last` the last position's only, [1,B,words].
+    def forward(self, words: Tensor, last: int = 0) -> Tensor:
+        """Logits [T,B,words]; with `last` of that many last positions only, [last,B,words].
 
         The output layer is most of the cost where the vocabulary is large.
         """
         mask = nn.Transformer.generate_square_subsequent_mask(len(words), device=words.device)
         x = self.pos_encoder(self.input_emb(words) * math.sqrt(self.emsize))
         x = self.encoder(x, mask=mask, is_causal=True)
-        return self.decoder(x[-1:] if last else x)
+        return self.decoder(x[-last:])
 
     @torch.no_grad()
     def attention(self, words: Tensor) -> list[Tensor]:

@@ -35,6 +35,7 @@ def run(argv: list[str]) -> tuple[int, str | None]:
 
     from relaunch.data_prep.packed import data_root, open_packed
     from relaunch.trainers.build import make_model
+    from relaunch.trainers.tasks.text import seen
     from relaunch.trainers.weights.source import open_source
     from relaunch.trainers.weights.state import load_weights
 
@@ -46,7 +47,9 @@ def run(argv: list[str]) -> tuple[int, str | None]:
         raise Failure(DATA, f"{packed.path} is not the data that {args.source} was trained on")
     model = make_model(source.config, packed.sizes)
     load_weights(model, source.weights(), str(source.path))
-    tokens, bptt = packed.tokens(packed.eval_split), source.config.options.bptt
+    if not hasattr(model, "attention"):
+        raise Failure(USAGE, f"{source.config.arch} does not show its attention", "name a run of transformer")
+    tokens, bptt = packed.tokens(packed.eval_split), seen(source.config)
     count = min(WINDOWS, len(tokens) // bptt)
     if not count:
         raise Failure(DATA, f"{packed.eval_split} of {packed.name} has fewer than {bptt} words")

@@ -56,6 +56,7 @@ def run(argv: list[str]) -> tuple[int, str | None]:
     from relaunch.data_prep.recipes import ensure
     from relaunch.trainers import workloads
     from relaunch.trainers.build import make_model
+    from relaunch.trainers.tasks.text import seen
     from relaunch.trainers.tasks.text_batches import sample_text
     from relaunch.trainers.weights.source import open_source
     from relaunch.trainers.weights.state import load_weights
@@ -89,9 +90,7 @@ def run(argv: list[str]) -> tuple[int, str | None]:
     model = make_model(source.config, packed.sizes)
     load_weights(model, source.weights(), str(source.path))
     give(
-        sample_text(
-            model, packed, args.words, args.temperature, args.seed, args.prompt, source.config.options.bptt
-        )
+        sample_text(model, packed, args.words, args.temperature, args.seed, args.prompt, seen(source.config))
     )
     return 0, None
 

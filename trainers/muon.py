@@ -29,23 +29,38 @@ class Muon(torch.optim.AdamW):
     @torch.no_grad()
     def step(self, closure=None):
         for group in self.param_groups:
-            for p in group["params"] if group["matrices"] else ():
-                if p.grad is not None:
-                    self.turn(p, group["lr"], group["weight_decay"])
-                    p.grad = None  # it is done with: AdamW passes by what has none
+            turning = [p for p in group["params"] if group["matrices"] and p.grad is not None]
+            for p, turned in zip(turning, orthogonals([self.update(p) for p in turning])):
+                size = RMS * max(turned.shape[1:]) ** 0.5
+                step = turned.to(p.dtype).view_as(p)
+                p.mul_(1 - group["lr"] * group["weight_decay"]).add_(step, alpha=-group["lr"] * size)
+                p.grad = None  # it is done with: AdamW passes by what has none
         return super().step(closure)
 
-    def turn(self, p: Tensor, lr: float, decay: float) -> None:
+    def update(self, p: Tensor) -> Tensor:
+        """Nesterov's, of a parameter's gradient, which is used up: [matrices,out,in]."""
         state = self.state[p]
         if not state:
             state["momentum_buffer"] = torch.zeros_like(p)
         state["momentum_buffer"].lerp_(p.grad, 1 - self.momentum)
-        update = p.grad.lerp_(state["momentum_buffer"], self.momentum)  # Nesterov's
         parts = stacked(p)
-        matrices = update.reshape(parts, len(p) // parts, -1)
-        size = RMS * max(matrices.shape[1:]) ** 0.5
-        turned = torch.stack([orthogonal(matrix) for matrix in matrices])
-        p.mul_(1 - lr * decay).add_(turned.to(p.dtype).view_as(p), alpha=-lr * size)
+        return p.grad.lerp_(state["momentum_buffer"], self.momentum).reshape(parts, len(p) // parts, -1)
+
+
+def orthogonals(updates: list[Tensor]) -> list[Tensor]:
+    """`orthogonal` of each matrix: on a GPU of all of one shape at once, where launching takes the time."""
+    alike: dict[tuple, list[int]] = {}
+    for i, update in enumerate(updates):
+        alike.setdefault((*update.shape[1:], *(() if update.is_cuda else (i,))), []).append(i)
+    turned = list(updates)
+    for indices in alike.values():
+        parts = [updates[i] for i in indices]
+        found = (
+            orthogonal(torch.cat(parts)) if parts[0].is_cuda else torch.stack([*map(orthogonal, parts[0])])
+        )
+        for i, part in zip(indices, found.split([len(part) for part in parts])):
+            turned[i] = part
+    return turned
 
 
 def stacked(p: Tensor) -> int:
@@ -54,15 +69,19 @@ def stacked(p: Tensor) -> int:
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """The nearest matrix whose singular values are all about 1, [out,in]; on a GPU computed in bf16."""
-    x = matrix.bfloat16() if matrix.device.type == "cuda" else matrix
-    if tall := x.shape[0] > x.shape[1]:
-        x = x.T
-    x = x / (x.norm() + 1e-7)
+    """The nearest matrix whose singular values are all about 1, [out,in] or of each of [N,out,in].
+
+    On a GPU computed in bf16.
+    """
+    x = matrix.bfloat16() if matrix.is_cuda else matrix
+    if tall := x.shape[-2] > x.shape[-1]:
+        x = x.mT
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    add_product = torch.addmm if x.dim() == 2 else torch.baddbmm
     for _ in range(STEPS):
-        square = x @ x.T
-        x = torch.addmm(x, torch.addmm(square, square, square, beta=B, alpha=C), x, beta=A)
-    return x.T if tall else x
+        square = x @ x.mT
+        x = add_product(x, add_product(square, square, square, beta=B, alpha=C), x, beta=A)
+    return x.mT if tall else x
 
 
 def grouped(groups: list[dict], model: nn.Module) -> list[dict]:

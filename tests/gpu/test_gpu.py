@@ -29,6 +29,7 @@ ARCHS = (
     ("tiny_imagenet", "resnet18"),
     ("tiny_imagenet", "torchvision:convnext_tiny"),
     ("wikitext2", "transformer"),
+    ("wikitext2", "rotary"),
 )
 # without the dashes it takes --run for an option of its own, before Python 3.12.4
 TORCHRUN = ("-m", "torch.distributed.run", "--nproc_per_node", "1", "-m", "--")
@@ -67,6 +68,48 @@ def test_the_same_bits_again_and_after_a_stop(trained, relaunch_env, config, wor
     whole = outcome(relaunch_env / "whole")
     assert outcome(relaunch_env / "again") == whole
     assert outcome(relaunch_env / "parts") == whole
+
+
+OPTIONS = {
+    "compiled": "cifar10 --compile on",
+    "on any number of processes": "cifar10 --arch net --elastic-exact --clip 1",
+    "checked": "cifar10 --check-every 2",
+    "muon and an average": "cifar10 --arch whitened_small --optimizer muon --ema 0.9",
+    "context": "wikitext2 --arch rotary --tied --context 12 --optimizer muon --ema 0.9",
+}
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # of a compiler's own
+@pytest.mark.parametrize("config", ["1gpu", "bf16"])
+@pytest.mark.parametrize("command", OPTIONS.values(), ids=OPTIONS)
+def test_what_changes_a_step_resumes_to_the_bit(trained, relaunch_env, config, command):
+    flags = (config, *command.split(), "--max-steps", 7, "--save-every", 3)
+    assert trained(*flags, run="whole") == 0
+    assert trained(*flags, "--stop-after", 4, run="parts") == 75
+    assert trained(*flags, "--resume", "auto", run="parts") == 0
+    assert outcome(relaunch_env / "parts") == outcome(relaunch_env / "whole")
+
+
+@pytest.mark.parametrize("config", ["1gpu", "bf16"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon"])
+def test_a_rollback_is_the_same_after_a_kill(trained, relaunch_env, fault, config, optimizer):
+    words = ("--optimizer", optimizer, "--max-steps", 9, "--save-every", 3, "--on-nan", "rollback")
+    flags = (config, "cifar10", *words)
+    fault("gradient=5,do=nan")
+    assert trained(*flags, run="whole") == 0
+    whole = outcome(relaunch_env / "whole")
+    assert [found["step"] for found in whole["state"]["rollbacks"]] == [5]
+    fault(f"gradient=5,do=nan,once={relaunch_env}/met;step=7,do=raise,once={relaunch_env}/died")
+    with pytest.raises(RuntimeError):
+        trained(*flags, run="parts")
+    assert trained(*flags, "--resume", "auto", run="parts") == 0
+    assert outcome(relaunch_env / "parts") == whole
+
+
+def test_fp16_passes_by_a_gradient_that_is_not_finite(trained, relaunch_env, fault):
+    fault("gradient=5,do=nan")
+    assert trained("fp16", "mnist", "--max-steps", 9, run="run") == 0
+    assert outcome(relaunch_env / "run")["state"]["skipped"] >= 1
 
 
 def test_what_is_saved_beside_the_steps_is_its_own_step(trained, relaunch_env):

@@ -60,7 +60,7 @@ def test_a_step_that_is_not_finite_is_found_and_not_saved(train, relaunch_env, f
     fault("gradient=6,do=nan")
     command = [*words, "--max-steps", 9, "--save-every", 6, "--run", "./run"]
     assert train(*command) == 70 and "at step 6, which" in status(relaunch_env / "run")["reason"]
-    assert steps(relaunch_env / "run") == []
+    assert 6 not in steps(relaunch_env / "run")
 
 
 def test_a_step_computed_twice_changes_no_bit(train, relaunch_env):

@@ -21,7 +21,10 @@ class TextOptions:
     nhid: int = setting(200, "hidden units of each feed-forward layer", least=1)
     nlayers: int = setting(2, "Transformer layers", least=1)
     nhead: int = setting(2, "attention heads of each layer", least=1)
-    bptt: int = setting(35, "words that the model sees at a time", least=1)
+    bptt: int = setting(35, "words of a column that a step predicts", least=1)
+    context: int = setting(
+        0, "… and words before them that the model sees, too, in training and scoring", least=0
+    )
     dropout: float = setting(0.2, "share of units dropped in training")
     encoder_dropout: float | None = setting(
         None, "… in the encoder's layers, where it differs (pytorch/examples: 0.1 whatever is asked)", least=0
@@ -35,8 +38,19 @@ class TextOptions:
         for flag, share in (("--dropout", self.dropout), ("--encoder-dropout", self.encoder_dropout)):
             if share is not None and not 0 <= share < 1:
                 raise Failure(USAGE, f"{flag} {share} is not between 0 and 1")
-        if self.bptt > 5000:
-            raise Failure(USAGE, f"--bptt {self.bptt} is beyond the 5000 positions that the model knows")
+        if self.bptt + self.context > 5000:
+            flags = f"--bptt {self.bptt}" + (f" with --context {self.context}" if self.context else "")
+            raise Failure(USAGE, f"{flags} is beyond the 5000 positions that the model knows")
+
+
+def context(config) -> int:
+    """Words that the model sees before those it predicts. Options of one's own may have none of it."""
+    return getattr(config.options, "context", 0)
+
+
+def seen(config) -> int:
+    """Words that the model sees at a time."""
+    return config.options.bptt + context(config)
 
 
 class TextTask:
@@ -110,7 +124,7 @@ class TextTask:
     def show(self, config, model, packed) -> dict[str, str]:
         from relaunch.trainers.tasks.text_batches import sample_text
 
-        return {"generated": sample_text(model, packed, 60, 0.8, config.seed, bptt=config.options.bptt)}
+        return {"generated": sample_text(model, packed, 60, 0.8, config.seed, bptt=seen(config))}
 
 
 def perplexity(nll: float) -> dict[str, float]:

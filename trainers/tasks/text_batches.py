@@ -19,7 +19,12 @@ from relaunch.data_prep.packed import Packed
 from relaunch.trainers.config import RunConfig
 from relaunch.trainers.tasks import order
 from relaunch.trainers.tasks.sample_batches import class_columns
-from relaunch.trainers.tasks.text import TextTask, perplexity
+from relaunch.trainers.tasks.text import TextTask, context, perplexity
+
+
+def predicted(model: Callable, words: Tensor, count: int) -> Tensor:
+    """The logits [count,B,words] of the last `count` of words [T,B]."""
+    return model(words) if len(words) == count else model(words, last=count)
 
 
 class TextBatches:
@@ -31,22 +36,27 @@ class TextBatches:
         self, task: TextTask, config: RunConfig, packed: Packed, device: torch.device, rank: int, world: int
     ):
         self.task, self.config, self.rank, self.world = task, config, rank, world
-        self.bptt = config.options.bptt
+        self.bptt, self.context = config.options.bptt, context(config)
         length, tokens = task.length(config, packed.sizes), packed.tokens("train")
-        columns = tokens[: length * config.batch_size].reshape(config.batch_size, length).astype(np.int64)
-        self.stream = torch.from_numpy(np.ascontiguousarray(columns.T)).to(device)  # [length, columns]
+        columns = tokens[: length * config.batch_size].reshape(config.batch_size, length)
+        # what lies before a column is the end of the one before it; before the first one, that of the text
+        places = np.arange(config.batch_size)[:, None] * length + np.arange(-self.context, 0)
+        columns = np.concatenate([tokens[places % columns.size], columns], 1).astype(np.int64)
+        rows = np.ascontiguousarray(columns.T)
+        self.stream = torch.from_numpy(rows).to(device)  # [context + length, columns]
         self.steps_per_epoch = task.steps_per_epoch(config, packed.sizes)
 
     def batch(self, step: int, micro: int) -> tuple[Tensor, Tensor]:
-        """Words and next words, int64 [bptt, B]: this rank's consecutive columns, never shuffled."""
+        """Words int64 [context + bptt, B] and next words [bptt, B]: this rank's columns, never shuffled."""
         i = step % self.steps_per_epoch * self.bptt
         part = order.share(self.config.batch_size, self.world, self.config.grad_accum_steps, self.rank, micro)
-        end = min(i + self.bptt, len(self.stream) - 1)
-        return self.stream[i:end, part], self.stream[i + 1 : end + 1, part]
+        end = min(i + self.bptt, len(self.stream) - self.context - 1)
+        words = self.stream[i : self.context + end, part]
+        return words, self.stream[self.context + i + 1 : self.context + end + 1, part]
 
     def loss(self, model: Callable, batch: tuple[Tensor, ...]) -> tuple[Tensor, tuple]:
         words, targets = batch
-        loss = self.task.loss(self.config, model(words), targets)
+        loss = self.task.loss(self.config, predicted(model, words, len(targets)), targets)
         return loss, (loss.detach(), targets.numel())
 
     def add(self, sums: list[float], seen: list[tuple]) -> None:
@@ -64,7 +74,11 @@ class TextBatches:
 
 
 class TextScorer:
-    """A split in windows of bptt words, a row for each word but the first (see task.Scorer)."""
+    """A split in windows of bptt words, a row for each word but the first (see task.Scorer).
+
+    Each is read with the words before it that --context asks for. The first windows, which have fewer, and
+    the shorter last one are batches of their own.
+    """
 
     def __init__(self, config: RunConfig, packed: Packed, split: str, device: torch.device):
         if packed.splits[split] < 2:
@@ -74,25 +88,27 @@ class TextScorer:
                 "choose another split",
             )
         self.device, self.bptt, self.size = device, config.options.bptt, config.eval_batch_size
+        self.context = context(config)
         self.tokens = torch.from_numpy(packed.tokens(split).astype(np.int64))
         self.rows = len(self.tokens) - 1
         self.windows = self.rows // self.bptt  # whole ones
-        self.batches = -(-self.windows // self.size) + (self.rows % self.bptt > 0)
+        self.early = min(self.windows, -(-self.context // self.bptt))
+        self.batches = self.early + -(-(self.windows - self.early) // self.size) + (self.rows % self.bptt > 0)
 
     def score(self, model: Callable, k: int) -> dict[str, np.ndarray]:
-        """Rows of batch k, whose id is the word's position - 1.
-
-        Windows do not see each other; the shorter last one is a batch of its own.
-        """
-        first = k * self.size
-        last = min(first + self.size, self.windows)
+        """Rows of batch k, whose id is the word's position - 1."""
+        first = k if k < self.early else self.early + (k - self.early) * self.size
+        last = k + 1 if k < self.early else min(first + self.size, self.windows)
         if first < self.windows:
             start, end, width = first * self.bptt, last * self.bptt, self.bptt
         else:
             start, end = self.windows * self.bptt, self.rows
             width = end - start
-        words, targets = (self.tokens[start + d : end + d].view(-1, width).T.to(self.device) for d in (0, 1))
-        logits = model(words).float().flatten(0, 1)  # as large as all else together: not copied
+        before = min(self.context, start)
+        words = self.tokens[start - before : end].unfold(0, before + width, width).T.to(self.device)
+        targets = self.tokens[start + 1 : end + 1].view(-1, width).T.to(self.device)
+        logits = predicted(model, words, width)  # as large as all else together: not copied
+        logits = logits.float().flatten(0, 1)
         columns = class_columns(logits, targets.flatten())
         rows = {n: column.view(width, -1).T.flatten().cpu().numpy() for n, column in columns.items()}
         return {"id": np.arange(start, end)} | rows

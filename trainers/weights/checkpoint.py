@@ -9,6 +9,7 @@ last, MANIFEST.json with the size and SHA-256 of each. It is written beside its 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from collections.abc import Sequence, Set
@@ -20,7 +21,7 @@ from relaunch.data_prep import files
 from relaunch.data_prep.errors import DATA, DIVERGED, Failure
 from relaunch.data_prep.names import listed
 from relaunch.data_prep.talk import tell
-from relaunch.trainers import aside, records
+from relaunch.trainers import aside, origin, records
 from relaunch.trainers.config import RunConfig
 from relaunch.trainers.flags import flag
 from relaunch.trainers.group.faults import fault
@@ -96,6 +97,7 @@ def commit(
             written[name] = {"bytes": len(content), "sha256": files.write_synced(part / name, content)}
         manifest = {"schema": SCHEMA, **{k: meta[k] for k in FACTS}, "files": written}
         manifest |= {"metrics": logged} if logged else {}
+        manifest["sha256"] = itself(manifest)
         files.write_synced(part / "MANIFEST.json", files.dump_json(manifest).encode())
         files.sync(part)
         fault("save", meta["step"])
@@ -166,6 +168,10 @@ def verify(path: Path) -> dict:
         manifest = files.parse_json(files.read_small(path / "MANIFEST.json"))
         if manifest["schema"] != SCHEMA:
             raise Failure(DATA, f"{path} has schema {manifest['schema']}, this version reads {SCHEMA}")
+        if manifest.get("sha256", whole := itself(manifest)) != whole:  # one of an older version says none
+            raise Failure(DATA, f"{path / 'MANIFEST.json'} is damaged (its own SHA-256 differs)")
+        if odd := sorted(set(manifest) - {"schema", *FACTS, "files", "metrics", "sha256"}):
+            raise Failure(DATA, f"{path / 'MANIFEST.json'} is damaged (it says {listed(odd)})")
         if sorted(manifest["files"]) != sorted(FILES):
             raise Failure(DATA, f"{path / 'MANIFEST.json'} is damaged (it lists other files)")
         for name, facts in manifest["files"].items():
@@ -185,6 +191,12 @@ def verify(path: Path) -> dict:
         return manifest
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise Failure(DATA, f"{path} is not a whole checkpoint ({reason(error)})") from error
+
+
+def itself(manifest: dict) -> str:
+    """The SHA-256 of a manifest without its own."""
+    content = {key: value for key, value in manifest.items() if key != "sha256"}
+    return hashlib.sha256(files.dump_json(content).encode()).hexdigest()
 
 
 def reason(error: Exception) -> str:
@@ -238,7 +250,12 @@ def load(path: Path) -> State:
 
 
 def refuse_anothers(run: RunDir, path: Path) -> None:
-    """Failure 65 for a checkpoint of other settings than the run's config.json has, if that can be read."""
+    """Failure 65 for a checkpoint of other settings than the run's config.json has, if that can be read.
+
+    The best one that a fork began with is its parent's, and may have other settings.
+    """
+    if step_of(path) < origin.of(run).get("fork", {}).get("step", 0):
+        return
     try:
         config = RunConfig.from_json(files.read_json(run.config))
         saved = RunConfig.from_json(files.read_json(path / "state.json")["config"])
@@ -272,4 +289,5 @@ def select(run: RunDir, selector: str | None) -> Path:
         fix = f"it has {listed(map(str, steps))}"  # the nearest first
         raise Failure(DATA, f"{run.path} has no checkpoint of step {selector}", fix)
     verify(path)
+    refuse_anothers(run, path)
     return path

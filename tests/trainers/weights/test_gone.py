@@ -9,6 +9,7 @@ import pytest
 
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import Failure
+from relaunch.launch import checkpoints
 from relaunch.trainers import records
 from relaunch.trainers.rundir import RunDir
 from relaunch.trainers.weights import checkpoint
@@ -282,7 +283,8 @@ def test_pruned_between_any_two_looks(run, monkeypatch):
     facts = {
         n: {"bytes": (later / n).stat().st_size, "sha256": files.sha256(later / n)} for n in checkpoint.FILES
     }
-    changed(files=facts)(later / "MANIFEST.json")
+    changed(files=facts)(manifest := later / "MANIFEST.json")
+    changed(sha256=checkpoint.itself(json.loads(manifest.read_text())))(manifest)
     monkeypatch.setattr(checkpoint, "verify", training)
     assert checkpoint.newest_valid(run) == run.checkpoint(12)
 
@@ -290,6 +292,18 @@ def test_pruned_between_any_two_looks(run, monkeypatch):
     flip(run.checkpoint(12) / "model.safetensors", 3)  # half of it is gone already
     with pytest.raises(Failure, match="cannot be read any more"):
         source.weights()
+
+
+def test_an_older_checkpoint_of_another_run_is_not_taken(run, train, capsys):
+    assert train(*NET, "--run", "./other", "--seed", 5, "--stop-after", 8) == 75
+    shutil.rmtree(run.checkpoint(4))
+    shutil.copytree(RunDir(run.path.with_name("other")).checkpoint(4), run.checkpoint(4))
+    with pytest.raises(Failure, match=r"config\.json says --seed 1, and .*step-000000004 was trained with 5"):
+        open_source(f"{run.path}@4")
+    with pytest.raises(Failure, match="step-000000004 of .* is damaged") as refused:
+        checkpoints.main([str(run.path), "verify"])
+    assert refused.value.fix == "a resume takes step 8"
+    assert "was trained with 5" in capsys.readouterr().out
 
 
 # config.json ----------------------------------------------------------------------------------------------
