@@ -63,7 +63,7 @@ def kills(folder: Path, cases: int | None, seed: int) -> Found:
 def resumes(folder: Path, cases: int | None, seed: int) -> Found:
     from storms import resumes
 
-    return resumes.storm(folder, cases or 40, seed)
+    return resumes.storm(folder, cases or 50, seed)
 
 
 Part = Callable[[Path, int | None, int], Found]

@@ -3,6 +3,7 @@ import torch
 import torchvision
 
 from relaunch.models.resnet import resnet18
+from relaunch.models.rotary import RotaryLM, turned, turns
 from relaunch.models.transformer import TransformerLM
 from relaunch.trainers import workloads
 from relaunch.trainers.build import make_batches, make_model, make_optimizer
@@ -85,22 +86,37 @@ def test_small_stem_keeps_the_resolution():
     assert model(torch.zeros(2, 3, 64, 64)).shape == (2, 10) and seen == [(2, 64, 64, 64)]
 
 
-def transformer(**options):
-    return TransformerLM(**{"words": 50, "emsize": 16, "nhead": 2, "nhid": 24, "nlayers": 2, **options})
+def transformer(made=TransformerLM, **options):
+    return made(**{"words": 50, "emsize": 16, "nhead": 2, "nhid": 24, "nlayers": 2, **options})
 
 
+@pytest.mark.parametrize("made", [TransformerLM, RotaryLM])
 @pytest.mark.parametrize("training", [True, False])
-def test_transformer_does_not_see_the_future(training):
-    model = transformer(dropout=0.0).train(training)
+def test_transformer_does_not_see_the_future(made, training):
+    model = transformer(made, dropout=0.0).train(training)
     words = torch.randint(50, (12, 3), generator=torch.Generator().manual_seed(1))
     other = words.clone()
     other[7] = (words[7] + 1) % 50
     with torch.no_grad():
         a, b = model(words), model(other)
-        assert torch.allclose(model(words, last=True), a[-1:], atol=1e-6)
+        assert torch.allclose(model(words, last=3), a[-3:], atol=1e-6)
     assert (
         a.shape == (12, 3, 50) and torch.equal(a[:7], b[:7]) and not torch.isclose(a[7:], b[7:]).all(-1).any()
     )
+
+
+def test_rotary_positions_tell_distances_and_nothing_else():
+    """Queries and keys 3 words apart meet alike wherever they are; the model tells orders apart."""
+    x = torch.randn(1, 1, 1, 8).expand(1, 1, 12, 8)
+    placed = turned(x, turns(12, 8, "cpu"))[0, 0]
+    scores = placed @ placed.T
+    assert torch.allclose(scores.diagonal(3), scores[0, 3].expand(9), atol=1e-5)
+    assert not torch.isclose(scores[0, 3], scores[0, 5])
+    model = transformer(RotaryLM, tied=True, layer_dropout=0.1).eval()
+    assert model.decoder.weight is model.input_emb.weight
+    words = torch.arange(12)[:, None]
+    swapped = torch.cat([words[1:2], words[:1], words[2:]])
+    assert not torch.allclose(model(words)[-1], model(swapped)[-1], atol=1e-4)
 
 
 def test_transformer_layers_start_apart_and_tied_weights_are_one():

@@ -1,6 +1,6 @@
 """Runs that stop and go on: every workload, at every kind of step, on one to four ranks, in two precisions.
 
-All pairs of these in forty runs, and one run that goes on twenty times: each ends as one that never stopped.
+All pairs of these in fifty runs, ten of them of a workload of one's own, and one run that goes on twenty times: each ends as one that never stopped.
 """
 
 from __future__ import annotations
@@ -12,16 +12,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import patch
 
-from relaunch.trainers import workloads
+from rigs import own
 from rigs.forked import Ranks
 from rigs.runs import outcome, status
 
 # 24 samples (columns) a step divide by one to four ranks and two micro-batches; an epoch has four steps
 COMMON = "--batch-size 24 --grad-accum-steps 2 --max-steps 10 --save-every 3 --log-interval 2".split()
+OWN = "./flowers.py"
 SMALL = {
     "mnist": [],
     "cifar10": ["--arch", "net_bn"],
-    "tiny_imagenet": ["--arch", "net_bn"],
+    "tiny_imagenet": [],
+    OWN: [],
     "wikitext2": ["--emsize", "16", "--nhid", "16", "--bptt", "21"],
 }
 STOPS = {"start": 1, "mid-epoch": 6, "epoch end": 4, "between two saves": 5, "last step": 9}
@@ -29,10 +31,10 @@ RANKS, PRECISIONS = (1, 2, 3, 4), ("no", "bf16")
 
 
 def pairwise() -> list[tuple]:
-    """Forty of (workload, stop, ranks, precision), in which each two values of two of them meet."""
+    """Fifty of (workload, stop, ranks, precision), in which each two values of two of them meet."""
     found = []
     for turn in range(2):
-        for (w, work), (s, stop) in itertools.product(enumerate(workloads.names()), enumerate(STOPS)):
+        for (w, work), (s, stop) in itertools.product(enumerate(SMALL), enumerate(STOPS)):
             found.append((work, stop, RANKS[(w + s + 2 * turn) % 4], PRECISIONS[(w // 2 + s + turn) % 2]))
     return found
 
@@ -43,12 +45,14 @@ def trained(folder: Path, run: Path, work: str, ranks: int, precision: str, *fla
         return Ranks(ranks, command, folder).end(300)
 
 
-def storm(folder: Path, cases: int = 40, seed: int = 0) -> Iterator[tuple[str, int, list[str]]]:
+def storm(folder: Path, cases: int = 50, seed: int = 0) -> Iterator[tuple[str, int, list[str]]]:
     """(what was done, runs, what is wrong)."""
+    own.write(folder)
     wrong, chosen = [], pairwise()[seed : seed + cases]
     for work, ranks, precision in dict.fromkeys((w, r, p) for w, _, r, p in chosen):
         whole, run = folder / "whole", folder / "run"
         codes = trained(folder, whole, work, ranks, precision)
+        assert not any(codes), (work, ranks, precision, codes)
         for stop in [s for w, s, r, p in chosen if (w, r, p) == (work, ranks, precision)]:
             codes += trained(folder, run, work, ranks, precision, "--stop-after", str(STOPS[stop]))
             codes += trained(folder, run, work, ranks, precision, "--resume", "auto")

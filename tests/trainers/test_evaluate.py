@@ -15,6 +15,7 @@ from relaunch.trainers.build import make_model
 from relaunch.trainers.compare import predictions
 from relaunch.trainers.config import RunConfig
 from relaunch.trainers.weights.checkpoint import load
+from relaunch.trainers.weights.source import open_source
 from relaunch.trainers.weights.state import load_weights
 from rigs.runs import outcome, records, steps, tree
 from rigs.sets import TEST, pack_images
@@ -108,6 +109,27 @@ def test_every_word_once_whatever_the_windows(train, sets, relaunch_env, bptt, s
     assert evaluate(train, "wikitext2", "--split", split) == 0
     p = predictions.read(relaunch_env / f"run/predictions/{split}-000000001.parquet")
     assert len(p) == words - 1 and (p.label == open_packed("wikitext2", sets).tokens(split)[1:]).all()
+
+
+@pytest.mark.parametrize("bptt, context", [(25, 10), (7, 20), (40, 40)])
+def test_context_is_what_lies_before_a_window(train, sets, relaunch_env, bptt, context):
+    words = ["--arch", "rotary", "--bptt", bptt, "--context", context, "--max-steps", 1]
+    assert train(*TEXT[:-2], *words, "--run", "./run") == 0
+    assert evaluate(train, "wikitext2") == 0
+    p = predictions.read(relaunch_env / "run/predictions/val-000000001.parquet")
+    packed = open_packed("wikitext2", sets)
+    tokens = torch.tensor(packed.tokens("val").astype("int64"))
+    assert (p.label == tokens[1:].numpy()).all()
+    source = open_source("./run")
+    model = make_model(source.config, packed.sizes).eval()
+    load_weights(model, source.weights(), "")
+    wanted = []
+    with torch.no_grad():
+        for start in range(0, len(tokens) - 1, bptt):
+            end = min(start + bptt, len(tokens) - 1)
+            logits = model(tokens[max(0, start - context) : end, None])[start - end :, 0]
+            wanted.append(F.cross_entropy(logits, tokens[start + 1 : end + 1], reduction="none"))
+    assert p.nll == pytest.approx(torch.cat(wanted).numpy(), abs=1e-4)
 
 
 def test_what_is_written_is_found_and_what_is_of_other_data_lies_beside_it(train, relaunch_env, capsys):

@@ -33,10 +33,11 @@ import torch.distributed as dist
 from relaunch.data_prep.errors import DIED, Failure
 from relaunch.trainers.group import stacks
 from relaunch.trainers.group.missing import AGAIN, Group, Place
-from relaunch.trainers.group.process import Lost, crashed, leave
+from relaunch.trainers.group.process import Lost, crashed, leave, orphaned
 
 SLEPT = 2.0  # s between two looks, from which on nobody was waiting: the process was suspended
 NEVER = timedelta(days=365)  # a limit that no suspended job reaches
+STORE = timedelta(seconds=60)  # for an answer of the store, which was there before the processes were started
 LOOK = 0.5  # s between looks for an alarm: what a dead rank costs the others, next to nothing for the store
 ANSWER = 5.0  # s that a living rank may take to answer: ten looks, for machines with more ranks than cores
 UNWIND = 5.0  # s for a process that knows of the loss to end by itself: a file to write, no more
@@ -75,10 +76,9 @@ class Peers:
         if (
             world > 1 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
         ):  # else a rank keeps it, and may be the one
-            with suppress(RuntimeError):  # no way to the store: the group will not meet either, and says so
-                self._store = self._connect()
-                self._thread.start()
-                self._timer.start()
+            self._timer.start()
+            self._store = self._connect()
+            self._thread.start()
 
     @property
     def watching(self) -> bool:
@@ -155,12 +155,12 @@ class Peers:
 
     def _connect(self):
         """Not in the thread: an address look-up reads the environment while accelerate writes it: a crash."""
-        store = dist.TCPStore(
-            os.environ["MASTER_ADDR"],
-            int(os.environ["MASTER_PORT"]),
-            wait_for_workers=False,
-            timeout=self.patience,
-        )
+        place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        try:
+            store = dist.TCPStore(*place, wait_for_workers=False, timeout=min(self.patience, STORE))
+        except RuntimeError as error:
+            what = f"accelerate's store at {':'.join(map(str, place))}, where the processes meet, is gone"
+            raise Lost(DIED, what, AGAIN, speaks=self.group.here[0] == self.rank) from error
         return dist.PrefixStore(f"relaunch/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
 
     def _listen(self) -> None:
@@ -180,6 +180,8 @@ class Peers:
 
     def _keep_time(self) -> None:
         while not self._closing.wait(LOOK):
+            if self.world > 1 and not self._processes and orphaned():  # whom they would meet at
+                leave(Lost(DIED, "accelerate was gone before its processes had met", AGAIN, speaks=True))
             if failed := self._overdue():
                 self._failed = failed
                 self._conclusion()

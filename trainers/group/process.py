@@ -38,6 +38,7 @@ _asked: signal.Signals | None = None
 began = 0.0  # of time.time(), this process, if it is one of `main`
 _interrupted_at = 0.0
 _listener = 0  # the process that called `listen`
+_parent = 0  # that of a process of `main`, when it began
 
 
 class Lost(Failure):
@@ -104,6 +105,11 @@ def listen() -> None:
             _on_signal(signal.SIGTERM, None)
 
 
+def orphaned() -> bool:
+    """Whether who started this process has ended since."""
+    return bool(_parent) and os.getppid() != _parent
+
+
 def interrupted() -> int:
     """Say that Ctrl-C ended something that saves nothing; returns the code."""
     tell("relaunch: 130 interrupted", sys.stderr)
@@ -122,8 +128,8 @@ def main(run: Callable[[list[str]], tuple[int, str | None]], saves: bool = True)
     line is printed already, or `what` and `fix` of one that `relaunch` is to say. `saves`: a stop signal sets
     a flag; without it, it ends the process.
     """
-    global began
-    began = time.time()
+    global began, _parent
+    began, _parent = time.time(), os.getppid()
     grouped = "WORLD_SIZE" in os.environ  # others may be there, and wait for this process
     hold()
     faulthandler.enable()  # a crash of native code says where it was

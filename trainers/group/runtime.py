@@ -215,6 +215,8 @@ class Runtime:
         """The same model by torch.compile, which compiles in its first step. See `compilable`."""
         if self.device.type == "cpu":  # of a machine without a GPU it would say so each time
             logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+        else:  # which --tf32 decides, and the plan says
+            warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
         return torch.compile(model, dynamic=False)
 
     @staticmethod

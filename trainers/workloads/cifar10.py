@@ -49,7 +49,7 @@ WORKLOAD = Workload(
         # airbench's ideas (Jordan, 2024) in a network for a CPU, and with its own network
         "fast": FAST | dict(arch="whitened_small", epochs=4, batch_size=250),
         # a decay that keeps the weights' size, as airbench does by normalising them: without it they overfit
-        "airbench": FAST | dict(arch="whitened", epochs=8, batch_size=500, weight_decay=0.3),
+        "airbench": FAST | dict(arch="whitened", epochs=8, batch_size=1000, weight_decay=0.3),
         # PyTorch's "Training a Classifier" tutorial, as published
         "tutorial": dict(
             arch="net",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from relaunch.data_prep.errors import USAGE, Failure
 from relaunch.trainers.tasks.text import TextOptions, TextTask
 from relaunch.trainers.workloads import Workload
 
@@ -11,6 +12,11 @@ def model(config, sizes):
     from relaunch.models.transformer import TransformerLM
 
     o = config.options
+    if config.arch == "rotary" and o.emsize // o.nhead % 2:
+        what = (
+            f"--arch rotary turns pairs of numbers, and each of --nhead {o.nhead} of --emsize {o.emsize} has"
+        )
+        raise Failure(USAGE, f"{what} {o.emsize // o.nhead}", "choose an even share")
     sides = (o.emsize, o.nhead, o.nhid, o.nlayers)
     made = {"transformer": TransformerLM, "rotary": RotaryLM}[config.arch]
     return made(sizes.outputs, *sides, o.dropout, o.tied, o.encoder_dropout)

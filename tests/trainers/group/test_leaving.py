@@ -1,11 +1,15 @@
 """A rank ends alone, for real, while the others wait for it, also for their device: nobody stays, and why."""
 
 import os
+import signal
 import subprocess
+import sys
 import time
 
 import pytest
 
+from rigs import REPOSITORY
+from rigs.processes import Process
 from rigs.ranks import living, ours, ranks
 
 # Ranks that meet in each step. In step 3 one of them ends, and those left may wait for a device that waits
@@ -84,3 +88,18 @@ def test_who_is_missing_is_named_while_the_others_wait_for_their_device(group, d
     assert (
         lines[0].startswith("relaunch: 76 rank 1 (on ") and " is missing: the others waited 4 s" in lines[0]
     )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_an_accelerate_that_dies_before_the_ranks_have_met_ends_them(relaunch_env, monkeypatch):
+    """They would wait for its store, where they meet, until their time is up."""
+    monkeypatch.setenv("RELAUNCH_FAULT", "start,do=sleep:3")
+    words = "train mnist --config cpu2 --max-steps 3 --max-restarts 0 --run ./run".split()
+    training = Process([sys.executable, str(REPOSITORY / "launch/__main__.py"), *words])
+    training.until("FAULT armed: start,do=sleep:3\nrelaunch: FAULT armed")  # of both
+    os.kill(training.children()[0], signal.SIGKILL)
+    began = time.monotonic()
+    training.end()
+    assert training.code == 1 and time.monotonic() - began < 40
+    assert ours(training.err)[-1].startswith("relaunch: 1 accelerate was gone before its processes had met")

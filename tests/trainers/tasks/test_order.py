@@ -192,6 +192,23 @@ def test_text_is_read_in_columns_without_shuffling(sets):
     assert done(2) == 2 * 7 * 6 and done(epoch + 1) == words.numel() + 7 * 6
 
 
+def test_text_with_context_sees_the_words_before(sets):
+    task = make(sets, "wikitext2 --batch-size 6 --bptt 7 --context 10")
+    tokens = np.asarray(open_packed("wikitext2", sets).tokens("train")).astype(int)
+    length = len(tokens) // 6
+    for step in range(task.steps_per_epoch + 1):
+        words, targets = task.batch(step, 0)
+        at = step % task.steps_per_epoch * 7
+        for column in range(1, 6):  # before the first lies nothing: it sees the text's end
+            first = column * length + at
+            assert words[:, column].tolist() == tokens[first - 10 : first + len(targets)].tolist()
+            assert targets[:, column].tolist() == tokens[first + 1 : first + 1 + len(targets)].tolist()
+    assert (
+        len(targets) == 7
+        and task.batch(0, 0)[0][:10, 0].tolist() == tokens[6 * length - 10 : 6 * length].tolist()
+    )
+
+
 def test_alternating_flips_mirror_every_image_in_one_of_two_epochs(sets):
     batches = make(sets, "cifar10 -b 8 --flip-alternating --crop 0")
     flipped = []
