@@ -1,6 +1,7 @@
 """Runs that stop and go on: every workload, at every kind of step, on one to four ranks, in two precisions.
 
-All pairs of these in fifty runs, ten of them of a workload of one's own, and one run that goes on twenty times: each ends as one that never stopped.
+All pairs of these in fifty runs, ten of them of a workload of one's own, and one run that goes on twenty
+times: each ends as one that never stopped.
 """
 
 from __future__ import annotations
