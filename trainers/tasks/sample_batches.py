@@ -192,9 +192,12 @@ def draw(key: int, ids: Tensor, device: torch.device) -> Callable[[int], Tensor]
     return random
 
 
-def class_columns(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Of logits [N,classes] and labels [N]: label, pred (int32), pred's confidence, label's nll (float32)."""
-    log_p = logits.log_softmax(1)
+def class_columns(logits: Tensor, labels: Tensor, used_up: bool = False) -> dict[str, Tensor]:
+    """Of logits [N,classes] and labels [N]: label, pred (int32), pred's confidence, label's nll (float32).
+
+    `used_up`: nobody needs the logits any more, whose memory may be taken.
+    """
+    log_p = torch.log_softmax(logits, 1, out=logits if used_up and logits.device.type == "cpu" else None)
     # of a CPU's two numpy's is the fast one, five times: a vocabulary's took as long as all else
     pred = torch.from_numpy(log_p.numpy().argmax(1)) if log_p.device.type == "cpu" else log_p.max(1).indices
     best, right = (log_p.gather(1, at[:, None])[:, 0] for at in (pred, labels))

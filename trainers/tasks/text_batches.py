@@ -109,7 +109,7 @@ class TextScorer:
         targets = self.tokens[start + 1 : end + 1].view(-1, width).T.to(self.device)
         logits = predicted(model, words, width)  # as large as all else together: not copied
         logits = logits.float().flatten(0, 1)
-        columns = class_columns(logits, targets.flatten())
+        columns = class_columns(logits, targets.flatten(), used_up=True)
         rows = {n: column.view(width, -1).T.flatten().cpu().numpy() for n, column in columns.items()}
         return {"id": np.arange(start, end)} | rows
 
