@@ -12,6 +12,8 @@ from relaunch.trainers.weights.state import load_optimizer, load_weights, optimi
 NUMERICS = 1
 # 2: the loss in one tensor of the logits' size; the decoder's product by oneDNN on AMD
 OF_TEXT = 2
+# 2: all matrices of one shape turned together
+OF_MUON_ON_GPU = 2
 
 TRAINED = "/trained"  # with --ema: an entry of each weight in optimizer.safetensors
 
@@ -19,7 +21,8 @@ TRAINED = "/trained"  # with --ema: an entry of each weight in optimizer.safeten
 def numerics(training) -> int:
     """Of what this version trains."""
     of_task = OF_TEXT if training.task.kind == "text" else NUMERICS
-    return max(of_task, getattr(training.module, "numerics", 1))
+    on_gpu = training.config.optimizer == "muon" and training.runtime.device.type == "cuda"
+    return max(of_task, getattr(training.module, "numerics", 1), OF_MUON_ON_GPU if on_gpu else 1)
 
 
 def numerics_of(state: State) -> int:
