@@ -109,16 +109,22 @@ def train(relaunch_env, signals):
     from relaunch.trainers import train as trainer
     from relaunch.trainers.group import process
 
-    threads = torch.get_num_threads()
+    threads, raised = torch.get_num_threads(), False
 
     def run(*argv) -> int:
+        nonlocal raised
         process._asked, process._interrupted_at = None, 0.0
+        if raised:  # a process's end lets go of the run's lock; here the traceback would hold it
+            gc.collect()
+        raised = True
         try:
-            return trainer.run([*map(str, argv), "--threads", "1"])[0]
+            code = trainer.run([*map(str, argv), "--threads", "1"])[0]
         except Failure as failure:
             print(failure.line(), file=sys.stderr)
             code = failure.code
-        gc.collect()  # a process's end lets go of the run's lock; here the traceback would hold it
+        if code not in (0, 75):
+            gc.collect()
+        raised = False
         return code
 
     yield run
