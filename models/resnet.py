@@ -29,6 +29,9 @@ def resnet18(classes: int, channels: int = 3, stem: str = "imagenet") -> nn.Modu
         model.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
     if model.conv1.weight.shape[1] != 3 or stem == "small":
         nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+    for conv in (m for m in model.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1)):
+        size = conv.weight.shape  # one memory, whatever its layout is called: as its gradient's, for DDP
+        conv.weight.data = conv.weight.data.as_strided(size, (size[1], 1, size[1], size[1]))
     model.register_forward_pre_hook(channels_last)
     model.numerics = 2  # with the images' channels first, as before, it computed other bits
     return model

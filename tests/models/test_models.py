@@ -77,7 +77,7 @@ def test_resnet_computes_with_channels_last_and_keeps_its_weights_layout():
     assert seen[0].is_contiguous(memory_format=torch.channels_last) and not seen[0].is_contiguous()
     found.sum().backward()
     assert all(p.is_contiguous() for p in ours.parameters())
-    assert all(p.grad.is_contiguous() for p in ours.parameters())
+    assert all(p.grad.is_contiguous() and p.grad.stride() == p.stride() for p in ours.parameters())
 
 
 def test_small_stem_keeps_the_resolution():
