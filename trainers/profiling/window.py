@@ -90,7 +90,8 @@ class Window:
         activities = [ProfilerActivity.CPU]
         if training.runtime.device.type == "cuda":
             activities.append(ProfilerActivity.CUDA)
-        self.profiler = profile(activities=activities, profile_memory=True)
+        # there is one cycle: `acc_events` only spares the warning of torch 2.11 that others were cleared
+        self.profiler = profile(activities=activities, profile_memory=True, acc_events=True)
         self.open = contextlib.ExitStack()
 
     def start(self) -> None:
