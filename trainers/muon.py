@@ -30,7 +30,9 @@ class Muon(torch.optim.AdamW):
     def step(self, closure=None):
         for group in self.param_groups:
             turning = [p for p in group["params"] if group["matrices"] and p.grad is not None]
-            for p, turned in zip(turning, orthogonals([self.update(p) for p in turning])):
+            updates = [self.update(p) for p in turning]
+            # on a GPU launching takes the time
+            for p, turned in zip(turning, orthogonals(updates, bool(updates) and updates[0].is_cuda)):
                 size = RMS * max(turned.shape[1:]) ** 0.5
                 step = turned.to(p.dtype).view_as(p)
                 p.mul_(1 - group["lr"] * group["weight_decay"]).add_(step, alpha=-group["lr"] * size)
@@ -47,18 +49,15 @@ class Muon(torch.optim.AdamW):
         return p.grad.lerp_(state["momentum_buffer"], self.momentum).reshape(parts, len(p) // parts, -1)
 
 
-def orthogonals(updates: list[Tensor]) -> list[Tensor]:
-    """`orthogonal` of each matrix: on a GPU of all of one shape at once, where launching takes the time."""
-    alike: dict[tuple, list[int]] = {}
-    for i, update in enumerate(updates):
-        alike.setdefault((*update.shape[1:], *(() if update.is_cuda else (i,))), []).append(i)
-    turned = list(updates)
-    for indices in alike.values():
-        parts = [updates[i] for i in indices]
-        found = (
-            orthogonal(torch.cat(parts)) if parts[0].is_cuda else torch.stack([*map(orthogonal, parts[0])])
-        )
-        for i, part in zip(indices, found.split([len(part) for part in parts])):
+def orthogonals(updates: list[Tensor], together: bool) -> list[Tensor]:
+    """`orthogonal` of each [N,out,in]; `together`: of all of one shape at once, in fewer kernels."""
+    if not together:
+        return [torch.stack([*map(orthogonal, update)]) for update in updates]
+    turned = [*updates]
+    for shape in dict.fromkeys(update.shape[1:] for update in updates):
+        places = [i for i, update in enumerate(updates) if update.shape[1:] == shape]
+        found = orthogonal(torch.cat([updates[i] for i in places]))
+        for i, part in zip(places, found.split([len(updates[i]) for i in places])):
             turned[i] = part
     return turned
 

@@ -8,7 +8,7 @@ from relaunch.data_prep.sizes import published
 from relaunch.trainers.average import Average
 from relaunch.trainers.build import make_model, make_optimizer
 from relaunch.trainers.config import parse
-from relaunch.trainers.muon import hidden, orthogonal
+from relaunch.trainers.muon import hidden, orthogonal, orthogonals
 from rigs.runs import outcome, steps
 
 
@@ -27,6 +27,14 @@ def test_orthogonal_makes_all_singular_values_about_one(shape):
     assert 0.5 < values[s > 0.1 * s[0]].min() and values.max() < 1.3
     nearest = u @ v
     assert torch.nn.functional.cosine_similarity(turned.flatten(), nearest.flatten(), dim=0) > 0.95
+
+
+def test_matrices_of_one_shape_are_turned_together_as_each_alone():
+    """As on a GPU: three of attention's in one update, and another update of their shape."""
+    torch.manual_seed(1)
+    updates = [torch.randn(3, 8, 8), torch.randn(1, 20, 8), torch.randn(1, 8, 8), torch.randn(1, 8, 20)]
+    for one, other in zip(orthogonals(updates, together=True), orthogonals(updates, together=False)):
+        assert one.shape == other.shape and torch.allclose(one, other, atol=1e-5)
 
 
 @pytest.mark.parametrize(
