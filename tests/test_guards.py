@@ -99,17 +99,22 @@ def not_finite(folder) -> list:
         return []
 
 
-def bytes_of_other_steps(folder) -> list:
+def bytes_of_other_steps(folder, **late) -> list:
     """Two saves, each written when the training is further; the same, each at its step."""
     keep, names = ("--keep", "9", "--run"), ("model.safetensors", "optimizer.safetensors")
-    patience = 2 if folder.name == "with" else 6  # s: with its guard the training waits, too
-    crashes.training(*keep, str(folder / "late"), written=((4, 9), (8, 10)), patience=patience)
+    crashes.training(*keep, str(folder / "late"), **late)
     end_of_saves()
     crashes.training(*keep, str(folder / "soon"), written=())
     end_of_saves()
     places = [f"checkpoints/step-{step:09d}/{name}" for step in (4, 8) for name in names]
     late, soon = ([folder / run / place for place in places] for run in ("late", "soon"))
     return [str(a) for a, b in zip(late, soon) if not (a.exists() and b.exists() and sha256(a) == sha256(b))]
+
+
+def bytes_of_the_next_save(folder) -> list:
+    """The first is to be written after the second, at step 8: with its guard the training waits there for it."""
+    patience = 2 if folder.name == "with" else 60
+    return bytes_of_other_steps(folder, written=((4, 9), (8, 10)), patience=patience)
 
 
 def left_before_it_was_saved(folder) -> list:
@@ -263,7 +268,7 @@ TRAINED = {
         power_cuts_of_a_run,
     ),
     "copy at the step's boundary": (copied_late, bytes_of_other_steps),
-    "one in flight": (without(Saver, "end", lambda saver, last=False: None), bytes_of_other_steps),
+    "one in flight": (without(Saver, "end", lambda saver, last=False: None), bytes_of_the_next_save),
     "wait at the end": (without(Saver, "end", lambda saver, last=False: None), left_before_it_was_saved),
     "drain": (without(Saver, "drain", lambda saver: None), crashed_before_it_was_saved),
     "cut of metrics": (without(RunDir, "cut_metrics", lambda run, *at: None), rows_twice),

@@ -58,25 +58,30 @@ def training(*flags: str, written=((4, 6), (8, 10)), patience: float = 60.0) -> 
 
     After `patience` s one is written that the training does not come to.
     """
-    gates = {step: (later, threading.Event()) for step, later in written}
+    gates = {step: (later, threading.Event(), threading.Event()) for step, later in written}
     work, advance = Saver.work, Training.advance
 
     def waits(saver, training, open_sums):
-        commit, (_, gate) = work(saver, training, open_sums), gates.get(training.step, (0, None))
+        commit, at = work(saver, training, open_sums), gates.get(training.step)
+        if at is None:
+            return commit
+        _, gate, done = at
 
         def later():
-            if gate:
-                gate.wait(patience)
-            commit()
+            gate.wait(patience)
+            try:
+                commit()
+            finally:
+                done.set()
 
         return later
 
     def advanced(training):
         advance(training)
-        for later, gate in gates.values():
+        for later, gate, done in gates.values():
             if training.step == later:
                 gate.set()
-                training.saver.write.thread.join()
+                done.wait()
 
     with patch.object(Saver, "work", waits), patch.object(Training, "advance", advanced):
         said = Case(train.run, *NET.split(), *flags)
