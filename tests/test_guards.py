@@ -112,7 +112,7 @@ def bytes_of_other_steps(folder, **late) -> list:
 
 
 def bytes_of_the_next_save(folder) -> list:
-    """The first is to be written after the second, at step 8: with its guard the training waits there for it."""
+    """The first is written after the second, at step 8: with its guard the training waits for it there."""
     patience = 2 if folder.name == "with" else 60
     return bytes_of_other_steps(folder, written=((4, 9), (8, 10)), patience=patience)
 
