@@ -138,6 +138,9 @@ class Peers:
 
     def _tell(self, error: Exception) -> bool | None:
         """Raise the alarm with why this rank ends; whether it is the first of its machine, None: not told."""
+        if self._lost:  # by another's alarm, which came first
+            self._closing.set()
+            return self._lost.speaks
         if not self._thread.is_alive() or self._closing.is_set():
             return None
         self._closing.set()  # the thread has nothing to add
