@@ -155,6 +155,7 @@ class ImageBatches(SampleBatches):
     """The training split, augmented."""
 
     data: Images
+    separate = (Images.normalise,)
 
     def __init__(self, task, config, packed, device, rank, world):
         super().__init__(task, config, packed, device, rank, world)
@@ -163,6 +164,8 @@ class ImageBatches(SampleBatches):
         self.crop, self.flip, self.cutmix = (getattr(o, name, 0) for name in ("crop", "flip", "cutmix"))
         self.alternating = getattr(o, "flip_alternating", False)
         self.halved = getattr(o, "half_size_epochs", 0) * self.steps_per_epoch  # steps
+        if self.cutmix:  # which is a step's own
+            self.together = 1
 
     def start_epoch(self, epoch: int) -> None:
         """Draw the order and every sample's augmentation: functions of (seed, epoch, id) alone."""

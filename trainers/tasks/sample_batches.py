@@ -6,7 +6,8 @@ x, target = batches.batch(step=0, micro=0)
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -24,6 +25,7 @@ from relaunch.trainers.tasks.regression import Regression
 from relaunch.trainers.tasks.samples import SampleTask
 
 RESIDENT = 0.25  # share of a GPU's free memory that the whole set may take
+TOGETHER = 1 << 20  # bytes of small steps' inputs that are made at once: most of a step's would be calls
 
 
 def moved(x: Tensor, device: torch.device) -> Tensor:
@@ -69,6 +71,8 @@ class Arrays(Samples):
 class SampleBatches:
     """The training split (see task.Batches)."""
 
+    separate: tuple = (Arrays.normalise,)  # what normalises each sample by itself
+
     def __init__(
         self, task: SampleTask, config: RunConfig, packed: Packed, device: torch.device, rank: int, world: int
     ):
@@ -83,6 +87,17 @@ class SampleBatches:
         self.sums = self.meter.sums
         self.epoch = -1
         self.ahead = Ahead.of(getattr(self.data, "mapped", None))  # of one's own, it may lack it
+        self.due = -1  # the step of the first of `made`
+        self.made: Iterator[tuple[Tensor, ...]] = iter(())
+        self.together = self.steps_together(packed)
+
+    def steps_together(self, packed: Packed) -> int:
+        """How many steps' inputs are made at once: several only where each sample's are its own affair."""
+        alone = self.world == self.config.grad_accum_steps == 1 and not self.ahead
+        if not alone or type(self.data).normalise not in self.separate:
+            return 1
+        size = 4 * self.config.batch_size * math.prod(packed.sizes.shape)
+        return max(1, TOGETHER // size)
 
     def opened(self, packed: Packed) -> Samples:
         return self.task.open(packed, "train", self.device)
@@ -111,8 +126,11 @@ class SampleBatches:
         batch = self.config.batch_size
         part = order.share(batch, self.world, self.config.grad_accum_steps, self.rank, micro)
         rows = slice(i * batch + part.start, i * batch + part.stop)
-        inputs, *targets = self.picked(step, rows, part)
-        x, (labels, *mix) = self.data.normalise(inputs), [moved(t, self.device) for t in targets]
+        if step != self.due or not (made := next(self.made, None)):
+            self.made = self.make(step, rows, part)
+            made = next(self.made)
+        self.due = step + 1
+        x, labels, *mix = made
         random = draw(order.key("prepare", self.config.seed, epoch), self.ids[rows], self.device)
         x, target = prepared(self.task, self.config, x, labels, random, True)
         if self.scale:
@@ -121,6 +139,15 @@ class SampleBatches:
                 map(self.scale.to, mix[:1]),
             )  # of CutMix the other targets
         return x, target, *mix
+
+    def make(self, step: int, rows: slice, part: slice) -> Iterator[tuple[Tensor, ...]]:
+        """Normalised inputs and targets of these rows, and of the steps after them that are made at once."""
+        size, left = rows.stop - rows.start, self.steps_per_epoch - step % self.steps_per_epoch
+        rows = slice(rows.start, rows.start + size * min(self.together, left))
+        inputs, *targets = self.picked(step, rows, part)
+        made = self.data.normalise(inputs), *(moved(t, self.device) for t in targets)
+        for i in range(0, len(made[0]), size):  # copies: a view's place in memory may decide a product's bits
+            yield tuple(t[i : i + size].clone() if self.together > 1 else t for t in made)
 
     def picked(self, step: int, rows: slice, part: slice) -> tuple[Tensor, ...]:
         """Packed inputs and targets of these rows of the epoch's order, which are `part` of the batch."""
