@@ -51,11 +51,13 @@ def train(turns, argv: str, root, threads: int, precision: str = "no", environme
 
     def what():
         from relaunch.data_prep.packed import open_packed
+        from relaunch.trainers import workloads
         from relaunch.trainers.config import parse
         from relaunch.trainers.group.runtime import Runtime
 
         config = parse([*argv.split(), "--threads", str(threads), *ENDLESS]).config
-        runtime = Runtime(config.threads, config.deterministic)
+        apart = workloads.load(config.workload).task.kind == "text"
+        runtime = Runtime(config.threads, config.deterministic, apart=apart)
         with runtime.watched(), tempfile.TemporaryDirectory() as folder:
             runtime.settle(config.threads, config.deterministic, config.tf32)
             training = make_training(config, open_packed(config.data, root), runtime, Path(folder))

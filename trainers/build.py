@@ -14,7 +14,7 @@ from relaunch.data_prep.names import nearest
 from relaunch.data_prep.packed import Packed
 from relaunch.data_prep.sizes import Sizes
 from relaunch.models import zoo
-from relaunch.trainers import finetune, muon, shards, workloads
+from relaunch.trainers import eager, finetune, muon, shards, workloads
 from relaunch.trainers.config import RunConfig
 from relaunch.trainers.group.process import fits
 from relaunch.trainers.tasks import order
@@ -177,11 +177,10 @@ def make_optimizer(config: RunConfig, model: nn.Module) -> torch.optim.Optimizer
     """Of the parameters that are trained; each of its groups has an `lr_scale` (see finetune.groups)."""
     p, lr, decay = finetune.groups(config, model), config.lr, config.weight_decay
     if config.optimizer == "muon":
-        return muon.Muon(muon.grouped(p, model), lr, config.momentum, decay)
+        return eager.made(muon.Muon, muon.grouped(p, model), lr, config.momentum, decay)
     if config.optimizer == "sgd":
-        return torch.optim.SGD(p, lr, momentum=config.momentum, weight_decay=decay, fused=True)
+        return eager.made(torch.optim.SGD, p, lr, config.momentum, weight_decay=decay, fused=True)
     if config.optimizer == "adadelta":
-        return torch.optim.Adadelta(p, lr, weight_decay=decay)
-    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer](
-        p, lr, weight_decay=decay, fused=True
-    )
+        return eager.made(torch.optim.Adadelta, p, lr, weight_decay=decay)
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
+    return eager.made(kind, p, lr, weight_decay=decay, fused=True)

@@ -50,7 +50,7 @@ class RunConfig:
         metavar="TIME",
     )
     batch_size: int = setting(128, "samples per optimizer step over all processes", "-b", least=1)
-    eval_batch_size: int = setting(1000, "samples (text: windows) scored at a time by each process", least=1)
+    eval_batch_size: int = setting(250, "samples (text: windows) scored at a time by each process", least=1)
     grad_accum_steps: int = setting(1, "micro-batches per optimizer step", least=1)
     optimizer: Literal["sgd", "adam", "adamw", "adadelta", "muon"] = setting(
         "sgd", "update rule; muon: hidden matrices by Muon, the rest by AdamW"

@@ -45,7 +45,8 @@ def score_split(
 
     runtime.share_buffers(module)
     module.eval()
-    parts = []
+    kept: dict[str, np.ndarray] = {}  # in whole columns: many small parts would cut up the model's memory
+    count = 0
     with torch.no_grad(), runtime.accelerator.autocast(), process.fits("lower --eval-batch-size"):
         for first in range(0, scorer.batches, runtime.world):
             if stop():
@@ -55,12 +56,19 @@ def score_split(
                 fault("evaluate", first + runtime.rank)
                 with runtime.waiting():
                     rows = scorer.score(module, first + runtime.rank)
-                parts.append({n: column for n, column in rows.items() if outputs or not is_output(n)})
+                kept = kept or {
+                    name: np.empty((scorer.rows, *column.shape[1:]), column.dtype)
+                    for name, column in rows.items()
+                    if outputs or not is_output(name)
+                }
+                begin, count = count, count + len(rows["id"])
+                for name, column in kept.items():
+                    np.concatenate([rows[name]], out=column[begin:count])  # refuses what has another shape
     module.train()
-    gathered = runtime.gather(parts)
+    gathered = runtime.gather({name: column[:count] for name, column in kept.items()})
     if gathered is None:
         return {}
-    parts = [rows for of_rank in gathered for rows in of_rank]
+    parts = [of_rank for of_rank in gathered if of_rank]
     rows = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
     sorting = np.argsort(rows["id"], kind="stable")
     rows = {name: column[sorting] for name, column in rows.items()}

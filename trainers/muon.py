@@ -8,12 +8,15 @@ training"), so that one learning rate and one weight decay hold for both.
 
 from __future__ import annotations
 
+import inspect
+
 import torch
 from torch import Tensor, nn
 
 STEPS = 5  # of the Newton-Schulz iteration, whose coefficients are for that many
 A, B, C = 3.4445, -4.7750, 2.0315
 RMS = 0.2
+ADAMW_STEP = inspect.unwrap(torch.optim.AdamW.step)  # see eager
 
 
 class Muon(torch.optim.AdamW):
@@ -37,7 +40,7 @@ class Muon(torch.optim.AdamW):
                 step = turned.to(p.dtype).view_as(p)
                 p.mul_(1 - group["lr"] * group["weight_decay"]).add_(step, alpha=-group["lr"] * size)
                 p.grad = None  # it is done with: AdamW passes by what has none
-        return super().step(closure)
+        return ADAMW_STEP(self, closure)
 
     def update(self, p: Tensor) -> Tensor:
         """Nesterov's, of a parameter's gradient, which is used up: [matrices,out,in]."""

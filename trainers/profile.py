@@ -12,6 +12,7 @@ from pathlib import Path
 from relaunch.data_prep import files
 from relaunch.data_prep.errors import PREEMPTED, Failure
 from relaunch.data_prep.talk import give, tell
+from relaunch.trainers import workloads
 from relaunch.trainers.config import RunConfig, parse
 from relaunch.trainers.group import process
 from relaunch.trainers.job import Job
@@ -33,7 +34,8 @@ def run(argv: list[str]) -> tuple[int, str | None]:
     sizes, words = asked.split(argv)
     job = parse(words, "relaunch profile")
     configs = asked.configs(job, sizes)
-    runtime = Runtime(job.config.threads, job.config.deterministic, job.launch.timeout)
+    apart = workloads.load(job.config.workload).task.kind == "text"
+    runtime = Runtime(job.config.threads, job.config.deterministic, job.launch.timeout, apart)
     runtime.settle(job.config.threads, job.config.deterministic, job.config.tf32)
     with runtime.watched(), own.blamed():
         profile(job, configs, runtime)

@@ -54,7 +54,9 @@ def layers(model: nn.Module, example: Tensor) -> dict:
     """
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import _FlopCounterMode as mode
 
+    from relaunch.trainers import eager
     from relaunch.trainers.dataflow import Flow
 
     flow = Flow(example)
@@ -86,7 +88,7 @@ def layers(model: nn.Module, example: Tensor) -> dict:
         module.register_forward_pre_hook(enter)
         module.register_forward_hook(lambda m, args, out, name=name: leave(name, m, args, out))
     # with gradients, and attention as plain products: some versions of torch do not count its fused forms
-    with counter, torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+    with counter, torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), eager.spared(mode.__torch_dispatch__):
         flow.end(model(flow.example))
     parameters = sum(p.numel() for p in model.parameters())
     counts = {"parameters": parameters, "flops": counter.get_total_flops()}

@@ -54,7 +54,8 @@ def train(job: Job, beginning: Beginning) -> tuple[int, str | None]:
     from relaunch.trainers.group.runtime import Runtime
 
     config = beginning.config
-    runtime = Runtime(config.threads, config.deterministic, job.launch.timeout)
+    apart = workloads.load(config.workload).task.kind == "text"
+    runtime = Runtime(config.threads, config.deterministic, job.launch.timeout, apart)
     with runtime.watched():
         beginning = runtime.broadcast(beginning)
         config = beginning.config

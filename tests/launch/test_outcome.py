@@ -158,10 +158,12 @@ def test_what_a_stop_leads_to_depends_on_how_far_it_is(tmp_path, monkeypatch):
 def test_ctrl_c_is_acknowledged_and_the_last_line_goes_on(launch, tmp_path):
     """At once; and who insists is told what to type, and finds the run stopped and not failed."""
 
+    others = set(processes.children(os.getpid()))  # of tests before
+
     def press_twice():
         while not (tmp_path / "steps").exists():
             time.sleep(0.02)
-        (launcher,) = processes.children(os.getpid())
+        (launcher,) = {*processes.children(os.getpid())} - others
         os.kill(launcher, signal.SIGINT)
         time.sleep(supervise.INSISTS + 0.2)
         os.kill(launcher, signal.SIGINT)

@@ -233,9 +233,7 @@ def test_the_sides_of_an_architecture_are_those_that_its_network_takes(name):
 def test_memory_is_estimated_from_the_models_layers():
     size = estimate.size(LAYERS, planned(LAPTOP, "cpu2"))
     assert (size.parameters, size.state, size.checkpoint) == (18816, 4 * 18816 * 5, 4 * 18816 * 3)
-    assert (
-        size.activations == 4 * (32 * 26 * 26 + 64 * 24 * 24) * 1000
-    )  # scoring 1000 at a time outweighs 2 x 32 in training
+    assert size.activations == 4 * (32 * 26 * 26 + 64 * 24 * 24) * 250  # scored at a time: more than 2 x 32
     assert "18,816 parameters, " in estimate.say(size)
     frozen = estimate.size(LAYERS | {"trained": 320}, planned(LAPTOP, "cpu2"))
     assert frozen.state == 4 * (18816 + 320 * 4) and frozen.checkpoint == 4 * (18816 + 320 * 2)

@@ -58,10 +58,10 @@ def compilable():
 class Runtime:
     """Device, rank and accelerate of this process, and what all ranks decide together."""
 
-    def __init__(self, threads: int | None = None, deterministic: bool = True, timeout: int = 600):
-        """`timeout`: seconds after which a rank that is missing ends the others. The rest: see `settle`."""
+    def __init__(self, threads: int | None = None, deterministic=True, timeout: int = 600, apart=False):
+        """`timeout`: seconds after which a missing rank ends the others. Else: `settle`, `memory.keep`."""
         self.timeout = timeout
-        self.keeps_memory = memory.keep()
+        self.keeps_memory = memory.keep(apart)
         self.unused: list[str] = []  # parameters that a step may give no gradient, as a trial showed
         self.peers = Peers(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)), timeout)
         with self.peers.watched(), self.peers.waiting("the rendezvous"), devices.connecting():
@@ -206,7 +206,8 @@ class Runtime:
         if self.accelerator.ddp_handler and self.unused:  # else DDP waits for their gradients, and gives up
             self.accelerator.ddp_handler.find_unused_parameters = True
         with self.peers.waiting("DDP's comparison of the parameters"):
-            model = self.accelerator.prepare(model)
+            # where it is to be said: else accelerate looks for DTensors, and loads sympy for it, 0.35 s
+            model = self.accelerator.prepare(model, device_placement=[True])
         if isinstance(model, DistributedDataParallel) and self.device.type == "cpu":
             model._set_ddp_runtime_logging_sample_rate(10)  # for all_reduce_wait; one costs 40 us
         return model
@@ -242,7 +243,7 @@ class Runtime:
 
     def alone(self, model: torch.nn.Module) -> torch.nn.Module:
         """The model in accelerate's precision on this rank's device, without the others."""
-        return self.accelerator.prepare_model(model, evaluation_mode=True)
+        return self.accelerator.prepare_model(model, device_placement=True, evaluation_mode=True)
 
     def backward(self, loss: torch.Tensor) -> None:
         """Add its gradients to the parameters'; under fp16 those of the scaled loss."""
