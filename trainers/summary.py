@@ -39,9 +39,10 @@ def flop_counter():
     """A context that counts the FLOPs of what runs in it (see NOTE)."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    from relaunch.models.product import flop_formulas
+    from relaunch.models import convolution, product
 
-    return FlopCounterMode(display=False, custom_mapping=flop_formulas())
+    ours = product.flop_formulas() | convolution.flop_formulas()
+    return FlopCounterMode(display=False, custom_mapping=ours)
 
 
 def layers(model: nn.Module, example: Tensor) -> dict:
