@@ -39,5 +39,7 @@ def spared(method: Callable) -> Iterator[None]:
         yield
         return
     vars(within)[CACHE] = within
-    yield
-    del vars(within)[CACHE]  # a compiled model is to find the mode as torch made it
+    try:
+        yield
+    finally:
+        del vars(within)[CACHE]  # a compiled model is to find the mode as torch made it
