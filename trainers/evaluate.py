@@ -40,13 +40,13 @@ def score_split(
     `module` is the bare model; all ranks take rank 0's buffers. `stop` is asked between batches, and must
     answer alike on all ranks.
     """
-    import numpy as np
     import torch
+
+    from relaunch.trainers.columns import Columns, by_id
 
     runtime.share_buffers(module)
     module.eval()
-    kept: dict[str, np.ndarray] = {}  # in whole columns: many small parts would cut up the model's memory
-    count = 0
+    kept = Columns(scorer.rows)
     with torch.no_grad(), runtime.accelerator.autocast(), process.fits("lower --eval-batch-size"):
         for first in range(0, scorer.batches, runtime.world):
             if stop():
@@ -56,24 +56,12 @@ def score_split(
                 fault("evaluate", first + runtime.rank)
                 with runtime.waiting():
                     rows = scorer.score(module, first + runtime.rank)
-                kept = kept or {
-                    name: np.empty((scorer.rows, *column.shape[1:]), column.dtype)
-                    for name, column in rows.items()
-                    if outputs or not is_output(name)
-                }
-                begin, count = count, count + len(rows["id"])
-                for name, column in kept.items():
-                    np.concatenate([rows[name]], out=column[begin:count])  # refuses what has another shape
+                kept.add({n: column for n, column in rows.items() if outputs or not is_output(n)})
     module.train()
-    gathered = runtime.gather({name: column[:count] for name, column in kept.items()})
+    gathered = runtime.gather(kept.filled())
     if gathered is None:
         return {}
-    parts = [of_rank for of_rank in gathered if of_rank]
-    rows = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
-    sorting = np.argsort(rows["id"], kind="stable")
-    rows = {name: column[sorting] for name, column in rows.items()}
-    assert np.array_equal(rows["id"], np.arange(scorer.rows)), "every sample exactly once"
-    return rows
+    return by_id(gathered, scorer.rows)
 
 
 def is_output(name: str) -> bool:
