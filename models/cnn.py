@@ -2,7 +2,8 @@
 
     Net()(torch.zeros(1, 3, 32, 32)).shape    # [1, 10]
 
-Inputs are normalised floats [B,C,H,W], outputs are logits [B,classes].
+Inputs are normalised floats [B,C,H,W], outputs are logits [B,classes]. Where a ReLU meets a pooling, the
+pooling comes first: the same numbers and gradients, to the bit, and the ReLU has a quarter of the work.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from relaunch.models.convolution import Conv2d, few
+from relaunch.models.pooling import MaxPool2d
+
+SOME = 16  # images of a step that the tutorial's net computes faster with channels last
 
 
 class MnistNet(nn.Module):
@@ -24,6 +28,7 @@ class MnistNet(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(channels, 32, 3)
         self.conv2 = nn.Conv2d(32, 64, 3)
+        self.pool = MaxPool2d()
         self.dropout1 = nn.Dropout(0.25)
         self.dropout2 = nn.Dropout(0.5)
         self.fc1 = nn.Linear(9216, 128)
@@ -31,7 +36,7 @@ class MnistNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.conv1(x))
-        x = F.max_pool2d(F.relu(self.conv2(x)), 2)
+        x = F.relu(self.pool(self.conv2(x)))
         x = torch.flatten(self.dropout1(x), 1)
         x = self.dropout2(F.relu(self.fc1(x)))
         return self.fc2(x)
@@ -40,23 +45,21 @@ class MnistNet(nn.Module):
 class Net(nn.Module):
     """The network of PyTorch's CIFAR-10 tutorial: convolutions of 6 and 16, then 120-84-classes; 32x32."""
 
-    numerics = 2  # on a CPU it was computed otherwise before, to rounding
+    numerics = 3  # on a CPU it was computed otherwise before, twice, to rounding
 
     def __init__(self, channels: int = 3, classes: int = 10):
         super().__init__()
         self.conv1 = Conv2d(channels, 6, 5)
-        self.pool = nn.MaxPool2d(2, 2)
+        self.pool = MaxPool2d()
         self.conv2 = Conv2d(6, 16, 5)
         self.fc1 = nn.Linear(16 * 5 * 5, 120)
         self.fc2 = nn.Linear(120, 84)
         self.fc3 = nn.Linear(84, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type == "cpu" and not (self.training and few(x)):
-            x = x.contiguous(memory_format=torch.channels_last)  # 0.9 of the time, with the next two lines
-        x = F.relu(
-            self.pool(self.conv1(x))
-        )  # as the other way round, to the bit, of a quarter of the numbers
+        if self.training and x.device.type == "cpu" and len(x) <= SOME and not few(x):
+            x = x.contiguous(memory_format=torch.channels_last)
+        x = F.relu(self.pool(self.conv1(x)))
         x = F.relu(self.pool(self.conv2(x)))
         x = torch.flatten(x, 1)
         x = F.relu(self.fc1(x))
@@ -71,12 +74,12 @@ class NetBN(nn.Sequential):
         super().__init__(
             nn.Conv2d(channels, 6, 5, bias=False),
             nn.BatchNorm2d(6),
+            MaxPool2d(),
             nn.ReLU(),
-            nn.MaxPool2d(2),
             nn.Conv2d(6, 16, 5, bias=False),
             nn.BatchNorm2d(16),
+            MaxPool2d(),
             nn.ReLU(),
-            nn.MaxPool2d(2),
             nn.Flatten(),
             nn.Linear(16 * 5 * 5, 120, bias=False),
             nn.BatchNorm1d(120),
@@ -94,11 +97,11 @@ class SimpleCNN(nn.Sequential):
     def __init__(self, channels: int = 3, classes: int = 10):
         super().__init__(
             nn.Conv2d(channels, 32, 3, padding=1),
+            MaxPool2d(),
             nn.ReLU(),
-            nn.MaxPool2d(2),
             nn.Conv2d(32, 64, 3, padding=1),
+            MaxPool2d(),
             nn.ReLU(),
-            nn.MaxPool2d(2),
             nn.Flatten(),
             nn.Linear(64 * 8 * 8, 128),
             nn.ReLU(),

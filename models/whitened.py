@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from relaunch.models.pooling import MaxPool2d
+
 SIDE = 2  # of a patch
 SCALE = 9  # that the outputs are divided by
 
@@ -61,6 +63,7 @@ class Group(nn.Module):
     def __init__(self, a: int, b: int):
         super().__init__()
         self.conv1 = nn.Conv2d(a, b, 3, padding=1, bias=False)
+        self.pool = MaxPool2d()
         self.norm1 = norm(b)
         self.conv2 = nn.Conv2d(b, b, 3, padding=1, bias=False)
         self.norm2 = norm(b)
@@ -68,7 +71,7 @@ class Group(nn.Module):
             nn.init.dirac_(conv.weight[: conv.weight.shape[1]])  # at first it passes on what it gets
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.gelu(self.norm1(F.max_pool2d(self.conv1(x), 2)))
+        x = F.gelu(self.norm1(self.pool(self.conv1(x))))
         return F.gelu(self.norm2(self.conv2(x)))
 
 
