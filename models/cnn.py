@@ -57,7 +57,7 @@ class Net(nn.Module):
         self.fc3 = nn.Linear(84, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training and x.device.type == "cpu" and len(x) <= SOME and not few(x):
+        if self.training and x.device.type == "cpu" and x.shape[0] <= SOME and not few(x):
             x = x.contiguous(memory_format=torch.channels_last)
         x = F.relu(self.pool(self.conv1(x)))
         x = F.relu(self.pool(self.conv2(x)))

@@ -13,7 +13,7 @@ FEW = 4  # images: oneDNN's preparations take longer than their convolutions
 def few(x: Tensor) -> bool:
     """Whether torch's own loops are the faster ones for these [B,C,H,W]."""
     plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    return plain and len(x) <= FEW and not torch.compiler.is_compiling()
+    return plain and x.shape[0] <= FEW and not torch.compiler.is_compiling()
 
 
 class Conv2d(nn.Conv2d):

@@ -9,7 +9,6 @@ import functools
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 LEAST = 1 << 16  # numbers: to learn from fewer, the calls take longer than PyTorch's loop
 
@@ -20,11 +19,11 @@ class MaxPool2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B,C,H,W] to the largest of each 2x2 [B,C,H/2,W/2], of a last odd row or column nothing."""
         if x.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
-            return F.max_pool2d(x, 2)
+            return torch.max_pool2d(x, 2)
         learns = torch.is_grad_enabled() and x.requires_grad
         # PyTorch's loop over channels that lie last is as fast as finding out where the largest one lies
         if learns and (x.numel() < LEAST or not x.is_contiguous()):
-            return F.max_pool2d(x, 2)
+            return torch.max_pool2d(x, 2)
         x = x[..., : x.shape[2] // 2 * 2, : x.shape[3] // 2 * 2]
         return Pooling.apply(x) if learns else of_rows(of_columns(x))
 

@@ -15,6 +15,7 @@ from types import MethodType
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
 CACHE = "__dynamo_disable"  # on the function within: what torch._disable_dynamo calls, once it has made it
@@ -27,8 +28,57 @@ def made(kind: type[Optimizer], *args: Any, **settings: Any) -> Optimizer:
         if within := getattr(getattr(Optimizer, name), "__wrapped__", None):
             vars(within).setdefault(CACHE, within)
     optimizer = kind(*args, **settings)
-    setattr(optimizer, "step", MethodType(torch.no_grad()(inspect.unwrap(kind.step)), optimizer))  # noqa: B010
+    step = MethodType(torch.no_grad()(inspect.unwrap(kind.step)), optimizer)
+    if kind is torch.optim.SGD and settings.get("fused"):
+        step = direct(optimizer, step)
+    setattr(optimizer, "step", step)  # noqa: B010
     return optimizer
+
+
+def direct(optimizer: Optimizer, whole: Callable) -> Callable:
+    """The step `whole` of a fused SGD, by its kernel alone where a CPU's gradients and momenta are all there.
+
+    To sort them by type and device each time takes twice as long as the kernel of a small model.
+    """
+
+    @torch.no_grad()
+    def step(closure: Callable | None = None) -> Any:
+        groups = optimizer.param_groups
+        calls = [operands(group, optimizer.state) for group in groups]
+        if closure or None in calls:
+            return whole(closure)
+        for group, tensors in zip(groups, calls):
+            torch._fused_sgd_(
+                *tensors,
+                weight_decay=group["weight_decay"],
+                momentum=group["momentum"],
+                lr=group["lr"],
+                dampening=group["dampening"],
+                nesterov=group["nesterov"],
+                maximize=group["maximize"],
+                is_first_step=False,
+            )
+
+    return step
+
+
+def operands(group: dict, state: dict) -> tuple[list[Tensor], list[Tensor], list[Tensor]] | None:
+    """Parameters, gradients and momenta of a group, if the kernel for a CPU takes them as they are."""
+    parameters, momentum = group["params"], group["momentum"]
+    gradients, momenta, numbers, dense = [], [], torch.float32, torch.strided
+    for p in parameters:
+        gradient = p.grad
+        if gradient is None or not gradient.is_cpu or gradient.dtype is not numbers:
+            return None
+        if gradient.layout is not dense:
+            return None
+        gradients.append(gradient)
+        if momentum:
+            held = state[p].get("momentum_buffer")
+            if held is None:
+                return None
+            momenta.append(held)
+    return parameters, gradients, momenta
 
 
 @contextlib.contextmanager

@@ -55,6 +55,22 @@ def how(error: BaseException) -> str | None:
     return TIMED_OUT if "timed out" in text or "timeout" in text else CLOSED
 
 
+class Waiting:
+    """Within it a rank waits. A class, as a step enters six: a generator takes three times as long."""
+
+    __slots__ = ("before", "peers", "what")
+
+    def __init__(self, peers: Peers, what: str):
+        self.peers, self.what = peers, what
+
+    def __enter__(self) -> None:
+        peers = self.peers
+        self.before, peers._wait = peers._wait, (peers._awake(), self.what)
+
+    def __exit__(self, *_) -> None:
+        self.peers._wait = self.before and (self.peers._awake(), self.before[1])
+
+
 class Peers:
     """The other ranks, as far as this one hears of them."""
 
@@ -94,14 +110,9 @@ class Peers:
         """Seconds on a clock that stands still while this process is suspended."""
         return time.monotonic() - self._slept
 
-    @contextmanager
-    def waiting(self, what: str = "a collective"):
+    def waiting(self, what: str = "a collective") -> Waiting:
         """Around what waits for other ranks, as a device may: there the thread keeps the time."""
-        before, self._wait = self._wait, (self._awake(), what)
-        try:
-            yield
-        finally:
-            self._wait = before and (self._awake(), before[1])
+        return Waiting(self, what)
 
     def reading(self):
         """Around what waits for this rank's data: should it never end, others may not be there to notice."""

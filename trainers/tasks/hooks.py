@@ -25,7 +25,7 @@ def about(value: Any) -> str:
 
 def of_each(value: Any, count: int) -> bool:
     """Whether it is a tensor with a row for each of `count` samples."""
-    return isinstance(value, Tensor) and value.dim() > 0 and len(value) == count
+    return isinstance(value, Tensor) and value.dim() > 0 and value.shape[0] == count
 
 
 def in_float32(outputs: Any) -> Any:
@@ -59,7 +59,7 @@ def check_arguments(task, mixed: bool = False) -> None:
 
 def prepared(task, config, x: Tensor, labels: Tensor, random, training: bool) -> tuple[Tensor, Tensor]:
     """`task.prepare`, which gives inputs and targets [B,…] of as many samples as it got."""
-    count = len(x)
+    count = x.shape[0]
     made = task.prepare(config, x, labels, random, training)
     if not (isinstance(made, tuple) and len(made) == 2 and all(of_each(part, count) for part in made)):
         fix = f"return inputs and targets, two tensors of {count} rows"

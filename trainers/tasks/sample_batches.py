@@ -146,8 +146,11 @@ class SampleBatches:
         rows = slice(rows.start, rows.start + size * min(self.together, left))
         inputs, *targets = self.picked(step, rows, part)
         made = self.data.normalise(inputs), *(moved(t, self.device) for t in targets)
-        for i in range(0, len(made[0]), size):  # copies: a view's place in memory may decide a product's bits
-            yield tuple(t[i : i + size].clone() if self.together > 1 else t for t in made)
+        if self.together == 1:
+            yield made
+        else:  # copies: a view's place in memory may decide a product's bits
+            for parts in zip(*(t.split(size) for t in made)):
+                yield tuple(part.clone() for part in parts)
 
     def picked(self, step: int, rows: slice, part: slice) -> tuple[Tensor, ...]:
         """Packed inputs and targets of these rows of the epoch's order, which are `part` of the batch."""
