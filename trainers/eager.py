@@ -57,6 +57,8 @@ def direct(optimizer: Optimizer, whole: Callable) -> Callable:
                 nesterov=group["nesterov"],
                 maximize=group["maximize"],
                 is_first_step=False,
+                grad_scale=getattr(optimizer, "grad_scale", None),
+                found_inf=getattr(optimizer, "found_inf", None),
             )
 
     return step
@@ -68,9 +70,12 @@ def operands(group: dict, state: dict) -> tuple[list[Tensor], list[Tensor], list
     gradients, momenta, numbers, dense = [], [], torch.float32, torch.strided
     for p in parameters:
         gradient = p.grad
-        if gradient is None or not gradient.is_cpu or gradient.dtype is not numbers:
-            return None
-        if gradient.layout is not dense:
+        if (
+            gradient is None
+            or not gradient.is_cpu
+            or gradient.dtype is not numbers
+            or gradient.layout is not dense
+        ):
             return None
         gradients.append(gradient)
         if momentum:

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from relaunch.models import pooling
 from relaunch.models.cnn import MnistNet, Net, NetBN, SimpleCNN
+from relaunch.models.resnet import ResNet18
 
 
 def both(x):
@@ -74,3 +75,15 @@ def test_networks_train_as_with_pytorchs_pooling_after_the_relu(make, monkeypatc
 
     monkeypatch.setattr(pooling.MaxPool2d, "forward", theirs)
     assert all(map(torch.equal, ours, gradients())) and calls
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_resnet_pools_before_its_relu_to_the_bit(layout):
+    """Of windows that overlap, with equal pixels, and some with none above zero."""
+    x = torch.randint(-3, 3, (4, 64, 33, 32)).float().contiguous(memory_format=layout).requires_grad_()
+    pool = ResNet18(10).maxpool
+    found = []
+    for y in (pool(x).relu(), pool(x.relu())):
+        weights = torch.linspace(-1, 1, y.numel()).view_as(y)
+        found += [y.detach(), *torch.autograd.grad(y, x, weights)]
+    assert torch.equal(found[0], found[2]) and torch.equal(found[1], found[3])

@@ -55,7 +55,7 @@ def test_a_step_is_that_of_its_class(kind, settings):
     assert mine.keys() == theirs.keys()
 
 
-@pytest.mark.parametrize("odd", ["none", "float64", "sparse"])
+@pytest.mark.parametrize("odd", ["none", "float64", "sparse", "passed by"])
 def test_a_step_of_sgd_takes_what_gradients_there_are(odd):
     """Of two groups, one with another kind of gradient, or at times with none; restored in between."""
     torch.manual_seed(0)
@@ -82,6 +82,8 @@ def test_a_step_of_sgd_takes_what_gradients_there_are(odd):
                 modules["odd"].weight.grad = None
             if step == 3:
                 optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+            if odd == "passed by":
+                optimizer.found_inf = torch.tensor(float(step == 2))
             optimizer.step()
             optimizer.zero_grad()
 
