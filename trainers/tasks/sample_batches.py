@@ -131,7 +131,7 @@ class SampleBatches:
             made = next(self.made)
         self.due = step + 1
         x, labels, *mix = made
-        random = draw(order.key("prepare", self.config.seed, epoch), self.ids[rows], self.device)
+        random = draw(self.ids, rows, self.device, self.config.seed, epoch)
         x, target = prepared(self.task, self.config, x, labels, random, True)
         if self.scale:
             target, mix[:1] = (
@@ -194,7 +194,7 @@ class SampleScorer:
         ids = torch.arange(self.rows)[k * self.config.eval_batch_size :][: self.config.eval_batch_size]
         rows = slice(int(ids[0]), int(ids[-1]) + 1)
         x, target = self.data.normalise(self.data.inputs[rows]), self.data.targets[rows].to(self.device)
-        random = draw(order.key("prepare", self.config.seed), ids, self.device)
+        random = draw(ids, slice(None), self.device, self.config.seed)
         x, target = prepared(self.task, self.config, x, target, random, False)
         outputs = in_float32(self.answers(model, x))
         columns = scored(self.task, self.config, outputs, target, self.scale)
@@ -212,11 +212,12 @@ def named(outputs: Any, count: int, name: str = "outputs") -> dict[str, Tensor]:
     return {n: t for key, part in parts for n, t in named(part, count, f"{name}.{key}").items()}
 
 
-def draw(key: int, ids: Tensor, device: torch.device) -> Callable[[int], Tensor]:
-    """`random(n)`: numbers in [0,1), of each id under a key, float32 [B,n]."""
+def draw(ids: Tensor, rows: slice, device: torch.device, *numbers: int) -> Callable[[int], Tensor]:
+    """`random(n)`: numbers in [0,1), of each id in ids[rows] under (seed, epoch), float32 [B,n]."""
 
     def random(count: int) -> Tensor:
-        drawn = order.uniforms(key, ids.cpu().numpy(), count).astype(np.float32)
+        key = order.key("prepare", *numbers)
+        drawn = order.uniforms(key, ids[rows].cpu().numpy(), count).astype(np.float32)
         return moved(torch.from_numpy(drawn), device)
 
     return random
