@@ -66,24 +66,17 @@ def direct(optimizer: Optimizer, whole: Callable) -> Callable:
 
 def operands(group: dict, state: dict) -> tuple[list[Tensor], list[Tensor], list[Tensor]] | None:
     """Parameters, gradients and momenta of a group, if the kernel for a CPU takes them as they are."""
-    parameters, momentum = group["params"], group["momentum"]
-    gradients, momenta, numbers, dense = [], [], torch.float32, torch.strided
-    for p in parameters:
-        gradient = p.grad
-        if (
-            gradient is None
-            or not gradient.is_cpu
-            or gradient.dtype is not numbers
-            or gradient.layout is not dense
-        ):
+    gradients, momenta = [], []
+    for p in group["params"]:
+        g = p.grad
+        if g is None or not g.is_cpu or g.dtype != torch.float32 or g.layout != torch.strided:
             return None
-        gradients.append(gradient)
-        if momentum:
-            held = state[p].get("momentum_buffer")
-            if held is None:
+        gradients.append(g)
+        if group["momentum"]:
+            if (momentum := state[p].get("momentum_buffer")) is None:
                 return None
-            momenta.append(held)
-    return parameters, gradients, momenta
+            momenta.append(momentum)
+    return group["params"], gradients, momenta
 
 
 @contextlib.contextmanager

@@ -59,7 +59,7 @@ def check_arguments(task, mixed: bool = False) -> None:
 
 def prepared(task, config, x: Tensor, labels: Tensor, random, training: bool) -> tuple[Tensor, Tensor]:
     """`task.prepare`, which gives inputs and targets [B,…] of as many samples as it got."""
-    count = x.shape[0]
+    count = len(x)
     made = task.prepare(config, x, labels, random, training)
     if not (isinstance(made, tuple) and len(made) == 2 and all(of_each(part, count) for part in made)):
         fix = f"return inputs and targets, two tensors of {count} rows"

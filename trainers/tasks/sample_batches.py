@@ -213,7 +213,7 @@ def named(outputs: Any, count: int, name: str = "outputs") -> dict[str, Tensor]:
 
 
 def draw(ids: Tensor, rows: slice, device: torch.device, *numbers: int) -> Callable[[int], Tensor]:
-    """`random(n)`: numbers in [0,1), of each id in ids[rows] under (seed, epoch), float32 [B,n]."""
+    """`random(n)`: numbers in [0,1), of each id in ids[rows] under seed and epoch, float32 [B,n]."""
 
     def random(count: int) -> Tensor:
         key = order.key("prepare", *numbers)
